@@ -1,0 +1,1 @@
+"""Recurrent networks that are sparse and really smaller."""

@@ -1,0 +1,88 @@
+"""Schedules: functions step -> value, used for every rate of a run.
+
+Every function of this file returns a function of one argument, the step (a whole number from 0), and accepts the
+length of the run as `steps`. After the last step the value stays where it ended.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sparsernn.errors import InputError
+from sparsernn.registry import make
+
+Schedule = Callable[[int], float]
+
+
+def constant(value: float) -> Schedule:
+    """The same value at every step.
+
+    >>> constant(0.5)(10)
+    0.5
+    """
+    return lambda step: value
+
+
+def cosine(start: float, end: float, steps: int) -> Schedule:
+    """Half a cosine from `start` to `end`: end + (start - end) * (1 + cos(pi * t / steps)) / 2.
+
+    Source: I. Loshchilov and F. Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2016,
+    arXiv:1608.03983 (one period of it).
+
+    Differs from the original: the value stays at `end` after `steps`; torch's CosineAnnealingLR rises again.
+
+    >>> round(cosine(0.8, 0.005, 132797)(66398), 6)
+    0.402505
+    """
+    check_steps(steps)
+    return lambda step: end + (start - end) * (1 + math.cos(math.pi * min(step, steps) / steps)) / 2
+
+
+def linear(start: float, end: float, steps: int) -> Schedule:
+    """A straight line from `start` to `end`.
+
+    >>> linear(1.0, 0.0, 4)(1)
+    0.75
+    """
+    check_steps(steps)
+    return lambda step: start + (end - start) * min(step, steps) / steps
+
+
+def exponential(start: float, factor: float, every: int) -> Schedule:
+    """`start` multiplied by `factor` after each `every` steps.
+
+    >>> exponential(1.0, 0.5, every=10)(25)
+    0.25
+    """
+    check_steps(every)
+    return lambda step: start * factor ** (step // every)
+
+
+def check_steps(steps: int) -> None:
+    """Refuse a schedule that has no length."""
+    if steps < 1:
+        raise InputError(f"a schedule over {steps} steps is empty; it needs at least 1.")
+
+
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
+    "constant": constant,
+    "cosine": cosine,
+    "linear": linear,
+    "exponential": exponential,
+}
+
+
+def make_schedule(spec: float | str | Mapping[str, Any], steps: int) -> Schedule:
+    """A number means that constant; a mapping names one of `SCHEDULES`, which gets `steps` unless it sets it.
+
+    >>> make_schedule(0.5, steps=100)(99)
+    0.5
+    >>> make_schedule({"name": "linear", "start": 0.0, "end": 1.0}, steps=100)(50)
+    0.5
+    """
+    if isinstance(spec, bool) or not isinstance(spec, int | float | str | Mapping):
+        raise InputError(f"a schedule is a number or a mapping with the key 'name', not {spec!r}.")
+    if isinstance(spec, int | float):
+        return constant(float(spec))
+    own_length = isinstance(spec, Mapping) and "steps" in spec
+    return make("schedule", SCHEDULES, spec, **({} if own_length else {"steps": max(1, steps)}))

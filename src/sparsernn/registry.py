@@ -1,0 +1,82 @@
+"""From plain data to objects: a component is `{name: ..., its constructor's arguments}`.
+
+The constructor's signature is the schema, so there is no second description of the settings to keep in step,
+and a typo is answered with the names that the constructor knows.
+"""
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sparsernn.errors import InputError
+
+Registry = Mapping[str, Callable[..., Any]]
+
+
+def suggest(word: str, known: list[str]) -> str:
+    """' Did you mean 'x'?' when `word` is close to one of `known`, else ''.
+
+    >>> suggest("slefish", ["selfish", "rigl"])
+    " Did you mean 'selfish'?"
+    """
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def make(kind: str, registry: Registry, spec: str | Mapping[str, Any], **context: Any) -> Any:
+    """Build the component that `spec` describes.
+
+    Args:
+        kind: What is being built; it appears in error messages ("optimizer", "layer").
+        registry: name -> class or function.
+        spec: a name, or a mapping with the key `name` and the constructor's arguments.
+        **context: what the program supplies (the model, the number of steps ...). A constructor takes from it
+            what its signature names; the rest is dropped. It is never offered to users as a setting.
+
+    Raises:
+        InputError: unknown name, unknown argument, or a required argument that is missing.
+
+    Example:
+        >>> make("number", {"integer": lambda digits, base=10: int(digits, base)},
+        ...      {"name": "integer", "digits": "ff", "base": 16})
+        255
+    """
+    name, settings = _split(kind, spec)
+    if name not in registry:
+        known = sorted(registry)
+        raise InputError(f"{kind} '{name}' is unknown; known: {', '.join(known)}.{suggest(str(name), known)}")
+    constructor = registry[name]
+    parameters = inspect.signature(constructor).parameters
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    given = context if open_ended else {k: v for k, v in context.items() if k in parameters}
+    _check(kind, str(name), parameters, settings, given, open_ended)
+    return constructor(**given, **settings)
+
+
+def _split(kind: str, spec: str | Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    if isinstance(spec, str):
+        return spec, {}
+    if not isinstance(spec, Mapping) or "name" not in spec:
+        raise InputError(f"{kind} is {spec!r}; it must be a name or a mapping with the key 'name'.")
+    return spec["name"], {key: value for key, value in spec.items() if key != "name"}
+
+
+def _check(
+    kind: str,
+    name: str,
+    parameters: Mapping[str, inspect.Parameter],
+    settings: Mapping[str, Any],
+    given: Mapping[str, Any],
+    open_ended: bool,
+) -> None:
+    offered = [p for p, v in parameters.items() if p not in given and v.kind not in (v.VAR_KEYWORD, v.VAR_POSITIONAL)]
+    for key in settings:
+        if key in given or (key not in parameters and not open_ended):
+            accepted = ", ".join(offered) or "no settings"
+            raise InputError(
+                f"{kind} '{name}' has no setting '{key}'; it accepts: {accepted}.{suggest(str(key), offered)}"
+            )
+    missing = [p for p in offered if parameters[p].default is inspect.Parameter.empty and p not in settings]
+    if missing:
+        raise InputError(f"{kind} '{name}' needs a value for {', '.join(repr(m) for m in missing)}.")
