@@ -1,0 +1,39 @@
+# make demo   the main job: three small language models, their table and report.html
+# make test   the whole test suite
+# make lint   style and types
+# Each makes the virtual environment when it is missing and installs only when something changed.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+SOURCES = pyproject.toml constraints.txt $(wildcard setup.py) $(wildcard src/sparsernn/kernels/*.c src/sparsernn/kernels/*.h src/sparsernn/kernels/build.py)
+# Tests compare bits and share the cores between workers: one thread each.
+TEST_WORKERS ?= auto
+
+.PHONY: demo test lint clean
+demo: $(VENV)/.installed-report
+	$(BIN)/python -m sparsernn demo
+
+test: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --maxprocesses 4
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "sparsernn needs Python 3.11 or newer; set PYTHON=, for example: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-report: $(SOURCES) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[report]"
+	@touch $@
+
+$(VENV)/.installed-dev: $(SOURCES) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[report,dev]"
+	@touch $@ $(VENV)/.installed-report

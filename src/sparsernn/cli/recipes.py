@@ -1,0 +1,54 @@
+"""`sparsernn recipes`: every experiment, one of them in full, or a copy to change."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparsernn.errors import InputError
+
+commands = typer.Typer(invoke_without_command=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command group to the application."""
+    app.add_typer(commands, name="recipes", help="List the experiments; show or copy one.")
+
+
+@commands.callback()
+def recipes(context: typer.Context) -> None:
+    """List the experiments that come with the package."""
+    if context.invoked_subcommand is None:
+        from sparsernn.cli.console import output
+        from sparsernn.cli.tables import recipes_table
+        from sparsernn.recipe import list_recipes, load_recipe
+
+        output().print(recipes_table([load_recipe(name) for name in list_recipes()]))
+        output().print("Run one:  sparsernn train NAME --data FOLDER     see its plan first:  --dry-run")
+
+
+@commands.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A recipe's name or file.")],
+    resolved: Annotated[bool, typer.Option("--resolved", help="With everything that it inherits.")] = False,
+) -> None:
+    """Print a recipe as it is written, or with everything that it inherits."""
+    from sparsernn.recipe import load_recipe, recipe_text
+
+    print(load_recipe(name).to_yaml() if resolved else recipe_text(name), end="")
+
+
+@commands.command()
+def copy(
+    name: Annotated[str, typer.Argument(help="A recipe's name.")],
+    to: Annotated[Path | None, typer.Argument(help="The file to write; NAME.yaml here if not given.")] = None,
+) -> None:
+    """Write a recipe into a file of yours, complete, ready to be changed and trained."""
+    from sparsernn.recipe import load_recipe
+
+    recipe = load_recipe(name)
+    target = to or Path(f"{recipe.name.replace('/', '-')}.yaml")
+    if target.exists():
+        raise InputError(f"'{target}' exists already; give another file: sparsernn recipes copy {name} FILE.")
+    target.write_text(recipe.to_yaml(), encoding="utf-8")
+    print(f"{target}: change it, then  sparsernn train {target}")

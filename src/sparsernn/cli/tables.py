@@ -1,0 +1,92 @@
+"""Tables for the terminal."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.table import Table
+
+from sparsernn.recipe import Recipe
+
+
+def table(*columns: str, title: str | None = None, numbers: Iterable[int] = ()) -> Table:
+    """An empty table in the house style; the columns whose positions are in `numbers` are set flush right."""
+    made = Table(box=SIMPLE, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    right = set(numbers)
+    for position, column in enumerate(columns):
+        made.add_column(column, justify="right" if position in right else "left", overflow="fold")
+    return made
+
+
+def recipes_table(recipes: Sequence[Recipe]) -> Table:
+    """One line per recipe: method, corpus, epochs, test results published and obtained here, what it is."""
+    made = table("recipe", "method", "corpus", "epochs", "published", "obtained", numbers=(3, 4, 5))
+    made.columns[0].no_wrap = True
+    made.add_column("about", no_wrap=True, overflow="ellipsis")
+    for r in recipes:
+        epochs, results = str(r.epochs), (_test_result(r.published), _test_result(r.obtained))
+        made.add_row(r.name, r.sparsity["name"], _corpus_name(r), epochs, *results, r.about)
+    return made
+
+
+def _corpus_name(recipe: Recipe) -> str:
+    corpus = recipe.task.get("corpus", "")
+    return str(corpus.get("name", "") if isinstance(corpus, Mapping) else corpus)
+
+
+def _test_result(numbers: Mapping[str, Any]) -> str:
+    return str(numbers.get("test_perplexity", numbers.get("test_bits", "")))
+
+
+def plan_table(plan: Mapping[str, Any]) -> Table:
+    """One line per weight tensor of a plan: shape, active weights, density, gates."""
+    made = table("tensor", "shape", "active", "density", "gates", numbers=(1, 2, 3))
+    for tensor in plan["tensors"]:
+        shape = " x ".join(f"{n:,}" for n in tensor["shape"])
+        gates = ", ".join(tensor.get("gates") or ())
+        made.add_row(tensor["name"], shape, f"{tensor['active']:,}", f"{tensor['density']:.3f}", gates)
+    return made
+
+
+def plan_lines(plan: Mapping[str, Any]) -> list[str]:
+    """What a plan says apart from its tensors: parameters, tokens, steps, time."""
+    total, active = plan["parameters_total"], plan["parameters_active"]
+    tokens = "   ".join(f"{split} {count:,}" for split, count in plan["tokens"].items())
+    lines = [f"parameters  {total:,} dense, {active:,} active ({active / total:.1%})"]
+    if plan.get("masked_total"):
+        masked, held = plan["masked_total"], plan["masked_active"]
+        lines.append(f"masked      {masked:,} dense, {held:,} active (density {held / masked:.4f})")
+    lines.append(f"tokens      {tokens}   vocabulary {plan['vocabulary']:,}")
+    lines.append(f"steps       {plan['steps']:,} = {plan['epochs']} epochs x about {plan['steps_per_epoch']:,}")
+    if plan.get("estimated_seconds") is not None:
+        lines.append(f"time        about {duration(plan['estimated_seconds'])} on this machine")
+    return lines
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words short enough for a progress line.
+
+    >>> [duration(s) for s in (0.4, 75, 7300, 200000)]
+    ['0 s', '1 min 15 s', '2 h 1 min', '2 d 7 h']
+    """
+    s = max(0, int(seconds))
+    if s < 60:
+        return f"{s} s"
+    if s < 3600:
+        return f"{s // 60} min {s % 60} s"
+    if s < 86400:
+        return f"{s // 3600} h {s % 3600 // 60} min"
+    return f"{s // 86400} d {s % 86400 // 3600} h"
+
+
+def size(count: float) -> str:
+    """A number of bytes with its unit.
+
+    >>> [size(n) for n in (512, 2048, 5 * 2**20)]
+    ['512 B', '2.0 KiB', '5.0 MiB']
+    """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError
