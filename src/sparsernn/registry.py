@@ -51,7 +51,12 @@ def make(kind: str, registry: Registry, spec: str | Mapping[str, Any], **context
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     given = context if open_ended else {k: v for k, v in context.items() if k in parameters}
     _check(kind, str(name), parameters, settings, given, open_ended)
-    return constructor(**given, **settings)
+    try:
+        return constructor(**given, **settings)
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:  # a value of the wrong type, met somewhere inside
+        raise InputError(f"{kind} '{name}' cannot be built from {settings}: {error}.") from error
 
 
 def _split(kind: str, spec: str | Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:

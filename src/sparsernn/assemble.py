@@ -1,0 +1,151 @@
+"""From a recipe to a run: the one place that knows every registry."""
+
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import sparsernn
+from sparsernn.boundary import BOUNDARIES
+from sparsernn.data import CORPORA, Vocabulary
+from sparsernn.errors import InputError
+from sparsernn.models import MODELS
+from sparsernn.optim import OPTIMIZERS
+from sparsernn.optim.schedules import make_schedule
+from sparsernn.recipe import Recipe, load_recipe
+from sparsernn.registry import make
+from sparsernn.sparsity import SPARSIFIERS
+from sparsernn.tasks import TASKS
+from sparsernn.training.run import Run
+
+RECIPE, VOCABULARY, ENVIRONMENT = "recipe.yaml", "vocabulary.txt", "environment.json"
+
+
+def assemble(recipe: Recipe, data_dir: Path | None = None, vocabulary: Vocabulary | None = None) -> Run:
+    """Build every part of a run; the global torch generator is seeded with the recipe's seed.
+
+    Args:
+        recipe: the settings.
+        data_dir: where the corpus lies; None leaves the search to the corpus.
+        vocabulary: of an earlier run, so that its word numbers hold.
+
+    Raises:
+        InputError: a setting that a component does not know or refuses, or data that cannot be had.
+    """
+    if recipe.threads is not None:
+        torch.set_num_threads(recipe.threads)
+    torch.manual_seed(recipe.seed)
+    settings = dict(recipe.task)
+    corpus = make("corpus", CORPORA, settings.pop("corpus"), data_dir=data_dir, vocabulary=vocabulary)
+    task = make("task", TASKS, settings, corpus=corpus)
+    model = make("model", MODELS, recipe.model, vocabulary_size=len(corpus.vocabulary))
+    per_epoch = task.steps_per_epoch()
+    steps = recipe.epochs * per_epoch
+    schedule, optimizer = _optimizer(recipe, model, steps)
+    sparsifier = make(
+        "sparsity",
+        SPARSIFIERS,
+        recipe.sparsity,
+        model=model,
+        optimizer=optimizer,
+        total_steps=steps,
+        steps_per_epoch=per_epoch,
+        epochs=recipe.epochs,
+        seed=recipe.seed,
+    )
+    boundary = make("boundary", BOUNDARIES, recipe.boundary)
+    return Run(recipe, task, model, optimizer, sparsifier, boundary, schedule)
+
+
+def _optimizer(recipe: Recipe, model: torch.nn.Module, steps: int) -> tuple[Any, Any]:
+    settings = dict(recipe.optimizer)
+    if "lr" not in settings:
+        raise InputError("optimizer.lr is missing; it must be a number or a schedule, such as 20 or {name: cosine, ...}.")
+    schedule = make_schedule(settings.pop("lr"), steps)
+    if not schedule(0) > 0:
+        raise InputError(f"optimizer.lr starts at {schedule(0)}; it must be above 0.")
+    optimizer = make("optimizer", OPTIMIZERS, settings, params=model.parameters(), lr=schedule(0))
+    return schedule, optimizer
+
+
+def create(recipe: Recipe, folder: Path, data_dir: Path | None = None) -> Run:
+    """A new run in a new folder: recipe, environment and vocabulary are written before the first step.
+
+    Raises:
+        InputError: the folder already holds a run, or the recipe cannot be assembled.
+    """
+    if (folder / RECIPE).exists():
+        raise InputError(f"{folder} already holds a run; resume it with 'sparsernn resume {folder}' or choose another.")
+    run = assemble(recipe, data_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ENVIRONMENT).write_text(json.dumps(environment(run, data_dir), indent=1), encoding="utf-8")
+    run.task.corpus.vocabulary.save(folder / VOCABULARY)
+    # Last: a folder with a recipe is a run.
+    (folder / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
+    run.folder = folder
+    run.save()
+    return run
+
+
+def open_run(folder: Path, data_dir: Path | None = None) -> Run:
+    """An existing run, taken up where its last checkpoint left it.
+
+    Raises:
+        InputError: no run there, or its checkpoint, vocabulary or data are not what they were.
+    """
+    if not (folder / RECIPE).is_file():
+        raise InputError(f"{folder} is no run: it has no {RECIPE}.")
+    vocabulary = Vocabulary.load(folder / VOCABULARY)
+    run = assemble(load_recipe(folder / RECIPE), data_dir or _data_dir(folder), vocabulary)
+    run.folder = folder
+    _check_data(run)
+    run.restore()
+    return run
+
+
+def _data_dir(folder: Path) -> Path | None:
+    """Where the run's data lay when it was created."""
+    given = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8")).get("data_dir")
+    return Path(given) if given else None
+
+
+def _check_data(run: Run) -> None:
+    before = json.loads((run.home / ENVIRONMENT).read_text(encoding="utf-8"))["data"].get("sha256", {})
+    now = run.task.corpus.info.get("sha256", {})
+    changed = sorted(split for split in before if now.get(split) != before[split])
+    if changed:
+        raise InputError(
+            f"the {changed[0]} data are not those that {run.home} was trained on (their checksums differ); "
+            "point --data to the original files."
+        )
+
+
+def environment(run: Run, data_dir: Path | None = None) -> dict[str, Any]:
+    """Versions, machine, data hashes and command line: what a number needs beside it."""
+    return {
+        "sparsernn": sparsernn.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "command": " ".join(["sparsernn", *sys.argv[1:]]),
+        "data_dir": str(data_dir.resolve()) if data_dir else None,
+        "data": run.task.corpus.info,
+    }
+
+
+def processor() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

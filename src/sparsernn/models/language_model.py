@@ -1,0 +1,116 @@
+"""Embedding, recurrent stack, head."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from sparsernn.errors import InputError
+from sparsernn.nn import HEADS, LAYERS, Embedding, Stack
+from sparsernn.nn.dropout import check_probabilities, drop
+from sparsernn.nn.layer import State
+from sparsernn.registry import make
+from sparsernn.units import Units
+
+DROPOUTS = ("embedding", "input", "hidden", "output", "locked")
+
+
+class Features(NamedTuple):
+    """What the top of the stack gives for a window."""
+
+    dropped: Tensor
+    """(T, B, H) after the output dropout: what the head reads, and what AR penalises."""
+    raw: Tensor
+    """(T, B, H) before it: what TAR penalises."""
+    state: State
+
+
+class LanguageModel(nn.Module):
+    """A recurrent language model.
+
+    Args:
+        vocabulary_size: V.
+        embedding_size: E.
+        hidden_sizes: H of each layer, from the bottom.
+        layer: spec of the layers, {name: ..., its settings}; sizes come from `hidden_sizes`.
+        head: spec of the head.
+        tied: decode with the embedding's weight; the last hidden size must then equal `embedding_size`.
+        dropout: probabilities `embedding` (whole word types), `input` (after the embedding), `hidden` (between
+            layers), `output` (before the head), all 0 unless given, and `locked` (default False): one mask for all
+            time steps of a window.
+
+    Example:
+        >>> import torch
+        >>> model = LanguageModel(10, 4, [6, 6])
+        >>> features = model(torch.zeros(5, 2, dtype=torch.long))
+        >>> features.raw.shape
+        torch.Size([5, 2, 6])
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        embedding_size: int,
+        hidden_sizes: Sequence[int],
+        layer: str | Mapping[str, Any] = "lstm",
+        head: str | Mapping[str, Any] = "linear",
+        tied: bool = False,
+        dropout: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        dropout = dropout or {}
+        check_probabilities(dropout, DROPOUTS)
+        _check_sizes(embedding_size, hidden_sizes, tied)
+        self.dropout = {name: dropout.get(name, 0.0) for name in DROPOUTS[:-1]}
+        self.locked = bool(dropout.get("locked", False))
+        self.embedding = Embedding(vocabulary_size, embedding_size, self.dropout["embedding"])
+        sizes = zip([embedding_size, *hidden_sizes], hidden_sizes, strict=False)
+        layers = [make("layer", LAYERS, layer, input_size=i, hidden_size=h) for i, h in sizes]
+        self.layers = Stack(layers, self.dropout["hidden"], self.locked)
+        shared = self.embedding.weight if tied else None
+        self.head = make(
+            "head", HEADS, head, vocabulary_size=vocabulary_size, input_size=hidden_sizes[-1], tied=shared
+        )
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V."""
+        return self.embedding.weight.shape[0]
+
+    @property
+    def tied(self) -> bool:
+        """Whether the head decodes with the embedding's weight."""
+        return self.head.weight is self.embedding.weight
+
+    def initial_state(self, batch: int) -> State:
+        """State before the first word of `batch` streams."""
+        return self.layers.initial_state(batch)
+
+    def forward(self, words: Tensor, state: State = None) -> Features:
+        """words (T, B) int64 -> the top of the stack."""
+        x = drop(self.embedding(words), self.dropout["input"], self.training, self.locked)
+        raw, state = self.layers(x, state)
+        return Features(drop(raw, self.dropout["output"], self.training, self.locked), raw, state)
+
+    def penalty(self) -> Tensor | float:
+        """The layers' own regularisers."""
+        return sum((layer.penalty() for layer in self.layers), 0.0)
+
+    def units(self) -> list[Units]:
+        """Hidden units of every layer, from the bottom, each with all its readers.
+
+        With tied weights a unit of the last layer is a column of the embedding too, and so an input of the first.
+        """
+        last = self.layers[-1]
+        readers = self.head.inputs() + (self.layers[0].inputs() if self.tied else ())
+        return [*self.layers.units(), Units(f"layer {len(self.layers) - 1}", last.hidden_size, last.outputs() + readers)]
+
+
+def _check_sizes(embedding_size: int, hidden_sizes: Sequence[int], tied: bool) -> None:
+    if isinstance(hidden_sizes, int | str) or not hidden_sizes:
+        raise InputError(f"hidden_sizes is {hidden_sizes!r}; it must list one size per layer, such as [200, 200].")
+    if tied and hidden_sizes[-1] != embedding_size:
+        raise InputError(
+            f"tied weights need a last hidden size equal to embedding_size, but they are {hidden_sizes[-1]} and "
+            f"{embedding_size}; set both alike or tied: false."
+        )

@@ -1,0 +1,55 @@
+"""The dropouts of recurrent language models, as functions of a tensor and a probability.
+
+Source of the locked, embedding and weight forms: S. Merity, N. S. Keskar and R. Socher, "Regularizing and Optimizing
+LSTM Language Models", 2017, arXiv:1708.02182; Y. Gal and Z. Ghahramani, "A Theoretically Grounded Application of
+Dropout in Recurrent Neural Networks", 2016, arXiv:1512.05287.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+from torch.nn import functional
+
+from sparsernn.errors import InputError
+from sparsernn.registry import suggest
+
+
+def drop(x: Tensor, p: float, training: bool, locked: bool = False) -> Tensor:
+    """Dropout on x (T, B, F); `locked` uses one mask for all T steps.
+
+    >>> import torch
+    >>> y = drop(torch.ones(4, 1, 100), 0.5, training=True, locked=True)
+    >>> bool((y[0] == y[3]).all())
+    True
+    """
+    if not training or p == 0.0:
+        return x
+    if not locked:
+        return functional.dropout(x, p)
+    return x * functional.dropout(x.new_ones(1, *x.shape[1:]), p)
+
+
+def drop_rows(weight: Tensor, p: float, training: bool) -> Tensor:
+    """Drop whole rows of weight (V, E): with a row goes a word type, wherever it stands in the window."""
+    if not training or p == 0.0:
+        return weight
+    return weight * functional.dropout(weight.new_ones(weight.shape[0], 1), p)
+
+
+def drop_weight(weight: Tensor, p: float, training: bool) -> Tensor:
+    """DropConnect: drop single weights, one sample per forward pass, kept ones scaled by 1 / (1 - p)."""
+    return functional.dropout(weight, p) if training and p > 0.0 else weight
+
+
+def check_probabilities(settings: Mapping[str, object], known: tuple[str, ...]) -> None:
+    """Refuse a dropout setting that is unknown or outside [0, 1)."""
+    for name, p in settings.items():
+        if name not in known:
+            raise InputError(
+                f"dropout has no setting '{name}'; it accepts: {', '.join(known)}.{suggest(name, list(known))}"
+            )
+        if name == "locked":
+            if not isinstance(p, bool):
+                raise InputError(f"dropout.locked is {p!r}; it must be true or false.")
+        elif isinstance(p, bool) or not isinstance(p, int | float) or not 0 <= p < 1:
+            raise InputError(f"dropout.{name} is {p!r}; it must lie in [0, 1).")

@@ -1,0 +1,107 @@
+"""The Layer contract, and layers put one after another.
+
+Shape letters of the whole library: T time, B batch, I input size, H hidden size, G stacked gate rows
+(gates x H), V vocabulary. Sequences are time-major (T, B, .) unless a layer is asked for `batch_first`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from sparsernn.gates import GateBlock
+from sparsernn.nn.dropout import drop
+from sparsernn.units import Slice, Units
+
+State = Any
+"""A tensor, or a tuple of states; `state[0]` of a layer is what it feeds back."""
+
+
+
+class Layer(nn.Module, ABC):
+    """How a sequence is read.
+
+    `forward(x, state=None) -> (y, state)` with x (T, B, I) and y (T, B, H); a missing state means
+    `initial_state(B)`. `gates` names the row blocks of the stacked weights, in their order.
+    """
+
+    gates: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    @abstractmethod
+    def input_size(self) -> int:
+        """I, read off the weights: it stays true when units are removed."""
+
+    @property
+    @abstractmethod
+    def hidden_size(self) -> int:
+        """H, read off the weights."""
+
+    @abstractmethod
+    def initial_state(self, batch: int) -> State:
+        """The state before the first step of `batch` sequences."""
+
+    @abstractmethod
+    def outputs(self) -> tuple[Slice, ...]:
+        """What hidden unit k owns inside this layer."""
+
+    @abstractmethod
+    def inputs(self) -> tuple[Slice, ...]:
+        """Where this layer reads its input feature k."""
+
+    def gate_rows(self) -> dict[str, tuple[GateBlock, ...]]:
+        """Local parameter name -> gate borders along its rows."""
+        return {}
+
+    def penalty(self) -> Tensor | float:
+        """A regulariser of the layer's own; 0 for most."""
+        return 0.0
+
+
+class Stack(nn.ModuleList):
+    """Layers in a row, with dropout between them (not before the first or after the last).
+
+    Args:
+        layers: each one reads what the one before it puts out.
+        dropout: probability in [0, 1) of dropping a unit between two layers.
+        locked: one dropout mask for all time steps (Gal and Ghahramani, 2016, arXiv:1512.05287) instead of a new
+            one at each step.
+
+    The state is the tuple of the layers' states.
+
+    Example:
+        >>> import torch
+        >>> from sparsernn.nn.lstm import LSTM
+        >>> stack = Stack([LSTM(3, 5), LSTM(5, 4)])
+        >>> y, state = stack(torch.zeros(7, 2, 3))
+        >>> y.shape, len(state)
+        (torch.Size([7, 2, 4]), 2)
+    """
+
+    def __init__(self, layers: Sequence[Layer], dropout: float = 0.0, locked: bool = False) -> None:
+        super().__init__(layers)
+        self.dropout, self.locked = dropout, locked
+
+    def initial_state(self, batch: int) -> State:
+        """The layers' initial states."""
+        return tuple(layer.initial_state(batch) for layer in self)
+
+    def forward(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """x (T, B, I) -> y (T, B, H of the last layer), states of all layers."""
+        states = state if state is not None else self.initial_state(x.shape[1])
+        after = []
+        for number, (layer, before) in enumerate(zip(self, states, strict=True)):
+            if number:
+                x = drop(x, self.dropout, self.training, self.locked)
+            x, now = layer(x, before)
+            after.append(now)
+        return x, tuple(after)
+
+    def units(self) -> list[Units]:
+        """Units of every layer but the last, whose readers lie outside the stack."""
+        pairs = zip(self[:-1], self[1:], strict=True)
+        return [
+            Units(f"layer {k}", layer.hidden_size, layer.outputs() + reader.inputs())
+            for k, (layer, reader) in enumerate(pairs)
+        ]

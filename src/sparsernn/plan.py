@@ -1,0 +1,74 @@
+"""What a run is going to do, before it starts: tensors, sizes, steps, time."""
+
+import time
+from typing import Any
+
+import torch
+
+from sparsernn.gates import gate_blocks
+from sparsernn.training.memory import keep_buffers
+from sparsernn.training.run import Run
+
+TRIALS = 3
+"""Windows tried for the estimate; the first one, with cold buffers, does not count."""
+
+
+def plan(run: Run, measure: bool = True) -> dict[str, Any]:
+    """Plain data about a run that has not started.
+
+    Args:
+        run: from `assemble` or `create`; it is left exactly as it came.
+        measure: try a few windows, forward and backward, to estimate the time; without, `estimated_seconds` is None.
+
+    Returns:
+        tensors: [{name, shape, numel, active, density, gates}] of every parameter, gates being their names;
+        parameters_total, parameters_active; masked_total, masked_active; tokens per split; vocabulary; steps, epochs,
+        steps_per_epoch; estimated_seconds for the whole run on this machine.
+    """
+    masks, gates = run.sparsifier.masks(), gate_blocks(run.model)
+    tensors = [_row(name, p, masks.get(name), gates.get(name, ())) for name, p in run.model.named_parameters()]
+    masked = [row for row in tensors if row["name"] in masks]
+    steps_per_epoch = run.task.steps_per_epoch()
+    steps = steps_per_epoch * run.recipe.epochs
+    corpus = run.task.corpus
+    return {
+        "tensors": tensors,
+        "parameters_total": sum(row["numel"] for row in tensors),
+        "parameters_active": sum(row["active"] for row in tensors),
+        "masked_total": sum(row["numel"] for row in masked),
+        "masked_active": sum(row["active"] for row in masked),
+        "tokens": {split: len(ids) for split, ids in corpus.splits.items()},
+        "vocabulary": len(corpus.vocabulary),
+        "steps": steps,
+        "epochs": run.recipe.epochs,
+        "steps_per_epoch": steps_per_epoch,
+        "estimated_seconds": steps * seconds_per_step(run) if measure else None,
+    }
+
+
+def _row(name: str, p: torch.Tensor, mask: torch.Tensor | None, gates: tuple) -> dict[str, Any]:
+    active = p.numel() if mask is None else int(mask.sum())
+    return {
+        "name": name,
+        "shape": list(p.shape),
+        "numel": p.numel(),
+        "active": active,
+        "density": active / p.numel(),
+        "gates": [block.name for block in gates],
+    }
+
+
+def seconds_per_step(run: Run) -> float:
+    """Median time of a window's forward and backward pass; weights, gradients and generators stay as they are."""
+    keep_buffers()
+    generator, times = torch.get_rng_state(), []
+    run.model.train()
+    for _ in range(TRIALS):
+        started = time.perf_counter()
+        batch = next(iter(run.task.batches(run.recipe.seed, 0)))
+        _, objective, _ = run.task.loss(run.model, batch, run.model.initial_state(run.task.batch_size))
+        objective.backward()
+        times.append(time.perf_counter() - started)
+    run.optimizer.zero_grad()
+    torch.set_rng_state(generator)
+    return sorted(times[1:])[len(times[1:]) // 2]

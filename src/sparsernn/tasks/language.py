@@ -1,0 +1,159 @@
+"""Language modelling: windows of text, the loss with its activation penalties, perplexity per scored token."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsernn.data.text import Corpus
+from sparsernn.data.windows import random_windows as parse_random_windows
+from sparsernn.data.windows import streams, window_bounds
+from sparsernn.errors import InputError
+from sparsernn.models.language_model import LanguageModel
+from sparsernn.nn.layer import State
+
+Tick = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One BPTT window.
+
+    Attributes:
+        words: what is read, (T, B) int64.
+        targets: what is predicted, (T, B) int64.
+        lr_scale: factor on the learning rate of this step: T over the nominal window where windows are random
+            (Merity et al., 2017, arXiv:1708.02182, section 5), else 1.
+    """
+
+    words: Tensor
+    targets: Tensor
+    lr_scale: float = 1.0
+
+
+class LanguageModelling:
+    """Predict the next token of a text; the state is carried from window to window.
+
+    Args:
+        corpus: vocabulary and the splits train, valid, test.
+        batch_size: parallel streams B in training.
+        eval_batch_size: streams in evaluation; 1 gives every token its full context.
+        window: BPTT length in tokens.
+        random_windows: false, true or settings of `RandomWindows`.
+        alpha: activation regularisation (AR): alpha * mean(h^2) of the dropped top output.
+        beta: temporal activation regularisation (TAR): beta * mean((h_{t+1} - h_t)^2) of the raw top output.
+        metric: how results are shown, "perplexity" (per token) or "bits" (per token; per character at character
+            level).
+
+    Source of AR and TAR: S. Merity et al., "Revisiting Activation Regularization for Language RNNs", 2017,
+    arXiv:1708.01009.
+    Differs from the original: evaluation divides by the number of predicted tokens, whatever the window.
+    """
+
+    carries_state = True
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        *,
+        batch_size: int = 20,
+        eval_batch_size: int = 20,
+        window: int = 35,
+        random_windows: bool | Mapping[str, Any] | None = None,
+        alpha: float = 0.0,
+        beta: float = 0.0,
+        metric: str = "perplexity",
+    ) -> None:
+        if metric not in ("perplexity", "bits"):
+            raise InputError(f"metric is {metric!r}; it must be 'perplexity' or 'bits'.")
+        if window < 1:
+            raise InputError(f"window is {window}; it must be at least 1 token.")
+        self.corpus, self.window, self.metric = corpus, window, metric
+        self.eval_batch_size, self.alpha, self.beta = eval_batch_size, alpha, beta
+        self.random_windows = parse_random_windows(random_windows)
+        self.train_streams = streams(corpus.splits["train"], batch_size, "train")
+        for split in ("valid", "test"):
+            streams(corpus.splits[split], eval_batch_size, split)
+
+    @property
+    def batch_size(self) -> int:
+        """Streams read in parallel in training."""
+        return self.train_streams.shape[1]
+
+    def bounds(self, seed: int, epoch: int) -> list[tuple[int, int]]:
+        """Start and length of each training window of an epoch."""
+        rows = len(self.train_streams)
+        return window_bounds(rows, self.window, random=self.random_windows, seed=seed, epoch=epoch)
+
+    def steps_per_epoch(self) -> int:
+        """Windows of an epoch; with random windows, of the first one."""
+        return len(self.bounds(seed=0, epoch=0))
+
+    def batches(self, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Training windows of an epoch from number `start` on: a pure function of its arguments."""
+        for first, length in self.bounds(seed, epoch)[start:]:
+            yield _window(self.train_streams, first, length, self._lr_scale(length))
+
+    def _lr_scale(self, length: int) -> float:
+        return length / self.window if self.random_windows else 1.0
+
+    def loss(self, model: LanguageModel, batch: Batch, state: State) -> tuple[Tensor, Tensor, State]:
+        """Mean nats per token to report, the same with AR and TAR to minimise, and the new state."""
+        features = model(batch.words, state)
+        nats = model.head.nll(features.dropped, batch.targets).mean()
+        return nats.detach(), nats + self._activation_penalty(features), features.state
+
+    def _activation_penalty(self, features: Any) -> Tensor | float:
+        penalty: Tensor | float = 0.0
+        if self.alpha:
+            penalty = penalty + self.alpha * features.dropped.square().mean()
+        if self.beta and len(features.raw) > 1:
+            penalty = penalty + self.beta * features.raw.diff(dim=0).square().mean()
+        return penalty
+
+    @torch.no_grad()
+    def evaluate(
+        self, model: LanguageModel, split: str, batch_size: int | None = None, tick: Tick = lambda fraction: None
+    ) -> dict[str, float]:
+        """Mean nats per predicted token of a split, from a zero state, dropouts off.
+
+        Args:
+            model: left in the mode in which it came.
+            split: "train", "valid" or "test".
+            batch_size: streams; `eval_batch_size` when missing.
+            tick: told the fraction done after each window.
+
+        Returns:
+            {"loss": nats per token, "perplexity": exp(loss), "bits": loss / ln 2, "tokens": tokens scored}.
+        """
+        rows = streams(self.corpus.splits[split], batch_size or self.eval_batch_size, split)
+        was_training = model.training
+        model.eval()
+        state, total = model.initial_state(rows.shape[1]), 0.0
+        bounds = window_bounds(len(rows), self.window)
+        for number, (first, length) in enumerate(bounds, 1):
+            batch = _window(rows, first, length)
+            features = model(batch.words, state)
+            state = features.state
+            total += model.head.nll(features.dropped, batch.targets).double().sum().item()
+            tick(number / len(bounds))
+        model.train(was_training)
+        return scores(total, (len(rows) - 1) * rows.shape[1])
+
+
+def _window(rows: Tensor, first: int, length: int, lr_scale: float = 1.0) -> Batch:
+    return Batch(rows[first : first + length], rows[first + 1 : first + 1 + length], lr_scale)
+
+
+def scores(total_nats: float, tokens: int) -> dict[str, float]:
+    """The ways to read a summed negative log-likelihood.
+
+    >>> scores(10 * math.log(4), 10) == {"loss": math.log(4), "perplexity": 4.0, "bits": 2.0, "tokens": 10}
+    True
+    """
+    loss = total_nats / tokens
+    perplexity = math.exp(loss) if loss < 700 else math.inf  # exp overflows a double at 709
+    return {"loss": loss, "perplexity": perplexity, "bits": loss / math.log(2), "tokens": tokens}

@@ -1,0 +1,49 @@
+"""metrics.jsonl: one JSON object per line, appended as things happen."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+
+class EventLog:
+    """An append-only log of plain records.
+
+    Example:
+        >>> import tempfile
+        >>> log = EventLog(Path(tempfile.mkdtemp()) / "metrics.jsonl")
+        >>> log.append({"event": "step", "loss": 1.5})
+        >>> [record["loss"] for record in log.read()]
+        [1.5]
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Write one record, stamped with the time; a line is written whole or, on a full disk, not at all."""
+        line = json.dumps({**record, "time": round(time.time(), 3)}) + "\n"
+        before = self.size()
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError:
+            self.truncate(before)
+            raise
+
+    def size(self) -> int:
+        """Bytes written so far: the place to come back to."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def truncate(self, size: int) -> None:
+        """Forget what was written after `size` bytes: a resumed run writes it again."""
+        if self.size() > size:
+            os.truncate(self.path, size)
+
+    def read(self) -> list[dict[str, Any]]:
+        """All whole records."""
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]

@@ -1,0 +1,62 @@
+"""Ctrl-C and SIGTERM: finish the step, save, stop."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; its state is saved.
+
+    Attributes:
+        signal_number: SIGINT or SIGTERM.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
+        self.signal_number = signal_number
+
+
+@dataclass
+class Request:
+    """Whether somebody asked the run to stop."""
+
+    signal_number: int = 0
+
+    def check(self) -> None:
+        """Raise Interrupted once a signal has come."""
+        if self.signal_number:
+            raise Interrupted(self.signal_number)
+
+
+@contextmanager
+def stop_requests() -> Iterator[Request]:
+    """Catch the stopping signals while a run is on; a second one acts at once, as if this were not here.
+
+    Outside the main thread, where Python allows no handlers, nothing is caught.
+    """
+    request = Request()
+    previous = {}
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        request.signal_number = number
+        _restore(previous)
+
+    try:
+        for number in STOPPING:
+            previous[number] = signal.signal(number, remember)
+    except ValueError:
+        previous.clear()
+    try:
+        yield request
+    finally:
+        _restore(previous)
+
+
+def _restore(handlers: dict) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

@@ -1,0 +1,206 @@
+"""The one training loop. The order in which it does things is the specification.
+
+A step: learning rate | boundary.enter | loss + penalties | zero gradients | one backward | boundary.learn | clip
+(dense gradients) | optimizer.step | sparsifier.after_step | log.
+An epoch's end: evaluate (averaged weights where the optimizer keeps them) | best checkpoint | trigger |
+sparsifier.end_epoch | checkpoint. The run's end: finalize | test.
+No branch knows a method by name.
+"""
+
+import math
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsernn.errors import InputError
+from sparsernn.training.interrupt import Interrupted, Request, stop_requests
+from sparsernn.training.memory import keep_buffers
+from sparsernn.training.reporter import Reporter
+from sparsernn.training.run import LAST, Run
+from sparsernn.training.safekeeping import Safekeeping
+
+__all__ = ["Interrupted", "train"]
+
+
+def train(run: Run, reporter: Reporter | None = None) -> dict[str, float]:
+    """Train to the end of the recipe, from wherever the run stands.
+
+    Args:
+        run: from `create` or `open_run`; resumed runs go on to the bit.
+        reporter: who watches; nobody by default.
+
+    Returns:
+        The test scores of the best weights.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM came; the state is saved.
+        InputError: the loss became NaN or infinite, or the disk is full; the state before is saved.
+    """
+    keep_buffers()
+    watch = Watch(run, reporter or Reporter())
+    with stop_requests() as request:
+        with Safekeeping(run) as keep:
+            try:
+                while run.position.epoch < run.recipe.epochs and not run.optimizer.exhausted:
+                    _epoch(run, watch, keep, request)
+                run.sparsifier.finalize()
+            finally:
+                keep.save()
+        return _test(run, watch, request)
+
+
+def _epoch(run: Run, watch: "Watch", keep: Safekeeping, request: Request) -> None:
+    here, recipe, task = run.position, run.recipe, run.task
+    parameters = [p for p in run.model.parameters() if p.requires_grad]
+    run.model.train()
+    for batch in task.batches(recipe.seed, here.epoch, here.window):
+        started = time.perf_counter()
+        set_learning_rate(run.optimizer, run.schedule(here.step) * batch.lr_scale)
+        state = run.carried if run.carried is not None else run.model.initial_state(task.batch_size)
+        state = run.boundary.enter(state)
+        loss, objective, state = task.loss(run.model, batch, state)
+        total = objective + run.model.penalty() + run.sparsifier.penalty()
+        run.optimizer.zero_grad()
+        tensors, gradients = run.boundary.roots(state)
+        torch.autograd.backward([total, *tensors], [None, *gradients])
+        run.boundary.learn()
+        norm = clip(parameters, recipe.clip)
+        _check_finite(loss.item(), norm.item(), here.step)
+        run.optimizer.step()
+        happened = run.sparsifier.after_step()
+        run.carried = run.boundary.enter(state)
+        here.window, here.step = here.window + 1, here.step + 1
+        watch.step(loss.item(), norm.item(), batch, happened, time.perf_counter() - started)
+        keep.now_and_then()
+        request.check()
+    _end_epoch(run, watch, keep, request)
+
+
+def _end_epoch(run: Run, watch: "Watch", keep: Safekeeping, request: Request) -> None:
+    here = run.position
+    with run.optimizer.averaged():
+        scores = run.task.evaluate(run.model, "valid", tick=watch.evaluating("valid", request))
+        better = scores["loss"] < here.best
+        if better:
+            here.best = scores["loss"]
+            keep.save_best(scores)
+    watch.epoch(scores, better)
+    if run.optimizer.trigger(scores["loss"]):
+        watch.record({"event": "switch", "to": "averaging"})
+    if here.epoch + 1 < run.recipe.epochs:
+        watch.rewired(run.sparsifier.end_epoch())
+    here.epoch, here.window, here.epoch_nats, here.epoch_tokens, run.carried = here.epoch + 1, 0, 0.0, 0, None
+    keep.save()
+
+
+def _test(run: Run, watch: "Watch", request: Request) -> dict[str, float]:
+    best = run.load_best()
+    scores = run.task.evaluate(run.model, "test", tick=watch.evaluating("test", request))
+    epoch = best["position"]["epoch"] + 1
+    watch.record({"event": "test", "epoch": epoch, "split": "test", **scores, "averaged": best["averaged"]})
+    return scores
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every parameter group `lr`, times the group's own `lr_scale` where it has one."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_scale", 1.0)
+
+
+def clip(parameters: list[torch.nn.Parameter], largest: float | None) -> Tensor:
+    """Scale all gradients so that their joint norm is at most `largest`; returns the norm before.
+
+    The norm includes the gradients of absent weights: published learning rates and clips assume the dense norm.
+    """
+    return torch.nn.utils.clip_grad_norm_(parameters, math.inf if largest is None else largest, foreach=True)
+
+
+def _check_finite(loss: float, norm: float, step: int) -> None:
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise InputError(
+            f"the loss is {loss} and the gradient norm {norm} at step {step + 1}, so training cannot go on; the state "
+            f"before is kept in {LAST}. Lower optimizer.lr or clip."
+        )
+
+
+class Watch:
+    """Turns what happens in the loop into records and progress."""
+
+    def __init__(self, run: Run, reporter: Reporter) -> None:
+        self.run, self.reporter = run, reporter
+        self.steps_per_epoch = run.task.steps_per_epoch()
+        self.pace = 0.0
+
+    def record(self, event: dict[str, Any]) -> None:
+        """Append to metrics.jsonl and tell the reporter."""
+        here = self.run.position
+        full = {"epoch": here.epoch + 1, "step": here.step, **event}
+        self.run.events.append(full)
+        self.reporter.event(full)
+
+    def step(self, loss: float, norm: float, batch: Any, happened: list[dict[str, Any]], seconds: float) -> None:
+        """After a step: sums for the next record, and a progress report."""
+        here = self.run.position
+        recent, tokens = here.recent, batch.targets.numel()
+        here.epoch_nats, here.epoch_tokens = here.epoch_nats + loss * tokens, here.epoch_tokens + tokens
+        here.seconds += seconds
+        recent["loss"], recent["norm"] = recent["loss"] + loss, recent["norm"] + norm
+        recent["steps"] += 1
+        self.pace = seconds if not self.pace else 0.95 * self.pace + 0.05 * seconds
+        self.rewired(happened)
+        speed = tokens / self.pace
+        if here.step % self.run.recipe.log_every == 0:
+            self._log(speed)
+        self.reporter.step(self._status(loss, speed))
+
+    def _log(self, speed: float) -> None:
+        recent = self.run.position.recent
+        lr, steps = self.run.optimizer.param_groups[0]["lr"], recent["steps"]
+        means = {"loss": recent["loss"] / steps, "grad_norm": recent["norm"] / steps}
+        self.record({"event": "step", **means, "lr": lr, "tokens_per_second": round(speed)})
+        recent.update(loss=0.0, norm=0.0, steps=0)
+
+    def _status(self, loss: float, speed: float) -> dict[str, Any]:
+        here, epochs = self.run.position, self.run.recipe.epochs
+        left = self.steps_per_epoch * (epochs - here.epoch) - here.window
+        return {
+            "epoch": here.epoch + 1,
+            "epochs": epochs,
+            "step": here.step,
+            "steps": self.steps_per_epoch * epochs,
+            "loss": loss,
+            "lr": self.run.optimizer.param_groups[0]["lr"],
+            "tokens_per_second": speed,
+            "seconds_left": left * self.pace,
+        }
+
+    def epoch(self, scores: dict[str, float], better: bool) -> None:
+        """After an epoch's evaluation."""
+        here, optimizer = self.run.position, self.run.optimizer
+        self.record(
+            {
+                "event": "epoch",
+                "train_loss": here.epoch_nats / here.epoch_tokens,
+                "valid": scores,
+                "averaged": bool(optimizer.averaging),
+                "best": better,
+                "seconds": round(here.seconds, 1),
+                "lr": optimizer.param_groups[0]["lr"],
+            }
+        )
+
+    def rewired(self, reports: list[dict[str, Any]]) -> None:
+        """After a mask update."""
+        for report in reports:
+            self.record(report)
+
+    def evaluating(self, split: str, request: Request) -> Any:
+        """A tick for `Task.evaluate` that reports and lets a stop request through."""
+
+        def tick(fraction: float) -> None:
+            self.reporter.phase(split, fraction)
+            request.check()
+
+        return tick
