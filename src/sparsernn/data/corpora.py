@@ -1,0 +1,283 @@
+"""Corpora by name: a user's folder or file, the benchmarks, and what Python already has."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sparsernn.data import download
+from sparsernn.data.embedded import embedded
+from sparsernn.data.reading import decode_text, read_bytes, read_text, sha256
+from sparsernn.data.splitting import SPLITS, split_by_content
+from sparsernn.data.styles import Style
+from sparsernn.data.text import Corpus, VocabularyRules, build_corpus, check_level
+from sparsernn.data.vocabulary import Vocabulary
+from sparsernn.errors import InputError
+
+DATA_VARIABLE = "SPARSERNN_DATA"
+
+OWN_LEVELS = ("word", "prose", "char")
+OWN_STYLES = {"word": "whitespace", "prose": "prose", "char": "characters"}
+
+_SPELLINGS = {"train": ("train",), "valid": ("valid", "val", "validation", "dev"), "test": ("test",)}
+_PATTERNS = ("{}.txt", "ptb.{}.txt", "wiki.{}.tokens", "wiki.{}.raw")
+
+
+def folder(
+    path: str | Path | None = None,
+    level: str = "word",
+    splits: Mapping[str, str] | None = None,
+    max_vocabulary: int | None = None,
+    min_count: int = 2,
+    vocabulary_from: str = "train",
+    *,
+    data_dir: str | Path | None = None,
+    vocabulary: Vocabulary | None = None,
+) -> Corpus:
+    """A folder with one file for each split: train.txt, valid.txt, test.txt.
+
+    Also found: val, validation or dev for valid; ptb.train.txt ...; wiki.train.tokens ...; wiki.train.raw ...
+    (the first that exists, in this order).
+
+    Args:
+        path: the folder.
+        level: "word" (split at white space, `<eos>` ends a line), "prose" (punctuation split off, lower case,
+            numbers N, `<eos>` ends a paragraph) or "char" (every character).
+        splits: read another file for a split, {"train": "valid"} for example; the note of the corpus says so.
+        max_vocabulary: size of the vocabulary at most, `<eos>` and `<unk>` included; None: no limit.
+        min_count: rarer tokens of the counted text become `<unk>`; 2 by default, so that `<unk>` is trained.
+        vocabulary_from: "train", or "all": every token of all three splits, in order of appearance, as the
+            published benchmarks do (`min_count` is then 1).
+        data_dir: takes the place of `path`.
+        vocabulary: the vocabulary of an earlier run, so that ids agree.
+
+    Raises:
+        InputError: no folder, a missing, empty, binary or undecodable file, a bad setting.
+    """
+    check_level(level, OWN_LEVELS)
+    place = _place(data_dir, path, "folder")
+    if vocabulary_from not in ("train", "all"):
+        raise InputError(f"vocabulary_from is '{vocabulary_from}'; it must be train or all.")
+    own = VocabularyRules(max_vocabulary, min_count, splits=("train",), unknown=True)
+    rules = own if vocabulary_from == "train" else VocabularyRules(max_vocabulary)
+    style = Style(OWN_STYLES[level], lowercase=level == "prose")
+    texts, info = _read_splits(place, splits)
+    info |= {"name": "folder", "level": _kind(level)}
+    return build_corpus(texts, style, info, rules, vocabulary)
+
+
+def file(
+    path: str | Path | None = None,
+    level: str = "word",
+    unit: str = "auto",
+    max_vocabulary: int | None = None,
+    min_count: int = 2,
+    lowercase: bool = False,
+    *,
+    data_dir: str | Path | None = None,
+    vocabulary: Vocabulary | None = None,
+) -> Corpus:
+    """One text file, split about 80 / 10 / 10 by the content of its paragraphs.
+
+    A paragraph's place depends on its words alone, so an edit moves only the edited paragraph; repeated
+    paragraphs are removed first, so nothing that is tested on was trained on.
+
+    Args:
+        path: the file.
+        level: as in `folder`.
+        unit: what stays whole: "paragraph", "line", or "auto" (lines where there are fewer than 20
+            paragraphs).
+        max_vocabulary: as in `folder`.
+        min_count: as in `folder`.
+        lowercase: put everything into lower case ("prose" always is).
+        data_dir: takes the place of `path`: the file, or the folder that has it.
+        vocabulary: the vocabulary of an earlier run, so that ids agree.
+
+    Raises:
+        InputError: a missing, empty, binary or undecodable file, fewer than three different lines, a bad
+            setting.
+    """
+    check_level(level, OWN_LEVELS)
+    place = _place(data_dir, path, "file")
+    if place.is_dir() and path is not None:
+        place = place / Path(path).name
+    text = read_text(place)
+    split = split_by_content(text, unit=unit)
+    info = {
+        "name": "file",
+        "source": str(place),
+        "level": _kind(level),
+        "text_sha256": sha256(text),
+        "unit": split.unit,
+        "duplicates_removed": split.duplicates,
+    }
+    rules = VocabularyRules(max_vocabulary, min_count, splits=("train",), unknown=True)
+    style = Style(OWN_STYLES[level], lowercase=lowercase or level == "prose")
+    return build_corpus(split.texts, style, info, rules, vocabulary)
+
+
+def ptb(
+    level: str = "word",
+    path: str | Path | None = None,
+    splits: Mapping[str, str] | None = None,
+    max_vocabulary: int | None = None,
+    *,
+    data_dir: str | Path | None = None,
+    vocabulary: Vocabulary | None = None,
+) -> Corpus:
+    """The Penn Treebank in Mikolov's preparation, as language models are measured on it.
+
+    Words: 929,589 / 73,760 / 82,430 tokens with `<eos>`, 10,000 types. Characters, derived from the same
+        files:
+    5,017,482 / 393,042 / 442,423 tokens, 50 types. Looked for in `data_dir` or `path`, then in
+    $SPARSERNN_DATA/ptb, then in the cache, and downloaded last.
+
+    Args:
+        level: "word" or "char" (a space is `_`, `<unk>` is spelt out, `<eos>` ends a line).
+        path: a folder that has the three files, or a folder `ptb` that has them.
+        splits: as in `folder`.
+        max_vocabulary: a smaller vocabulary than the benchmark's; None: the benchmark's.
+        data_dir: takes the place of `path`.
+        vocabulary: the vocabulary of an earlier run, so that ids agree.
+
+    Raises:
+        InputError: a missing or undecodable file, no network, a bad setting.
+
+    Source: T. Mikolov, M. Karafiat, L. Burget, J. Cernocky, S. Khudanpur, Recurrent neural network based
+        language model, Interspeech 2010; M. Marcus, B. Santorini, M. A. Marcinkiewicz, Building a Large
+        Annotated Corpus of
+        English: The Penn Treebank, 1993.
+    """
+    check_level(level)
+    texts, info = _benchmark("ptb", _optional_place(data_dir, path), splits)
+    style = Style("whitespace" if level == "word" else "penn_characters")
+    return build_corpus(texts, style, info | {"level": level}, VocabularyRules(max_vocabulary), vocabulary)
+
+
+def wikitext2(
+    level: str = "word",
+    path: str | Path | None = None,
+    splits: Mapping[str, str] | None = None,
+    max_vocabulary: int | None = None,
+    *,
+    data_dir: str | Path | None = None,
+    vocabulary: Vocabulary | None = None,
+) -> Corpus:
+    """WikiText-2: Wikipedia articles, 2,088,628 / 217,646 / 245,569 tokens with `<eos>`, 33,278 types.
+
+    Args, search order and errors as in `ptb` (folder `wikitext-2`); at level "char" every character is a
+    token.
+
+    Source: S. Merity, C. Xiong, J. Bradbury, R. Socher, Pointer Sentinel Mixture Models, 2016,
+        arXiv:1609.07843.
+    """
+    check_level(level)
+    texts, info = _benchmark("wikitext-2", _optional_place(data_dir, path), splits)
+    style = Style("whitespace" if level == "word" else "characters")
+    return build_corpus(texts, style, info | {"level": level}, VocabularyRules(max_vocabulary), vocabulary)
+
+
+CORPORA: dict[str, Callable[..., Corpus]] = {
+    "folder": folder,
+    "file": file,
+    "ptb": ptb,
+    "wikitext-2": wikitext2,
+    "embedded": embedded,
+}
+
+
+def find_split(place: Path, split: str) -> Path:
+    """The file of one split in a folder.
+
+    Raises:
+        InputError: there is none; the sentence names the first file looked for.
+    """
+    names = [pattern.format(spelling) for spelling in _SPELLINGS[split] for pattern in _PATTERNS]
+    for name in names:
+        if (place / name).is_file():
+            return place / name
+    raise InputError(
+        f"'{place / names[0]}' does not exist; the {split} split is read from {', '.join(names[:4])}."
+    )
+
+
+def _benchmark(
+    name: str, place: Path | None, splits: Mapping[str, str] | None
+) -> tuple[dict[str, str], dict[str, Any]]:
+    texts, info = _read_splits(_locate(name, place), splits, name)
+    return texts, info | {"name": name}
+
+
+def _locate(name: str, place: Path | None) -> Path:
+    """The user's folder, else the environment's, else the cache, which alone is filled from the network."""
+    if place is not None:
+        return place / name if (place / name).is_dir() else place
+    variable = os.environ.get(DATA_VARIABLE)
+    if variable and (found := Path(variable).expanduser() / name).is_dir():
+        return found
+    return download.fetch(name)
+
+
+def _read_splits(
+    place: Path, splits: Mapping[str, str] | None, dataset: str | None = None
+) -> tuple[dict[str, str], dict[str, Any]]:
+    if not place.is_dir():
+        raise InputError(
+            f"'{place}' is not a folder; a folder with train.txt, valid.txt and test.txt is needed."
+        )
+    origin = _origins(splits)
+    data = {
+        name: (found, read_bytes(found))
+        for name in set(origin.values())
+        for found in [find_split(place, name)]
+    }
+    files = {split: data[origin[split]] for split in SPLITS}
+    texts = {split: decode_text(content, path) for split, (path, content) in files.items()}
+    notes = _notes_on_origins(origin)
+    if dataset:
+        notes += [_note_on_file(dataset, name, *data[name]) for name in SPLITS if name in data]
+    info = {
+        "source": str(place),
+        "files": {split: path.name for split, (path, _) in files.items()},
+        "sha256": {split: sha256(content) for split, (_, content) in files.items()},
+        "note": "; ".join(note for note in notes if note),
+    }
+    return texts, info
+
+
+def _origins(splits: Mapping[str, str] | None) -> dict[str, str]:
+    given = dict(splits or {})
+    for split, origin in given.items():
+        if split not in SPLITS or origin not in SPLITS:
+            raise InputError(f"splits says {split!r}: {origin!r}; both must be train, valid or test.")
+    return {split: given.get(split, split) for split in SPLITS}
+
+
+def _notes_on_origins(origin: Mapping[str, str]) -> list[str]:
+    """What a reader must know: where a split is not what its name says, and which splits are one text."""
+    moved = [f"{split} is read from the {name} file" for split, name in origin.items() if split != name]
+    pairs = (("train", "valid"), ("train", "test"), ("valid", "test"))
+    shared = [f"{a} and {b} are the same text" for a, b in pairs if origin[a] == origin[b]]
+    warning = ["results are not comparable with published ones"] if moved else []
+    return moved + shared + warning
+
+
+def _note_on_file(dataset: str, split: str, path: Path, content: bytes) -> str:
+    standard = download.matches(content, download.standard_digest(dataset, split))
+    return "" if standard else f"{path.name} is not the standard {dataset} file"
+
+
+def _place(data_dir: str | Path | None, path: str | Path | None, kind: str) -> Path:
+    place = _optional_place(data_dir, path)
+    if place is None:
+        raise InputError(f"the corpus '{kind}' has no path; give one as task.corpus.path or with --data.")
+    return place
+
+
+def _optional_place(data_dir: str | Path | None, path: str | Path | None) -> Path | None:
+    given = data_dir if data_dir is not None else path
+    return None if given is None else Path(given).expanduser()
+
+
+def _kind(level: str) -> str:
+    return "char" if level == "char" else "word"

@@ -1,0 +1,213 @@
+"""Downloading the benchmarks into a cache, only when asked, and checked against known hashes."""
+
+import hashlib
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparsernn.data.reading import read_bytes
+from sparsernn.errors import InputError
+
+TIMEOUT = 30  # seconds without an answer after which a server counts as out of reach
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file to be had.
+
+    Attributes:
+        file: its name in the cache.
+        digest: "algorithm:hexadecimal".
+        urls: places to try, in order; `archive.zip#member` is a file inside a zip archive.
+    """
+
+    file: str
+    digest: str
+    urls: tuple[str, ...]
+
+
+def _penn(split: str, digest: str) -> Remote:
+    places = ("wojzaremba", "tomsercu")
+    urls = (f"https://raw.githubusercontent.com/{p}/lstm/master/data/ptb.{split}.txt" for p in places)
+    return Remote(f"{split}.txt", digest, tuple(urls))
+
+
+def _wikitext(split: str, digest: str) -> Remote:
+    examples = "https://raw.githubusercontent.com/pytorch/examples/main/word_language_model/data/wikitext-2"
+    archive = "https://wikitext.smerity.com/wikitext-2-v1.zip"
+    urls = (f"{examples}/{split}.txt", f"{archive}#wikitext-2/wiki.{split}.tokens")
+    return Remote(f"{split}.txt", digest, urls)
+
+
+# Mikolov's preparation of the Penn Treebank: the hashes of the files with 929,589 / 73,760 / 82,430 tokens;
+# their md5 sums are those that torchtext published. WikiText-2: the sha1 sums that GluonNLP published for
+# wiki.*.tokens.
+DATASETS: dict[str, tuple[Remote, ...]] = {
+    "ptb": (
+        _penn("train", "sha256:fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf"),
+        _penn("valid", "sha256:c9fe6985fe0d4ccb578183407d7668fc6066c20700cb4cf87d8ff1cc34df1bf2"),
+        _penn("test", "sha256:dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0"),
+    ),
+    "wikitext-2": (
+        _wikitext("train", "sha1:863f29c46ef9d167fff4940ec821195882fe29d1"),
+        _wikitext("valid", "sha1:0418625c8b4da6e4b5c7a0b9e78d4ae8f7ee5422"),
+        _wikitext("test", "sha1:c7b8ce0aa086fb34dab808c5c49224211eb2b172"),
+    ),
+}
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: $SPARSERNN_CACHE, or the place that the operating system has for caches."""
+    if given := os.environ.get("SPARSERNN_CACHE"):
+        return Path(given).expanduser()
+    import platformdirs
+
+    return platformdirs.user_cache_path("sparsernn")
+
+
+def matches(data: bytes, digest: str) -> bool:
+    """Whether bytes have a digest "algorithm:hexadecimal".
+
+    Example:
+        >>> matches(b"", "md5:d41d8cd98f00b204e9800998ecf8427e")
+        True
+    """
+    algorithm, _, expected = digest.partition(":")
+    return hashlib.new(algorithm, data, usedforsecurity=False).hexdigest() == expected
+
+
+def standard_digest(name: str, split: str) -> str:
+    """Digest of the standard file of a split of the dataset `name`."""
+    return next(remote.digest for remote in DATASETS[name] if remote.file == f"{split}.txt")
+
+
+def status(name: str, folder: str | Path | None = None) -> dict[str, str]:
+    """File -> "missing", "standard" or "different", for a dataset in `folder` (None: the cache).
+
+    Raises:
+        InputError: unknown dataset.
+    """
+    place = Path(folder) if folder is not None else cache_folder() / name
+    return {remote.file: _state(place / remote.file, remote.digest) for remote in _remotes(name)}
+
+
+def fetch(name: str) -> Path:
+    """Folder of the cache that has all files of a dataset; what is missing there, or damaged, is downloaded.
+
+    Args:
+        name: a key of `DATASETS`.
+
+    Raises:
+        InputError: unknown dataset; no connection; what came has not the expected hash (it is removed); the
+            cache cannot be written. The sentence says which file it was, and where to put it by hand.
+    """
+    folder = cache_folder() / name
+    for remote in _remotes(name):
+        if _state(folder / remote.file, remote.digest) != "standard":
+            _fetch_one(name, remote, folder)
+    return folder
+
+
+def _remotes(name: str) -> tuple[Remote, ...]:
+    if name not in DATASETS:
+        raise InputError(f"dataset '{name}' is unknown; these can be downloaded: {', '.join(DATASETS)}.")
+    return DATASETS[name]
+
+
+def _state(path: Path, digest: str) -> str:
+    if not path.is_file():
+        return "missing"
+    return "standard" if matches(read_bytes(path), digest) else "different"
+
+
+def _fetch_one(name: str, remote: Remote, folder: Path) -> None:
+    reasons = []
+    for url in remote.urls:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _download(url, remote, folder)
+            return
+        except Exception as error:  # requests, urllib3, zipfile and the file system each have their own
+            reasons.append(f"{url.split('/')[2]}: {_reason(error)}")
+    raise InputError(
+        f"{name}: the file {remote.file} could not be had ({'; '.join(reasons)}); "
+        f"put it into '{folder}' by hand, or name the folder that has it with --data."
+    )
+
+
+def _download(url: str, remote: Remote, folder: Path) -> None:
+    """Fetch beside the target, check, and only then give the file its name: a damaged file never stays."""
+    address, _, member = url.partition("#")
+    partial = folder / f"{remote.file}.part"
+    try:
+        _http(address, partial)
+        data = _member(partial, member) if member else partial.read_bytes()
+        if not matches(data, remote.digest):
+            raise ValueError("what came is not the expected file (its hash differs), so it was removed")
+        partial.write_bytes(data)
+        partial.replace(folder / remote.file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _member(archive: Path, member: str) -> bytes:
+    import zipfile
+
+    with zipfile.ZipFile(archive) as opened:
+        return opened.read(member)
+
+
+def _http(url: str, target: Path) -> None:
+    import pooch
+
+    # A plain name as user agent: one of the servers turns away the default one.
+    headers = {"User-Agent": "Mozilla/5.0 (sparsernn)"}
+    with _Progress(url.split("/")[-1]) as progress:
+        downloader = pooch.HTTPDownloader(progressbar=progress, headers=headers, timeout=TIMEOUT)
+        downloader(url, str(target), None)
+
+
+def _reason(error: Exception) -> str:
+    """A few words for what requests says in five lines."""
+    status_code = getattr(getattr(error, "response", None), "status_code", None)
+    if status_code is not None:
+        return f"the server answers {status_code}"
+    kinds: tuple[tuple[str, str], ...] = (("Timeout", "no answer in time"), ("Connection", "no connection"))
+    name = type(error).__name__
+    return next((words for kind, words in kinds if kind in name), str(error).split("\n")[0][:120] or name)
+
+
+class _Progress:
+    """A progress bar of rich in the shape that pooch expects; silent where nobody watches."""
+
+    def __init__(self, label: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+
+        self._bar = Progress(
+            *columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True
+        )
+        self._task = self._bar.add_task(label, total=None)
+        self.total: int = 0
+
+    def __enter__(self) -> Any:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def update(self, size: int) -> None:
+        """`size` more bytes have come."""
+        self._bar.update(self._task, advance=size, total=self.total or None)
+
+    def reset(self) -> None:
+        """Pooch calls this once more at the end, and then counts the whole file again."""
+        self._bar.reset(self._task, total=self.total or None)
+
+    def close(self) -> None:
+        """All bytes have come."""

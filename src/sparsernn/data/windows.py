@@ -1,0 +1,172 @@
+"""Batches of a long text: parallel streams, and the windows in which training walks over them."""
+
+import random as random_numbers
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from statistics import NormalDist
+from typing import Any
+
+from torch import Tensor
+
+from sparsernn.errors import InputError
+
+
+@dataclass(frozen=True)
+class RandomWindows:
+    """Windows of random length, so that the cuts fall elsewhere in every epoch.
+
+    A window's length is max(minimum, int(n)) with n from Normal(base, spread), where base is the window, or
+    half of it with probability `half`; never more than window + max_delta.
+
+    Args:
+        max_delta: rows by which a window may exceed the nominal one; None: no cap (as the ON-LSTM code has
+            it).
+        half: probability of a window of half the length, in [0, 1].
+        minimum: fewest rows, at least 1; only what is left at the end of the text may be shorter.
+        spread: standard deviation of the length in rows, at least 0.
+
+    Raises:
+        InputError: a value out of its range.
+
+    Source: S. Merity, N. S. Keskar, R. Socher, Regularizing and Optimizing LSTM Language Models, 2017,
+        arXiv:1708.02182 (section 5); the cap of 40 is the one of the mixture-of-softmaxes code (Z. Yang and
+        others, Breaking the Softmax Bottleneck, 2018, arXiv:1711.03953).
+    """
+
+    max_delta: int | None = 40
+    half: float = 0.05
+    minimum: int = 5
+    spread: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.max_delta is not None:
+            _whole("max_delta", self.max_delta, 0)
+        _require(0 <= self.half <= 1, "half", self.half, "between 0 and 1")
+        _whole("minimum", self.minimum, 1)
+        _require(self.spread >= 0, "spread", self.spread, "at least 0")
+
+    def length(self, window: int, generator: random_numbers.Random) -> int:
+        """Draw one length in rows."""
+        base = window / 2 if generator.random() < self.half else window
+        uniform = max(generator.random(), 1e-16)  # the quantile at 0 is minus infinity
+        drawn = int(base + self.spread * NormalDist().inv_cdf(uniform))
+        capped = drawn if self.max_delta is None else min(drawn, window + self.max_delta)
+        return max(self.minimum, capped)
+
+
+def random_windows(spec: RandomWindows | Mapping[str, Any] | bool | None) -> RandomWindows | None:
+    """What a recipe has under `random_windows`: false or null (fixed), true, or settings of RandomWindows.
+
+    Raises:
+        InputError: an unknown setting, or a value of another kind.
+
+    Example:
+        >>> random_windows({"max_delta": 20}).max_delta
+        20
+    """
+    if spec is None or isinstance(spec, RandomWindows):
+        return spec
+    if isinstance(spec, bool):
+        return RandomWindows() if spec else None
+    known = [field.name for field in fields(RandomWindows)]
+    if not isinstance(spec, Mapping) or not set(spec) <= set(known):
+        raise InputError(
+            f"random_windows is {spec!r}; false, true or a mapping of {', '.join(known)} is needed."
+        )
+    return RandomWindows(**spec)
+
+
+def check_rows(ids: Tensor, batch_size: int, split: str = "text") -> None:
+    """Raise InputError unless `ids` fill two rows of `batch_size` streams (one to read, one to predict)."""
+    _whole("batch_size", batch_size, 1)
+    if len(ids) < 2 * batch_size:
+        raise InputError(
+            f"the {split} split has {len(ids):,} tokens, too few for batch_size {batch_size}; "
+            f"it needs at least {2 * batch_size:,} (two rows), so take a smaller batch_size or a longer text."
+        )
+
+
+def streams(ids: Tensor, batch_size: int, split: str = "text") -> Tensor:
+    """Cut a text into `batch_size` stretches of equal length that are read in parallel.
+
+    Args:
+        ids: int64, shape (tokens,).
+        batch_size: number of streams B, at least 1.
+        split: name of the text for the error message.
+
+    Returns:
+        int64, shape (N, B), contiguous; column b is the b-th stretch. The tokens % B last ids are left out.
+
+    Raises:
+        InputError: fewer than two rows.
+
+    Example:
+        >>> import torch
+        >>> streams(torch.arange(7), 2)
+        tensor([[0, 3],
+                [1, 4],
+                [2, 5]])
+    """
+    check_rows(ids, batch_size, split)
+    rows = len(ids) // batch_size
+    return ids[: rows * batch_size].view(batch_size, rows).t().contiguous()
+
+
+def window_bounds(
+    rows: int, window: int, *, random: RandomWindows | None = None, seed: int = 0, epoch: int = 0
+) -> list[tuple[int, int]]:
+    """Start and length of every window of an epoch: a pure function, so a resumed run repeats it.
+
+    Together the windows read rows 0 ... rows-2 exactly once, and predict rows 1 ... rows-1 exactly once.
+
+    Args:
+        rows: rows N of the streams, at least 2.
+        window: nominal length, at least 1; the last window may be shorter.
+        random: draw the lengths instead (reproducible on every machine and Python version); None: fixed.
+        seed: of the run; used only with `random`.
+        epoch: counted from 0 or 1, as the caller likes; used only with `random`.
+
+    Raises:
+        InputError: `rows` below 2 or `window` below 1.
+
+    Differs from the original: the published loops with random windows drop the last row when only one is
+        left; here it is a window of its own.
+
+    Example:
+        >>> window_bounds(8, 3)
+        [(0, 3), (3, 3), (6, 1)]
+    """
+    _whole("rows", rows, 2)
+    _whole("window", window, 1)
+    # Seeding by a string goes through SHA-512, and random() is the one method whose values Python promises to
+    # keep.
+    generator = random_numbers.Random(f"windows {seed} {epoch}")
+    bounds, start = [], 0
+    while start < rows - 1:
+        wanted = window if random is None else random.length(window, generator)
+        length = min(wanted, rows - 1 - start)
+        bounds.append((start, length))
+        start += length
+    return bounds
+
+
+def window_of(stream: Tensor, start: int, length: int) -> tuple[Tensor, Tensor]:
+    """Inputs and targets of one window: views of `stream` (N, B), each (length, B), targets one row later.
+
+    Example:
+        >>> import torch
+        >>> inputs, targets = window_of(streams(torch.arange(8), 2), 1, 2)
+        >>> inputs.tolist(), targets.tolist()
+        ([[1, 5], [2, 6]], [[2, 6], [3, 7]])
+    """
+    return stream[start : start + length], stream[start + 1 : start + 1 + length]
+
+
+def _require(condition: bool, name: str, value: object, allowed: str) -> None:
+    if not condition:
+        raise InputError(f"{name} is {value}; it must be {allowed}.")
+
+
+def _whole(name: str, value: object, minimum: int) -> None:
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= minimum
+    _require(whole, name, value, f"a whole number of at least {minimum}")
