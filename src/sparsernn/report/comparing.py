@@ -1,0 +1,143 @@
+"""Charts that put several runs side by side. A run keeps its number and its colour on the whole page."""
+
+import math
+from collections.abc import Callable, Sequence
+
+from markupsafe import escape
+
+from sparsernn.report.facts import Facts, metric_name, valid_value
+from sparsernn.report.history import RunRecord, number
+from sparsernn.report.plots import METRIC_NAMES, column
+from sparsernn.report.scale import scale_for
+from sparsernn.report.svg import COLOURS, Axes, Figure, Series, chart, grid
+
+ROW = 17  # pixels between the rows of the gate picture: one line of letters
+Legend = tuple[tuple[str, str, str], ...]
+
+
+def run_labels(runs: Sequence[RunRecord]) -> list[str]:
+    """'1 name', '2 name' ...: the number makes runs of one name different, and marks points in charts."""
+    return [f"{position} {run.name}" for position, run in enumerate(runs, 1)]
+
+
+def comparison_charts(runs: Sequence[RunRecord], facts: Sequence[Facts]) -> list[Figure]:
+    """Validation curves over each other, and quality against parameters and against latency."""
+    found = [
+        _curves(runs),
+        _scatter(runs, facts, "Quality and size", "active parameters", lambda f: number(f.size.active)),
+        _scatter(runs, facts, "Quality and speed", "ms per token", _latency),
+    ]
+    return [figure for figure in found if figure]
+
+
+def gate_comparison(runs: Sequence[RunRecord]) -> Figure | None:
+    """Density of every gate of every tensor now: one row per gate, one dot per run; None without gates."""
+    found = [_gates(run) for run in runs]
+    keys = list(dict.fromkeys(key for gates in found for key in gates))
+    values = [value for gates in found for value in gates.values()]
+    if not values:
+        return None
+    rows = _rows(keys)
+    height = ROW * len(rows) + 8
+    x = scale_for([0.0, *values])
+    body = grid(x, scale_for([0.0, 1.0]), height, "density").split('<line class="axis"', 1)
+    dots = [_dots(found, row, at, x) for at, row in enumerate(rows)]
+    return Figure(
+        title="Density per gate",
+        unit="after the last mask update",
+        body='<line class="axis"' + body[1] + "".join(dots),
+        alt="Density of each gate of each tensor, one dot per run; the same figures are in each run's own report.",
+        height=height,
+        legend=_legend(runs),
+        left=30,
+    )
+
+
+def _curves(runs: Sequence[RunRecord]) -> Figure | None:
+    metric = metric_name(runs[0])
+    series = [
+        Series(
+            label,
+            column(run.of("epoch"), "epoch"),
+            [valid_value(e, metric) for e in run.of("epoch")],
+            **_style(k),
+        )
+        for k, (run, label) in enumerate(zip(runs, run_labels(runs), strict=True))
+    ]
+    good = [v for s in series for v in s.y if math.isfinite(v) and v > 0]
+    wide = bool(good) and max(good) > 2 * min(good)
+    name = METRIC_NAMES.get(metric, metric)
+    return chart(f"Validation {name}", series, Axes("log scale" if wide else "", log=wide), height=240)
+
+
+def _style(position: int) -> dict[str, object]:
+    return {
+        "colour": position % COLOURS,
+        "look": "line" if position < COLOURS else "dashed",
+        "tag": str(position + 1),
+    }
+
+
+def _scatter(
+    runs: Sequence[RunRecord],
+    facts: Sequence[Facts],
+    title: str,
+    x_label: str,
+    measure: Callable[[Facts], float],
+) -> Figure | None:
+    split = "test" if all(f.quality.test is not None for f in facts) else "validation"
+    points = [(measure(f), number(f.quality.test if split == "test" else f.quality.valid)) for f in facts]
+    labels = run_labels(runs)
+    good = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
+    if len(good) < 2:
+        return None
+    x_log = max(x for x, _ in good) > 4 * min(x for x, _ in good) > 0
+    series = [
+        Series(label, [x], [y], k % COLOURS, "dots", tag=str(k + 1))
+        for k, (label, (x, y)) in enumerate(zip(labels, points, strict=True))
+    ]
+    return chart(title, series, Axes(f"{split} {facts[0].quality.metric}", x_label, x_log=x_log), height=240)
+
+
+def _latency(facts: Facts) -> float:
+    return number(facts.cost.fastest.get("ms_per_token"))
+
+
+def _gates(run: RunRecord) -> dict[tuple[str, str], float]:
+    tensors = run.last("rewire").get("tensors") or {}
+    return {
+        (name, gate): number(density)
+        for name, row in tensors.items()
+        for gate, density in (row.get("gates") or {}).items()
+        if math.isfinite(number(density))
+    }
+
+
+def _rows(keys: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """A heading ('tensor', '') before the gates of each tensor."""
+    rows: list[tuple[str, str]] = []
+    for tensor, gate in keys:
+        if (tensor, "") not in rows:
+            rows.append((tensor, ""))
+        rows.append((tensor, gate))
+    return rows
+
+
+def _dots(found: Sequence[dict[tuple[str, str], float]], row: tuple[str, str], at: int, x: object) -> str:
+    y = ROW * at + ROW - 3
+    tensor, gate = row
+    if not gate:
+        return f'<text class="group" x="0" y="{y}">{escape(tensor)}</text>'
+    rule = f'<line class="grid" x1="0" x2="100%" y1="{y - 4}" y2="{y - 4}"/>'
+    text = f'<text class="row" x="-8" y="{y}" text-anchor="end">{escape(gate)}</text>'
+    dots = "".join(
+        f'<circle class="dot s{k % COLOURS}" cx="{x(gates[row]):.2f}%" cy="{y - 4}" r="4">'  # type: ignore[operator]
+        f"<title>run {k + 1}, {escape(tensor)}, gate {escape(gate)}: {gates[row]:.4f}</title></circle>"
+        for k, gates in enumerate(found)
+        if row in gates
+    )
+    return rule + text + dots
+
+
+def _legend(runs: Sequence[RunRecord]) -> Legend:
+    return tuple((f"s{k % COLOURS}", "dots", label) for k, label in enumerate(run_labels(runs)))

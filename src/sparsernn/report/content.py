@@ -1,0 +1,254 @@
+"""What a report says, in order, before anybody draws it: sections made of cards, charts, tables and text."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from sparsernn.report import comparing, pictures, plots, tables
+from sparsernn.report.facts import Facts, gather
+from sparsernn.report.formats import (
+    MISSING,
+    duration,
+    fraction,
+    milliseconds,
+    quality,
+    ratio,
+    short,
+    size,
+    whole,
+)
+from sparsernn.report.history import RunRecord
+from sparsernn.report.svg import Figure
+from sparsernn.report.tables import Table
+from sparsernn.report.tensors import read_tensors
+
+
+@dataclass(frozen=True)
+class Card:
+    """One key figure: what it is, the figure, and a line that puts it in relation."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Text:
+    """Text as it is. `kind`: "sample" (prose of the model) or "code"; `title` stands above it."""
+
+    kind: str
+    text: str
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands under it; `figures` are drawn side by side where there is room."""
+
+    title: str
+    note: str = ""
+    figures: tuple[Figure, ...] = ()
+    tables: tuple[Table, ...] = ()
+    texts: tuple[Text, ...] = ()
+
+    @property
+    def anchor(self) -> str:
+        """The heading as the target of a link."""
+        return self.title.lower().replace(" ", "-")
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to show, so that the section is left out."""
+        return not (self.figures or self.tables or self.texts)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A whole report: what stands in its head, its cards, its sections."""
+
+    kind: str
+    title: str
+    about: str
+    status: tuple[str, ...]
+    cards: tuple[Card, ...]
+    sections: tuple[Section, ...]
+
+
+def run_document(run: RunRecord) -> Document:
+    """Everything that one run folder tells. Sections without data are left out."""
+    facts = gather(run)
+    sections = (
+        _training(run),
+        _sparsity(run),
+        *_weights(run),
+        _sizes(run, facts),
+        _published(run, facts),
+        _samples(run),
+        _recipe(run),
+        _environment(run),
+        Section("Reproduce", texts=(Text("code", _commands(run)),)),
+    )
+    status = _status(run, facts)
+    return Document("run", run.name, facts.about, status, _cards(facts), _filled(sections))
+
+
+def comparison_document(runs: Sequence[RunRecord]) -> Document:
+    """Several runs side by side, in the order given."""
+    facts = [gather(run) for run in runs]
+    gates = comparing.gate_comparison(runs)
+    differences = tables.differences(runs)
+    latency = [
+        _named(run, table) for run, f in zip(runs, facts, strict=True) if (table := tables.latency_table(f))
+    ]
+    sections = (
+        Section("Results", tables=(_numbered(tables.comparison(facts)),)),
+        Section("Curves", figures=tuple(comparing.comparison_charts(runs, facts))),
+        Section("Gates", figures=(gates,) if gates else ()),
+        Section("Latency", "Measured on the machine of each run.", tables=tuple(latency)),
+        Section("Different settings", tables=(differences,) if differences else ()),
+        Section("Reproduce", texts=tuple(Text("code", _commands(run), run.name) for run in runs)),
+    )
+    about = "Runs side by side. A run keeps its number and colour on the whole page."
+    return Document("comparison", f"{len(runs)} runs compared", about, (), (), _filled(sections))
+
+
+def _filled(sections: Sequence[Section]) -> tuple[Section, ...]:
+    return tuple(section for section in sections if not section.empty)
+
+
+def _status(run: RunRecord, facts: Facts) -> tuple[str, ...]:
+    progress, resumed = facts.progress, len(run.of("resume"))
+    of = f" of {progress.planned}" if progress.planned else ""
+    state = "finished" if progress.finished else "unfinished"
+    switch = run.last("switch").get("epoch")
+    lines = (
+        f"{state}: {progress.epochs}{of} epochs",
+        f"{whole(progress.steps)} steps" if progress.steps else "",
+        f"averaging from epoch {switch}" if switch is not None else "",
+        f"resumed {resumed} time{'s' if resumed > 1 else ''}" if resumed else "",
+        str(run.environment.get("started") or ""),
+    )
+    return tuple(line for line in lines if line)
+
+
+def _cards(facts: Facts) -> tuple[Card, ...]:
+    judged, sizes, cost = facts.quality, facts.size, facts.cost
+    name = plots.METRIC_NAMES.get(judged.metric, judged.metric)
+    weights = "averaged weights" if judged.averaged else ""
+    best = f"epoch {judged.valid_epoch}" if judged.valid_epoch else ""
+    smaller = ratio(cost.packed_bytes, cost.dense_bytes)
+    per_epoch = f"{duration(cost.seconds_per_epoch)} per epoch" if cost.seconds_per_epoch else ""
+    fastest = cost.fastest
+    found = (
+        Card(f"Validation {name}", quality(judged.valid), _against(best, judged.published_valid)),
+        Card(f"Test {name}", quality(judged.test), _against(weights, judged.published_test)),
+        Card("Active parameters", short(sizes.active), f"of {short(sizes.total)}" if sizes.total else ""),
+        Card(
+            "Density",
+            fraction(sizes.density),
+            f"{facts.method}, masked tensors" if sizes.masked_total else "dense",
+        ),
+        Card("Packed model", size(cost.packed_bytes), f"{smaller} smaller than dense" if smaller else ""),
+        Card("Latency per token", milliseconds(fastest.get("ms_per_token")), _runtime(fastest)),
+        Card("Training time", duration(cost.seconds), per_epoch),
+    )
+    return tuple(card for card in found if card.value != MISSING)
+
+
+def _against(note: str, published: float | None) -> str:
+    told = f"published {quality(published)}" if published is not None else ""
+    return " · ".join(part for part in (note, told) if part)
+
+
+def _runtime(row: Mapping[str, Any]) -> str:
+    return f"{row['runtime']}, batch {row.get('batch', 1)}" if row.get("runtime") else ""
+
+
+def _training(run: RunRecord) -> Section:
+    table = tables.epochs_table(run)
+    return Section("Training", figures=tuple(plots.training_charts(run)), tables=(table,) if table else ())
+
+
+def _sparsity(run: RunRecord) -> Section:
+    charts = [*plots.density_charts(run), *plots.rewiring_charts(run), *plots.gate_charts(run)]
+    found = [tables.tensors_table(run), tables.rewire_table(run)]
+    note = "Density: the active fraction of a tensor. Explored: positions that were active at least once."
+    return Section("Sparsity", note if charts else "", tuple(charts), tuple(t for t in found if t))
+
+
+def _weights(run: RunRecord) -> tuple[Section, Section]:
+    tensors = read_tensors(run.folder)
+    return (
+        Section("Masks", MASKS, tuple(pictures.mask_pictures(run, tensors))),
+        Section("Weights", WEIGHTS, tuple(pictures.weight_histograms(tensors))),
+    )
+
+
+MASKS = "Each picture is one masked tensor: outputs run to the right, gate after gate, inputs run down."
+WEIGHTS = "Values of the active weights, as shares per bin; weights beyond the edges count in the outer bins."
+
+
+def _sizes(run: RunRecord, facts: Facts) -> Section:
+    found = [tables.sizes_table(run), tables.latency_table(facts)]
+    return Section("Size and speed", tables=tuple(table for table in found if table))
+
+
+def _published(run: RunRecord, facts: Facts) -> Section:
+    table = tables.published(facts)
+    published = run.recipe.get("published")
+    note = str(published.get("note") or "") if isinstance(published, Mapping) else ""
+    source = str(run.recipe.get("source") or "")
+    return Section(
+        "Published and obtained", " ".join(x for x in (source, note) if x), tables=(table,) if table else ()
+    )
+
+
+def _samples(run: RunRecord) -> Section:
+    texts = [
+        Text("sample", str(e.get("text", "")), _prompt(e)) for e in run.of("sample")[-3:] if e.get("text")
+    ]
+    if not texts and run.samples.strip():
+        texts = [Text("sample", run.samples.strip())]
+    return Section("Sample text", "Written by the model, word by word.", texts=tuple(texts))
+
+
+def _prompt(event: Mapping[str, Any]) -> str:
+    return f"after “{event['prompt']}”" if event.get("prompt") else ""
+
+
+def _recipe(run: RunRecord) -> Section:
+    told = yaml.safe_dump(dict(run.recipe), sort_keys=False, allow_unicode=True) if run.recipe else ""
+    return Section("Recipe", "recipe.yaml of the run, complete.", texts=(Text("code", told),) if told else ())
+
+
+def _environment(run: RunRecord) -> Section:
+    shown = {key: value for key, value in run.environment.items() if key != "command"}
+    table = tables.settings_table(shown)
+    return Section("Environment", tables=(table,) if table else ())
+
+
+def _commands(run: RunRecord) -> str:
+    command = run.environment.get("command")
+    given = shlex.join(map(str, command)) if isinstance(command, list) else str(command or "")
+    folder = shlex.quote(run.folder.name or "RUN")
+    lines: list[tuple[str, str]] = [
+        (given, "the command of this run"),
+        (f"sparsernn train {folder}/recipe.yaml", "the same settings once more"),
+        (f"sparsernn evaluate {folder} --split test", "its test figures"),
+        (f"sparsernn report {folder}", "this page"),
+        (str(run.recipe.get("command") or ""), "the original's own command"),
+    ]
+    return "\n".join(f"{line}   # {why}" for line, why in lines if line)
+
+
+def _numbered(table: Table) -> Table:
+    rows = tuple((f"{k} {row[0]}", *row[1:]) for k, row in enumerate(table.rows, 1))
+    keys = tuple(f"s{k % 8}" for k in range(len(rows)))
+    return Table(table.columns, rows, table.text, table.title, keys)
+
+
+def _named(run: RunRecord, table: Table) -> Table:
+    return Table(table.columns, table.rows, table.text, run.name)

@@ -1,0 +1,161 @@
+"""A run folder as plain data: its recipe, its environment and the events of its life.
+
+Runs are killed, resumed and still being written while somebody asks for a report. So a line that cannot be read
+is skipped, and what a resumed run lived through a second time counts once.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sparsernn.errors import InputError
+
+Event = dict[str, Any]
+REPLAYED = (
+    "step",
+    "epoch",
+    "rewire",
+    "switch",
+)  # what a run resumed from an older checkpoint lives through again
+ONCE = {"epoch": "epoch", "switch": "epoch", "rewire": "update"}  # event -> the key that names it uniquely
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run folder says. Missing files are empty, never an error.
+
+    Attributes:
+        folder: the run folder.
+        recipe: the resolved recipe, as in recipe.yaml.
+        environment: as in environment.json.
+        events: metrics.jsonl in order, without torn lines and without what was lived through twice.
+        samples: the text of samples.txt.
+    """
+
+    folder: Path
+    recipe: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    events: tuple[Event, ...]
+    samples: str = ""
+
+    @property
+    def name(self) -> str:
+        """The recipe's name, else the folder's."""
+        return str(self.recipe.get("name") or self.folder.resolve().name)
+
+    def of(self, kind: str) -> list[Event]:
+        """All events of one kind, oldest first."""
+        return [event for event in self.events if event["event"] == kind]
+
+    def last(self, kind: str) -> Event:
+        """The newest event of one kind, or an empty mapping."""
+        found = self.of(kind)
+        return found[-1] if found else {}
+
+
+def load_run(folder: Path | str) -> RunRecord:
+    """Read a run folder.
+
+    Args:
+        folder: a folder that holds at least recipe.yaml or metrics.jsonl.
+
+    Raises:
+        InputError: there is no such folder, it is not a run folder, or its recipe is not readable YAML.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"'{folder}' is not a folder; give the folder of a run.")
+    if not any((folder / name).is_file() for name in ("recipe.yaml", "metrics.jsonl")):
+        raise InputError(f"'{folder}' is not a run folder; it has neither recipe.yaml nor metrics.jsonl.")
+    return RunRecord(
+        folder=folder,
+        recipe=_read_recipe(folder / "recipe.yaml"),
+        environment=_read_environment(folder / "environment.json"),
+        events=read_events(folder / "metrics.jsonl"),
+        samples=_read_text(folder / "samples.txt"),
+    )
+
+
+def read_events(path: Path) -> tuple[Event, ...]:
+    """The events of a metrics.jsonl; lines that are torn or foreign are skipped; () where there is no file."""
+    events = (_parse(line) for line in _read_text(path).splitlines())
+    return drop_replayed(event for event in events if event is not None)
+
+
+def drop_replayed(events: Iterable[Event]) -> tuple[Event, ...]:
+    """Keep one life of a run that was killed and resumed.
+
+    A `resume` at step n takes back every step, epoch, rewire and switch event after n that was written before it.
+
+    Example:
+        >>> life = [{"event": "step", "step": 8}, {"event": "resume", "step": 5}, {"event": "step", "step": 6}]
+        >>> [e["step"] for e in drop_replayed(life) if e["event"] == "step"]
+        [6]
+    """
+    kept: list[Event] = []
+    for event in events:
+        if event["event"] == "resume":
+            kept = [e for e in kept if e["event"] not in REPLAYED or _step(e) <= _step(event)]
+        kept.append(event)
+    return _newest_of_each(kept)
+
+
+def number(value: Any) -> float:
+    """`value` as a float; NaN for what is missing or not a number.
+
+    >>> number(3), number(None), number("x")
+    (3.0, nan, nan)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    return float(value)
+
+
+def _newest_of_each(events: list[Event]) -> tuple[Event, ...]:
+    newest = {_identity(event, position): event for position, event in enumerate(events)}
+    return tuple(newest.values())
+
+
+def _identity(event: Event, position: int) -> tuple[str, Any]:
+    key = event.get(ONCE.get(event["event"], ""))
+    return (event["event"], position) if key is None else (event["event"], f"key {key}")
+
+
+def _step(event: Event) -> float:
+    step = number(event.get("step"))
+    return 0.0 if math.isnan(step) else step
+
+
+def _parse(line: str) -> Event | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+
+
+def _read_text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _read_recipe(path: Path) -> dict[str, Any]:
+    try:
+        recipe = yaml.safe_load(_read_text(path)) or {}
+    except yaml.YAMLError as error:
+        raise InputError(f"'{path}' is not readable YAML; restore the recipe that the run wrote.") from error
+    if not isinstance(recipe, dict):
+        raise InputError(f"'{path}' holds a {type(recipe).__name__}; a recipe is a mapping of settings.")
+    return recipe
+
+
+def _read_environment(path: Path) -> dict[str, Any]:
+    try:
+        environment = json.loads(_read_text(path) or "{}")
+    except ValueError:
+        return {}
+    return environment if isinstance(environment, dict) else {}

@@ -1,0 +1,62 @@
+"""Write a report: one HTML page that needs nothing but itself, and the same as markdown."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from sparsernn.errors import InputError
+from sparsernn.report.content import Document, comparison_document, run_document
+from sparsernn.report.history import load_run
+from sparsernn.report.markdown import write_markdown
+from sparsernn.report.svg import inline
+
+
+def write_report(folders: Sequence[Path | str], out: Path | str) -> tuple[Path, Path]:
+    """Report on one run, or compare several.
+
+    Args:
+        folders: run folders. One gives everything about this run, several give a comparison in this order.
+        out: a folder, which gets report.html, report.md and report_figures/; or a file name that ends in .html
+            (or .md), which sets the names of all three. Made where it does not exist, overwritten where it does.
+
+    Returns:
+        The paths of the HTML page and of the markdown.
+
+    Raises:
+        InputError: no folder was given, one of them is not a run folder, or `out` can't be written.
+    """
+    if not folders:
+        raise InputError("There is no run to report on; give at least one run folder.")
+    runs = [load_run(folder) for folder in folders]
+    document = run_document(runs[0]) if len(runs) == 1 else comparison_document(runs)
+    html, markdown = _targets(Path(out))
+    try:
+        html.parent.mkdir(parents=True, exist_ok=True)
+        html.write_text(render(document), encoding="utf-8")
+        write_markdown(document, markdown)
+    except OSError as error:
+        raise InputError(f"The report can't be written to '{out}': {error.strerror or error}.") from error
+    return html, markdown
+
+
+def render(document: Document) -> str:
+    """`document` as one self-contained HTML page; all text is escaped."""
+    environment = Environment(
+        loader=PackageLoader("sparsernn.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    sheets = "\n".join(
+        environment.loader.get_source(environment, name)[0] for name in ("chart.css", "page.css")
+    )  # type: ignore[union-attr]
+    return environment.get_template("page.html.jinja").render(d=document, style=Markup(sheets), inline=inline)
+
+
+def _targets(out: Path) -> tuple[Path, Path]:
+    if out.suffix.lower() in (".html", ".md"):
+        return out.with_suffix(".html"), out.with_suffix(".md")
+    return out / "report.html", out / "report.md"

@@ -1,0 +1,141 @@
+"""Pictures of what a checkpoint holds: masks as heat maps, active weights as histograms."""
+
+import base64
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from sparsernn.report.facts import plan_of
+from sparsernn.report.formats import fraction, whole
+from sparsernn.report.history import RunRecord
+from sparsernn.report.plots import MOST_TENSORS
+from sparsernn.report.svg import Axes, Figure, Series, chart
+from sparsernn.report.tensors import Tensors, density_map, histogram, png
+
+INK = (
+    11,
+    107,
+    176,
+)  # the palette's first colour; its opacity carries the density, so it fits light and dark pages
+BINS = 60
+SAMPLE = 100_000  # weights looked at to find the range of a histogram: its quantiles need no more
+WIDE = 560  # pixels: about the width of a picture on a desktop page, so that cells come out nearly square
+
+
+def mask_pictures(run: RunRecord, tensors: Tensors) -> list[Figure]:
+    """One heat map per masked tensor: its rows run to the right, gate after gate, its columns downwards."""
+    gates = gate_names(run)
+    chosen = list(tensors.masks.items())[:MOST_TENSORS]
+    return [_picture(name, mask, gates.get(name, ())) for name, mask in chosen if mask.dim() == 2]
+
+
+def gate_names(run: RunRecord) -> dict[str, tuple[str, ...]]:
+    """The gates of each stacked tensor in the order of their rows: from the plan, else from a mask update."""
+    updates = {
+        name: tuple(row.get("gates") or ()) for name, row in (run.last("rewire").get("tensors") or {}).items()
+    }
+    planned = {row["name"]: tuple(_name(gate) for gate in row.get("gates") or ()) for row in _planned(run)}
+    return updates | {name: gates for name, gates in planned.items() if gates}
+
+
+def weight_histograms(tensors: Tensors) -> list[Figure]:
+    """Active weights of each masked tensor (of every matrix where nothing is masked), with their averages."""
+    names = list(tensors.masks) or [name for name, weight in tensors.weights.items() if weight.dim() == 2]
+    found = [_histogram(name, tensors) for name in names[:MOST_TENSORS] if name in tensors.weights]
+    return [figure for figure in found if figure]
+
+
+def _planned(run: RunRecord) -> list[Mapping[str, object]]:
+    return list(plan_of(run).get("tensors") or [])
+
+
+def _name(gate: object) -> str:
+    """A gate of the plan is a name, or a mapping with a name."""
+    return str(gate.get("name")) if isinstance(gate, Mapping) else str(gate)
+
+
+def _picture(name: str, mask: Tensor, gates: tuple[str, ...]) -> Figure:
+    cells = density_map(mask.t(), cells=(60, 200))
+    top = max(float(torch.quantile(cells, 0.995)), 1e-9)
+    data = base64.b64encode(png(cells / top, INK)).decode("ascii")
+    height = _height(mask)
+    image = f'<image href="data:image/png;base64,{data}" width="100%" height="{height}" preserveAspectRatio="none"/>'
+    frame = f'<rect class="frame" width="100%" height="{height}"/>'
+    rows, columns = mask.shape
+    density = float(mask.float().mean())
+    return Figure(
+        title=name,
+        unit=f"{whole(rows)} × {whole(columns)}, density {fraction(density)}",
+        body=image + frame + _borders(gates, height) + _edges(rows, columns, height),
+        alt=f"Density map of the mask of {name}; white is empty, full colour is density {fraction(top)} or more.",
+        height=height,
+        bottom=22,
+        top=24,
+        caption=f"Full colour: density {fraction(min(1.0, top))} or more.",
+    )
+
+
+def _height(mask: Tensor) -> int:
+    """In proportion to the mask, inside what reads well (pixels)."""
+    rows, columns = mask.shape
+    return round(min(170, max(64, WIDE * columns / max(1, rows))))
+
+
+def _borders(gates: tuple[str, ...], height: int) -> str:
+    share = 100.0 / max(1, len(gates))
+    lines = "".join(
+        f'<line class="border" x1="{k * share:.2f}%" x2="{k * share:.2f}%" y1="-4" y2="{height}"/>'
+        for k in range(1, len(gates))
+    )
+    return lines + "".join(
+        f'<text class="tick" x="{(k + 0.5) * share:.2f}%" y="-6" text-anchor="middle">{_escape(gate)}</text>'
+        for k, gate in enumerate(gates)
+    )
+
+
+def _edges(rows: int, columns: int, height: int) -> str:
+    return (
+        f'<text class="tick" x="0" y="{height + 15}">output 1</text>'
+        f'<text class="tick" x="100%" y="{height + 15}" text-anchor="end">{whole(rows)}</text>'
+        f'<text class="tick" x="-8" y="10" text-anchor="end">1</text>'
+        f'<text class="tick" x="-8" y="{height}" text-anchor="end">{whole(columns)}</text>'
+    )
+
+
+def _escape(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _histogram(name: str, tensors: Tensors) -> Figure | None:
+    raw = _active(tensors.weights[name], tensors.masks.get(name))
+    kept = tensors.averages.get(name)
+    average = None if kept is None else _active(kept, tensors.masks.get(name))
+    reach = _reach(raw)
+    if not reach:
+        return None
+    edges = torch.linspace(-reach, reach, BINS + 1)
+    middles = ((edges[1:] + edges[:-1]) / 2).tolist()
+    series = [Series("raw", middles, histogram(raw, edges), 0, "area")]
+    if average is not None and average.numel():
+        series.append(Series("averaged", middles, histogram(average, edges), 1))
+    spread = f"{whole(raw.numel())} active, standard deviation {float(raw.std(correction=0)):.4f}"
+    return chart(
+        name, series, Axes("share of active weights", "weight", zero=True), height=110, caption=spread
+    )
+
+
+def _active(weight: Tensor, mask: Tensor | None) -> Tensor:
+    values = (
+        weight.float()[mask] if mask is not None and mask.shape == weight.shape else weight.float().flatten()
+    )
+    return values[torch.isfinite(values)]
+
+
+def _reach(values: Tensor) -> float:
+    """Half the width of a histogram: what 99.8 % of the weights lie within."""
+    if not values.numel():
+        return 0.0
+    sample = values[:: max(1, math.ceil(values.numel() / SAMPLE))].abs()
+    return float(torch.quantile(sample, 0.998))
