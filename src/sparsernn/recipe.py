@@ -18,8 +18,8 @@ from sparsernn.validate import COMPONENTS, check
 
 # These describe one recipe and are not passed on through `base:`, nor do they hold once a setting is changed.
 DESCRIPTION = ("about", "source", "command", "published", "obtained")
-# Changing these does not change what a run computes, so the published numbers still belong beside it.
-OPERATIONAL = ("name", "log_every", "checkpoint_seconds", "threads")
+# Changing these does not change what a run computes: its published numbers still belong beside it.
+OPERATIONAL = ("name", "log_every", "checkpoint_seconds", "threads", *DESCRIPTION)
 
 
 @dataclass(frozen=True)

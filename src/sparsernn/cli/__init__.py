@@ -1,4 +1,4 @@
-"""The command line. Commands import what they need when they run: `sparsernn --help` does not import torch."""
+"""The command line. Commands import what they need when they run: `--help` does not import torch."""
 
 
 def main() -> None:

@@ -6,7 +6,9 @@ from typing import Annotated
 import typer
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change.")]
-Data = Annotated[Path | None, typer.Option("--data", help="Folder of the corpus, when it is not the recipe's.")]
+Data = Annotated[
+    Path | None, typer.Option("--data", help="Folder of the corpus, when it is not the recipe's.")
+]
 
 
 def register(app: typer.Typer) -> None:

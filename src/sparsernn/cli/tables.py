@@ -57,7 +57,9 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
         masked, held = plan["masked_total"], plan["masked_active"]
         lines.append(f"masked      {masked:,} dense, {held:,} active (density {held / masked:.4f})")
     lines.append(f"tokens      {tokens}   vocabulary {plan['vocabulary']:,}")
-    lines.append(f"steps       {plan['steps']:,} = {plan['epochs']} epochs x about {plan['steps_per_epoch']:,}")
+    lines.append(
+        f"steps       {plan['steps']:,} = {plan['epochs']} epochs x about {plan['steps_per_epoch']:,}"
+    )
     if plan.get("estimated_seconds") is not None:
         lines.append(f"time        about {duration(plan['estimated_seconds'])} on this machine")
     return lines
