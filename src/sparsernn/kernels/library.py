@@ -1,0 +1,132 @@
+"""Finds and loads the compiled library that suits this machine."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsernn.errors import InputError
+
+INTERFACE = 1
+"""Must equal sparsernn_interface() in training.c: signatures and structures agree."""
+
+LEVELS = {"plain": 0, "avx2": 2, "avx512": 3}
+"""Vector widths, the widest last, and their numbers in sparsernn_machine_has()."""
+
+NOT_BUILT = "not compiled; python -m sparsernn.kernels.build does it"
+
+POINTER, INT, LONG, FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
+SIGNATURES: dict[str, list[Any]] = {
+    "multiply": [POINTER, POINTER, POINTER, INT, POINTER, INT],
+    "token": [POINTER, POINTER, POINTER, INT, INT],
+    "lstm_cell": [POINTER, POINTER, POINTER, LONG],
+    "masked_sgd": [POINTER, POINTER, POINTER, FLOAT, FLOAT, FLOAT, LONG, INT],
+    "masked_sgd_sum": [POINTER, POINTER, POINTER, POINTER, FLOAT, FLOAT, FLOAT, LONG, INT],
+    "sgd": [POINTER, POINTER, FLOAT, FLOAT, FLOAT, LONG, INT],
+    "sgd_sum": [POINTER, POINTER, POINTER, FLOAT, FLOAT, FLOAT, LONG, INT],
+    "mask": [POINTER, POINTER, LONG, INT],
+}
+
+
+class Library:
+    """One loaded shared library; every function of `SIGNATURES` is an attribute."""
+
+    def __init__(self, path: Path, variant: str) -> None:
+        self.variant = variant
+        self._handle = ctypes.CDLL(str(path))
+        if self._handle.sparsernn_interface() != INTERFACE:
+            raise OSError(f"{path.name} was built from other sources; run python -m sparsernn.kernels.build")
+        for name, arguments in SIGNATURES.items():
+            function = getattr(self._handle, f"sparsernn_{name}")
+            function.argtypes, function.restype = arguments, None
+            setattr(self, name, function)
+        self.openmp = bool(self._handle.sparsernn_has_openmp())
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(name)
+
+    def runs(self, variant: str) -> bool:
+        """Whether this machine has the instructions of `variant`."""
+        return bool(self._handle.sparsernn_machine_has(LEVELS[variant]))
+
+    def threads(self, wanted: int | None = None) -> int:
+        """How many threads a call uses: `wanted`, or torch's number; always 1 without OpenMP."""
+        return max(1, wanted or torch.get_num_threads()) if self.openmp else 1
+
+
+def _path(variant: str) -> Path:
+    return Path(__file__).resolve().parent / f"_sparse_{variant}.so"
+
+
+def _load(variant: str) -> Library:
+    return Library(_path(variant), variant)
+
+
+@cache
+def _find(wish: str) -> tuple[Library | None, str]:
+    """The widest usable library and "", or None and the reason."""
+    try:
+        best = _load("plain")
+    except OSError as fault:
+        return None, str(fault) if _path("plain").exists() else NOT_BUILT
+    for variant in [wish] if wish else list(LEVELS):
+        try:
+            if best.runs(variant):
+                best = _load(variant)
+        except OSError:
+            continue  # this width was not compiled: keep the one at hand
+    if wish and best.variant != wish:
+        return None, f"{wish} is not compiled or not supported by this processor"
+    return best, ""
+
+
+def _wish() -> str:
+    wish = os.environ.get("SPARSERNN_KERNELS", "")
+    if wish and wish not in LEVELS:
+        raise InputError(f"SPARSERNN_KERNELS is {wish!r}; it must be one of {', '.join(LEVELS)}, or unset.")
+    return wish
+
+
+def library() -> Library | None:
+    """The library in use, or None: then the twins do the work."""
+    if os.environ.get("SPARSERNN_NO_KERNELS", "0") not in ("", "0"):
+        return None
+    return _find(_wish())[0]
+
+
+def available() -> bool:
+    """Whether the compiled kernels are in use.
+
+    Example:
+        >>> available() in (True, False)
+        True
+    """
+    return library() is not None
+
+
+def describe() -> str:
+    """One line for `sparsernn doctor`.
+
+    Example:
+        >>> describe().startswith("kernels: ")
+        True
+    """
+    found = library()
+    if found is not None:
+        threads = "OpenMP" if found.openmp else "one thread, no OpenMP"
+        return f"kernels: compiled, {found.variant} instructions, {threads}"
+    forced = os.environ.get("SPARSERNN_NO_KERNELS", "0") not in ("", "0")
+    why = "SPARSERNN_NO_KERNELS is set" if forced else _find(_wish())[1]
+    return f"kernels: pure-torch twins ({why})"
+
+
+def native(*tensors: Tensor) -> Library | None:
+    """The library, if all these tensors can be given to it as pointers: on the CPU and contiguous."""
+    fit = all(t.device.type == "cpu" and t.is_contiguous() for t in tensors)
+    return library() if fit else None

@@ -1,0 +1,255 @@
+/* y = W x for dense, compressed-row and block-sparse W, with 32-bit float or 8-bit integer weights. */
+#include "common.h"
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define SPAN 64 /* int8 weights turned into floats at a time in batched products: 256 bytes, stays in L1 */
+
+static inline void widen(const int8_t *in, float *out, int n) {
+  for (int i = 0; i < n; i++) out[i] = in[i];
+}
+
+static inline v16 block_float(const void *values, int k) { return ((const v16 *)values)[k]; }
+
+static inline v16 block_int8(const void *values, int k) {
+  return __builtin_convertvector(((const b16 *)values)[k], v16);
+}
+
+#define BATCH 4
+#define VECTOR v4
+#include "batched.h"
+#undef BATCH
+#undef VECTOR
+#define BATCH 8
+#define VECTOR v8
+#include "batched.h"
+#undef BATCH
+#undef VECTOR
+#define BATCH 16
+#define VECTOR v16
+#include "batched.h"
+#undef BATCH
+#undef VECTOR
+
+/* ---- one column: dense */
+
+static void dense1(const Matrix *m, int first, int last, const float *x, float *y) {
+  const int columns = m->columns;
+  for (int r = first; r < last; r += 4) {
+    const float *w[4];
+    for (int i = 0; i < 4; i++) w[i] = (const float *)m->values + (size_t)MIN(r + i, last - 1) * columns;
+    vw a[4] = {{0}, {0}, {0}, {0}}, b[4] = {{0}, {0}, {0}, {0}};
+    int c = 0;
+    for (; c + 2 * WIDTH <= columns; c += 2 * WIDTH) {
+      vw x0 = *(const vw *)(x + c), x1 = *(const vw *)(x + c + WIDTH);
+      for (int i = 0; i < 4; i++) a[i] += *(const vw *)(w[i] + c) * x0;
+      for (int i = 0; i < 4; i++) b[i] += *(const vw *)(w[i] + c + WIDTH) * x1;
+    }
+    for (int i = 0; i < MIN(4, last - r); i++) {
+      float s = sum_vector(a[i] + b[i]);
+      for (int j = c; j < columns; j++) s += w[i][j] * x[j];
+      y[r + i] += s;
+    }
+  }
+}
+
+/* x rounded to 15 bits and a sign: products with int8 weights are then exact integer sums, and the rounding
+ * (3e-5 of the largest |x|) is far below that of the weights (4e-3 of each row's largest). */
+static float quantise(const float *x, int n, int16_t *out) {
+  float top = 0;
+  for (int i = 0; i < n; i++) {
+    float a = x[i] < 0 ? -x[i] : x[i];
+    top = a > top ? a : top;
+  }
+  float factor = top > 0 ? 32767.0f / top : 0.0f;
+  for (int i = 0; i < n; i++) {
+    float v = x[i] * factor;
+    out[i] = (int16_t)(int32_t)(v + (v < 0 ? -0.5f : 0.5f));
+  }
+  return top / 32767.0f;
+}
+
+/* Integer sums of one row in pieces short enough for 32 bits: a pair of products is below 2 * 127 * 32767 = 8.3e6,
+ * and no 32-bit lane takes more than 256 pairs (2.1e9) before it moves to float. */
+#if defined(__AVX512BW__)
+#define PIECE 4096
+static inline float integer_sum(const int8_t *w, const int16_t *x, int n) {
+  __m512i a = _mm512_setzero_si512();
+  int c = 0;
+  for (; c + 32 <= n; c += 32) {
+    __m512i wide = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(w + c)));
+    a = _mm512_add_epi32(a, _mm512_madd_epi16(wide, _mm512_loadu_si512((const void *)(x + c))));
+  }
+  float s = _mm512_reduce_add_ps(_mm512_cvtepi32_ps(a));
+  for (; c < n; c++) s += (float)((int32_t)w[c] * x[c]);
+  return s;
+}
+#elif defined(__AVX2__)
+#define PIECE 4096
+static inline __m256i madd16(const int8_t *w, const int16_t *x) {
+  __m256i wide = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)w));
+  return _mm256_madd_epi16(wide, _mm256_loadu_si256((const __m256i *)x));
+}
+static inline float integer_sum(const int8_t *w, const int16_t *x, int n) {
+  __m256i a = _mm256_setzero_si256(), b = a;
+  int c = 0;
+  for (; c + 32 <= n; c += 32) {
+    a = _mm256_add_epi32(a, madd16(w + c, x + c));
+    b = _mm256_add_epi32(b, madd16(w + c + 16, x + c + 16));
+  }
+  float s = sum_vector((vw)_mm256_cvtepi32_ps(a) + (vw)_mm256_cvtepi32_ps(b));
+  for (; c < n; c++) s += (float)((int32_t)w[c] * x[c]);
+  return s;
+}
+#else
+#define PIECE 256
+static inline float integer_sum(const int8_t *w, const int16_t *x, int n) {
+  int32_t s = 0;
+  for (int c = 0; c < n; c++) s += (int32_t)w[c] * x[c];
+  return (float)s;
+}
+#endif
+
+static void dense_int8_1(const Matrix *m, int first, int last, const int16_t *x, float unit, float *y) {
+  for (int r = first; r < last; r++) {
+    const int8_t *w = (const int8_t *)m->values + (size_t)r * m->columns;
+    float s = 0;
+    for (int c = 0; c < m->columns; c += PIECE) s += integer_sum(w + c, x + c, MIN(PIECE, m->columns - c));
+    y[r] += m->scale[r] * unit * s;
+  }
+}
+
+/* ---- one column: compressed rows. Scalar on purpose: gather instructions are no faster than single loads on the
+ * AVX2 processors measured, and four independent sums keep three loads per cycle busy. */
+
+static void csr1(const Matrix *m, int first, int last, const float *x, float *y) {
+  const float *w = m->values;
+  const uint16_t *index = m->index;
+  for (int r = first; r < last; r++) {
+    float s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+    int k = m->start[r], end = m->start[r + 1];
+    for (; k + 4 <= end; k += 4) {
+      s0 += w[k] * x[index[k]];
+      s1 += w[k + 1] * x[index[k + 1]];
+      s2 += w[k + 2] * x[index[k + 2]];
+      s3 += w[k + 3] * x[index[k + 3]];
+    }
+    for (; k < end; k++) s0 += w[k] * x[index[k]];
+    y[r] += (s0 + s1) + (s2 + s3);
+  }
+}
+
+static void csr_int8_1(const Matrix *m, int first, int last, const int16_t *x, float unit, float *y) {
+  const int8_t *w = m->values;
+  const uint16_t *index = m->index;
+  for (int r = first; r < last; r++) {
+    int64_t s0 = 0, s1 = 0;
+    int k = m->start[r], end = m->start[r + 1];
+    for (; k + 4 <= end; k += 4) { /* four products of at most 4.2e6 fit 32 bits */
+      s0 += (int32_t)w[k] * x[index[k]] + (int32_t)w[k + 1] * x[index[k + 1]];
+      s1 += (int32_t)w[k + 2] * x[index[k + 2]] + (int32_t)w[k + 3] * x[index[k + 3]];
+    }
+    for (; k < end; k++) s0 += (int32_t)w[k] * x[index[k]];
+    y[r] += m->scale[r] * unit * (float)(s0 + s1);
+  }
+}
+
+/* ---- one column: blocks of 16 rows that share a column */
+
+#define BLOCK_SUM(LOAD)                                       \
+  v16 a = {0}, b = {0}, c = {0}, d = {0};                     \
+  int k = m->start[g], end = m->start[g + 1];                 \
+  for (; k + 4 <= end; k += 4) {                              \
+    a += LOAD(m->values, k) * x[m->index[k]];                 \
+    b += LOAD(m->values, k + 1) * x[m->index[k + 1]];         \
+    c += LOAD(m->values, k + 2) * x[m->index[k + 2]];         \
+    d += LOAD(m->values, k + 3) * x[m->index[k + 3]];         \
+  }                                                           \
+  for (; k < end; k++) a += LOAD(m->values, k) * x[m->index[k]]; \
+  a = (a + b) + (c + d);
+
+static void block16_1(const Matrix *m, int first, int last, const float *x, float *y) {
+  for (int g = first / 16; g * 16 < last; g++) {
+    BLOCK_SUM(block_float)
+    for (int r = g * 16; r < MIN(last, g * 16 + 16); r++) y[r] += a[r & 15];
+  }
+}
+
+static void block16_int8_1(const Matrix *m, int first, int last, const float *x, float *y) {
+  for (int g = first / 16; g * 16 < last; g++) {
+    BLOCK_SUM(block_int8)
+    for (int r = g * 16; r < MIN(last, g * 16 + 16); r++) y[r] += m->scale[r] * a[r & 15];
+  }
+}
+
+/* ---- choice of the function, division of the rows, entry point */
+
+static void rows1(const Matrix *m, int first, int last, const float *x, float *y, int16_t *scratch) {
+  switch (m->kind) {
+    case DENSE: dense1(m, first, last, x, y); return;
+    case CSR: csr1(m, first, last, x, y); return;
+    case BLOCK16: block16_1(m, first, last, x, y); return;
+    case BLOCK16_INT8: block16_int8_1(m, first, last, x, y); return;
+  }
+  float unit = quantise(x, m->columns, scratch);
+  if (m->kind == DENSE_INT8)
+    dense_int8_1(m, first, last, scratch, unit, y);
+  else
+    csr_int8_1(m, first, last, scratch, unit, y);
+}
+
+void multiply_rows(const Matrix *m, int first, int last, const float *x, float *y, int batch, int16_t *scratch) {
+  if (first >= last) return;
+  switch (batch) {
+    case 1: rows1(m, first, last, x, y, scratch); break;
+    case 4: rows4(m, first, last, x, y); break;
+    case 8: rows8(m, first, last, x, y); break;
+    default: rows16(m, first, last, x, y);
+  }
+}
+
+/* Work in the rows before r: entries to read, an int8 one counted half a float one. */
+static double work_before(const Matrix *m, int r) {
+  double entries;
+  if (m->kind <= DENSE_INT8)
+    entries = (double)r * m->columns;
+  else if (m->kind <= CSR_INT8)
+    entries = 2.0 * m->start[r];
+  else
+    entries = 16.0 * m->start[MIN(r + 15, m->rows + 15) / 16];
+  return IS_INT8(m->kind) ? entries / 2 : entries;
+}
+
+int share_start(const Matrix *a, const Matrix *b, int thread, int threads) {
+  int low = 0, high = a->rows;
+  if (thread >= threads) return high;
+  double wanted = (work_before(a, high) + (b ? work_before(b, high) : 0)) * thread / threads;
+  while (low < high) {
+    int middle = (low + high) / 2;
+    if (work_before(a, middle) + (b ? work_before(b, middle) : 0) < wanted)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return MIN((low + 15) / 16 * 16, a->rows);
+}
+
+/* y (rows, batch) = W x (columns, batch), feature-major, batch 1, 4, 8 or 16; scratch: threads * columns int16. */
+EXPORT void sparsernn_multiply(const Matrix *m, const float *x, float *y, int batch, int16_t *scratch, int threads) {
+#ifdef _OPENMP
+#pragma omp parallel num_threads(threads) if (threads > 1)
+#endif
+  {
+#ifdef _OPENMP
+    int me = omp_get_thread_num(), all = omp_get_num_threads();
+#else
+    int me = 0, all = 1;
+    (void)threads;
+#endif
+    int first = share_start(m, NULL, me, all), last = share_start(m, NULL, me + 1, all);
+    if (first < last) memset(y + (size_t)first * batch, 0, (size_t)(last - first) * batch * sizeof(float));
+    multiply_rows(m, first, last, x, y, batch, scratch + (size_t)me * m->columns);
+  }
+}
