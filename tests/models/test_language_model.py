@@ -1,0 +1,104 @@
+"""The language model: published counts, dropouts in the right places, exact removal of units."""
+
+import pytest
+import torch
+from sparsernn.errors import InputError
+from sparsernn.models import LanguageModel
+from sparsernn.units import remove
+
+
+def test_published_parameter_count():
+    with torch.device("meta"):
+        model = LanguageModel(10_000, 1500, [1500, 1500])
+    assert sum(p.numel() for p in model.parameters()) == 66_034_000
+
+
+def test_parameter_names_are_the_contract():
+    names = [name for name, _ in LanguageModel(9, 4, [5, 5]).named_parameters()]
+    layer = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
+    layers = [f"layers.{k}.{name}" for k in (0, 1) for name in layer]
+    assert names == ["embedding.weight", *layers, "head.weight", "head.bias"]
+
+
+@pytest.mark.parametrize("where", ["embedding", "input", "hidden", "output"])
+@pytest.mark.parametrize("locked", [False, True])
+def test_each_dropout_acts_in_training_and_not_in_evaluation(where, locked):
+    torch.manual_seed(0)
+    model = LanguageModel(9, 4, [5, 5], dropout={where: 0.5, "locked": locked})
+    words = torch.randint(9, (6, 3))
+    assert not torch.equal(model(words).dropped, model(words).dropped)
+    model.eval()
+    assert torch.equal(model(words).dropped, model(words).dropped)
+
+
+def test_locked_dropout_is_one_mask_for_all_steps_and_plain_is_not():
+    torch.manual_seed(0)
+    words = torch.randint(9, (6, 3))
+    for locked in (True, False):
+        features = LanguageModel(9, 40, [40], dropout={"output": 0.5, "locked": locked})(words)
+        gone = features.dropped == 0
+        assert bool((gone == gone[0]).all()) is locked
+
+
+def test_embedding_dropout_drops_whole_word_types():
+    torch.manual_seed(0)
+    model = LanguageModel(50, 4, [5], dropout={"embedding": 0.5})
+    vectors = model.embedding(torch.arange(50).repeat(2, 1))
+    gone = (vectors == 0).all(-1)
+    assert torch.equal(gone[0], gone[1])
+    assert 10 < gone[0].sum() < 40
+    kept = vectors[0][~gone[0]]
+    torch.testing.assert_close(kept, 2 * model.embedding.weight[~gone[0]])
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_removing_zeroed_units_changes_nothing(tied):
+    torch.manual_seed(0)
+    model = LanguageModel(20, 12, [16, 12], tied=tied).double().eval()
+    words = torch.randint(20, (5, 3))
+    keep = [torch.arange(units.width) % 3 != 0 for units in model.units()]
+    for units, kept in zip(model.units(), keep, strict=True):
+        units.zero((~kept).nonzero().squeeze(1))
+    before = model.head.log_prob(model(words).raw)
+    cuts = remove(model, model.units(), keep)
+    torch.testing.assert_close(model.head.log_prob(model(words).raw), before, rtol=0, atol=1e-12)
+    assert [layer.hidden_size for layer in model.layers] == [int(k.sum()) for k in keep]
+    assert model.tied is tied
+    assert all(cut.apply(cut.old).shape == cut.new.shape for cut in cuts)
+    model(words).raw.sum().backward()
+
+
+def test_group_norms_by_hand():
+    torch.manual_seed(0)
+    model = LanguageModel(7, 3, [4, 5])
+    units, a, b = model.units()[0], model.layers[0], model.layers[1]
+    for k in range(4):
+        rows = [k + 4 * gate for gate in range(4)]
+        cells = a.weight_hh.clone()
+        own = a.weight_ih[rows].square().sum() + b.weight_ih[:, k].square().sum()
+        outside = torch.zeros_like(cells, dtype=torch.bool)
+        outside[rows], outside[:, k] = True, True
+        expected = (own + cells[outside].square().sum()).sqrt()
+        torch.testing.assert_close(units.norms()[k], expected.detach())
+
+
+def test_a_layer_keeps_at_least_one_unit():
+    model = LanguageModel(7, 3, [4])
+    with pytest.raises(InputError, match="keep at least one"):
+        remove(model, model.units(), [torch.zeros(4, dtype=torch.bool)])
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"hidden_sizes": []}, "must list one size per layer"),
+        ({"hidden_sizes": [4], "tied": True}, "tied weights need"),
+        ({"hidden_sizes": [4], "dropout": {"inptu": 0.1}}, "Did you mean 'input'"),
+        ({"hidden_sizes": [4], "dropout": {"input": 1.0}}, r"must lie in \[0, 1\)"),
+        ({"hidden_sizes": [4], "layer": "lstmm"}, "Did you mean 'lstm'"),
+        ({"hidden_sizes": [4], "layer": {"name": "lstm", "drop": 1}}, "it accepts: weight_drop, batch_first"),
+    ],
+)
+def test_bad_settings_are_answered_in_one_sentence(settings, words):
+    with pytest.raises(InputError, match=words):
+        LanguageModel(7, 3, **settings)

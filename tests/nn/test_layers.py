@@ -1,0 +1,70 @@
+"""Claims that every layer of the registry must fulfil."""
+
+import pytest
+import torch
+from sparsernn.gates import gate_blocks
+from sparsernn.nn import LAYERS
+from sparsernn.registry import make
+
+T, B, I, H = 7, 3, 4, 6
+
+
+@pytest.fixture(params=sorted(LAYERS))
+def layer(request):
+    torch.manual_seed(0)
+    return make("layer", LAYERS, request.param, input_size=I, hidden_size=H).double()
+
+
+def test_shapes_and_sizes(layer):
+    y, _ = layer(torch.randn(T, B, I, dtype=torch.double))
+    assert y.shape == (T, B, H)
+    assert (layer.input_size, layer.hidden_size) == (I, H)
+
+
+def test_state_carried_over_a_cut_gives_the_uncut_result(layer):
+    x = torch.randn(T, B, I, dtype=torch.double)
+    whole, _ = layer(x)
+    first, state = layer(x[:3])
+    second, _ = layer(x[3:], state)
+    torch.testing.assert_close(torch.cat([first, second]), whole)
+
+
+def test_a_missing_state_is_the_initial_state(layer):
+    x = torch.randn(T, B, I, dtype=torch.double)
+    torch.testing.assert_close(layer(x)[0], layer(x, layer.initial_state(B))[0], rtol=0, atol=0)
+
+
+def test_gradient_reaches_every_parameter_and_the_state(layer):
+    state = tuple(s.requires_grad_() for s in layer.initial_state(B))
+    y, _ = layer(torch.randn(T, B, I, dtype=torch.double), state)
+    y.square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in layer.parameters())
+    assert all(s.grad is not None for s in state)
+
+
+def test_gradients_are_right(layer):
+    x = torch.randn(3, 2, I, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: layer(x)[0], (x,))
+
+
+def test_dtype_is_kept_and_evaluation_repeats_itself(layer):
+    layer.eval()
+    x = torch.randn(T, B, I, dtype=torch.double)
+    assert layer(x)[0].dtype == torch.double
+    torch.testing.assert_close(layer(x)[0], layer(x)[0], rtol=0, atol=0)
+
+
+def test_gate_rows_cover_each_row_once(layer):
+    shapes = {name: p.shape for name, p in layer.named_parameters()}
+    for name, blocks in gate_blocks(layer).items():
+        rows = [row for block in blocks for row in range(block.start, block.stop)]
+        assert sorted(rows) == list(range(shapes[name][0]))
+        assert tuple(block.name for block in blocks) == layer.gates
+
+
+def test_output_slices_cover_every_row_of_every_weight_once(layer):
+    seen = {}
+    for s in layer.outputs():
+        seen.setdefault((s.name, s.dim), []).extend(s.indices(torch.arange(H)).tolist())
+    for (name, dim), indices in seen.items():
+        assert sorted(indices) == list(range(getattr(layer, name).shape[dim]))
