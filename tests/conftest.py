@@ -1,0 +1,57 @@
+"""What several tests need: a tiny corpus, a tiny recipe, a quiet run."""
+
+import random
+
+import pytest
+from sparsernn.recipe import Recipe
+
+WORDS = "the a cat dog sees hears runs sleeps old young fast slow in on house garden and or then now".split()
+
+
+def sentence(generator: random.Random) -> str:
+    """Words with some order in them, so that a model has something to learn."""
+    return " ".join(generator.choice(WORDS[k % 10 :: 2]) for k in range(generator.randint(4, 9)))
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory):
+    """A folder with train.txt, valid.txt and test.txt of a few hundred words."""
+    folder, generator = tmp_path_factory.mktemp("corpus"), random.Random(0)
+    for split, lines in (("train", 120), ("valid", 30), ("test", 30)):
+        text = "\n".join(sentence(generator) for _ in range(lines)) + "\n"
+        (folder / f"{split}.txt").write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def tiny_recipe(tiny_corpus):
+    """A function settings -> Recipe; a mapping replaces the component of that name."""
+
+    def build(**changes):
+        settings = {
+            "name": "tiny",
+            "seed": 3,
+            "epochs": 3,
+            "clip": 0.25,
+            "log_every": 4,
+            "checkpoint_seconds": 0,
+            "threads": 1,
+            "task": {
+                "name": "language_modelling",
+                "corpus": {"name": "folder", "path": str(tiny_corpus)},
+                "batch_size": 4,
+                "eval_batch_size": 2,
+                "window": 9,
+            },
+            "model": {
+                "name": "language_model",
+                "embedding_size": 8,
+                "hidden_sizes": [12, 10],
+                "dropout": {"input": 0.2, "hidden": 0.2, "output": 0.2},
+            },
+            "optimizer": {"name": "snt_asgd", "lr": 5.0, "switch_epoch": 1},
+            "sparsity": {"name": "selfish", "density": 0.4, "prune_rate": 0.5},
+        }
+        return Recipe.from_settings({**settings, **changes})
+
+    return build
