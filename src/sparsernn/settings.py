@@ -77,9 +77,11 @@ _Loader.add_constructor("!drop", lambda loader, node: DROP)
 
 
 def _represent_float(dumper: _Dumper, number: float) -> yaml.ScalarNode:
-    """`repr`, except for the three values that YAML spells in its own way."""
-    spelt = {"inf": ".inf", "-inf": "-.inf", "nan": ".nan"}
-    return dumper.represent_scalar(f"{_CORE}float", spelt.get(repr(number), repr(number)))
+    """`repr`, in a spelling that readers of YAML 1.1 take for a number too: 1.0e-06 where Python says 1e-06."""
+    digits = {"inf": ".inf", "-inf": "-.inf", "nan": ".nan"}.get(repr(number), repr(number))
+    if "e" in digits and "." not in digits:
+        digits = digits.replace("e", ".0e")
+    return dumper.represent_scalar(f"{_CORE}float", digits)
 
 
 _Dumper.add_representer(float, _represent_float)

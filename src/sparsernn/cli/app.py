@@ -81,7 +81,7 @@ def root(
     """Recurrent networks that are sparse by training or construction, and really smaller."""
 
 
-from sparsernn.cli import recipes, running  # noqa: E402 - the commands register themselves on `app`
+from sparsernn.cli import data, doctor, looking, recipes, running  # noqa: E402 - they need what stands above
 
-recipes.register(app)
-running.register(app)
+for _part in (recipes, running, looking, data, doctor):
+    _part.register(app)

@@ -1,12 +1,17 @@
 """Tables for the terminal."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE
 from rich.table import Table
 
 from sparsernn.recipe import Recipe
+
+if TYPE_CHECKING:
+    from sparsernn import report
 
 
 def table(*columns: str, title: str | None = None, numbers: Iterable[int] = ()) -> Table:
@@ -50,6 +55,8 @@ def plan_table(plan: Mapping[str, Any]) -> Table:
 
 def plan_lines(plan: Mapping[str, Any]) -> list[str]:
     """What a plan says apart from its tensors: parameters, tokens, steps, time."""
+    from sparsernn.report.formats import duration
+
     total, active = plan["parameters_total"], plan["parameters_active"]
     tokens = "   ".join(f"{split} {count:,}" for split, count in plan["tokens"].items())
     lines = [f"parameters  {total:,} dense, {active:,} active ({active / total:.1%})"]
@@ -65,30 +72,13 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def duration(seconds: float) -> str:
-    """Seconds in words short enough for a progress line.
-
-    >>> [duration(s) for s in (0.4, 75, 7300, 200000)]
-    ['0 s', '1 min 15 s', '2 h 1 min', '2 d 7 h']
-    """
-    s = max(0, int(seconds))
-    if s < 60:
-        return f"{s} s"
-    if s < 3600:
-        return f"{s // 60} min {s % 60} s"
-    if s < 86400:
-        return f"{s // 3600} h {s % 3600 // 60} min"
-    return f"{s // 86400} d {s % 86400 // 3600} h"
-
-
-def size(count: float) -> str:
-    """A number of bytes with its unit.
-
-    >>> [size(n) for n in (512, 2048, 5 * 2**20)]
-    ['512 B', '2.0 KiB', '5.0 MiB']
-    """
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024 or unit == "GiB":
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    raise AssertionError
+def drawn(data: report.Table) -> Table:
+    """A table of the report for the terminal."""
+    made = Table(
+        box=SIMPLE, title=data.title or None, title_justify="left", title_style="bold", pad_edge=False
+    )
+    for position, column in enumerate(data.columns):
+        made.add_column(column, justify="left" if position in data.text else "right", overflow="fold")
+    for row in data.rows:
+        made.add_row(*row)
+    return made

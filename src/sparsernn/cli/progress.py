@@ -1,0 +1,178 @@
+"""What a person sees while a run trains: bars on a terminal, a few lines in a pipe.
+
+Both reporters offer what the training loop calls: `started(plan)`, `step(position)`, `event(record)` and
+`phase(name, fraction)`. Use them as context managers.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from sparsernn.report.formats import duration
+from sparsernn.training.reporter import Reporter
+
+QUIET_SECONDS = 30  # a pipe hears of the run about this often within an epoch
+
+Record = Mapping[str, Any]
+
+
+class PlainReporter(Reporter):
+    """One line per epoch, and one about every half minute in between.
+
+    Args:
+        console: where to print.
+        metric: "perplexity" or "bits", how losses are shown.
+        clock: seconds that only grow, for tests.
+    """
+
+    def __init__(
+        self, console: Console, metric: str = "perplexity", clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.console, self.metric, self.clock = console, metric, clock
+        self.last_line = clock()
+        self.epochs = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        return None
+
+    def started(self, plan: Record) -> None:
+        """The run begins or goes on."""
+        self.epochs = plan["epochs"]
+        self.last_line = self.clock()
+
+    def step(self, position: Record) -> None:
+        """One optimizer step is done."""
+        if self.clock() - self.last_line >= QUIET_SECONDS:
+            self._say(progress_line(position, self.metric))
+
+    def event(self, record: Record) -> None:
+        """A record was written to metrics.jsonl."""
+        line = event_line(record, self.metric, self.epochs)
+        if line:
+            self._say(line)
+
+    def phase(self, name: str, fraction: float) -> None:
+        """An evaluation is under way; a pipe need not know."""
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, soft_wrap=True)
+        self.last_line = self.clock()
+
+
+class LiveReporter(PlainReporter):
+    """A bar with speed and time left; the lines of `PlainReporter` scroll above it."""
+
+    def __enter__(self) -> Self:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[facts]}"),
+        )
+        self.bars = Progress(*columns, console=self.console, transient=True, refresh_per_second=4)
+        self.bars.start()
+        self.training = self.bars.add_task("", total=None, visible=False, facts="")
+        self.evaluation: TaskID = self.bars.add_task("", total=1, visible=False, facts="")
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.bars.stop()
+
+    def step(self, position: Record) -> None:
+        """Move the bar."""
+        self.bars.update(
+            self.training,
+            description=f"epoch {position['epoch']}/{position['epochs']}",
+            completed=position["step"],
+            total=position["steps"],
+            visible=True,
+            facts=facts(position, self.metric),
+        )
+
+    def phase(self, name: str, fraction: float) -> None:
+        """Show the bar of an evaluation until it is complete."""
+        self.bars.update(self.evaluation, description=name, completed=fraction, visible=fraction < 1)
+
+
+def make_reporter(console: Console, metric: str) -> PlainReporter:
+    """The reporter that fits the console."""
+    return (LiveReporter if console.is_terminal else PlainReporter)(console, metric)
+
+
+def progress_line(position: Record, metric: str) -> str:
+    """Where a run stands, in one line."""
+    place = f"epoch {position['epoch']}/{position['epochs']}  step {position['step']:,}/{position['steps']:,}"
+    return f"{place}  {facts(position, metric)}"
+
+
+def facts(position: Record, metric: str) -> str:
+    """Loss, speed and time left of a position."""
+    parts = []
+    if position.get("loss") is not None:
+        parts.append(f"train {shown(position['loss'], metric)}")
+    if position.get("tokens_per_second"):
+        parts.append(f"{position['tokens_per_second']:,.0f} tokens/s")
+    if position.get("seconds_left") is not None:
+        parts.append(f"{duration(position['seconds_left'])} left")
+    return "  ".join(parts)
+
+
+def shown(loss: float, metric: str) -> str:
+    """Nats per token in the unit that the task is judged by.
+
+    >>> shown(math.log(80), "perplexity"), shown(math.log(2), "bits")
+    ('80.00 ppl', '1.000 bits')
+    """
+    if metric == "bits":
+        return f"{loss / math.log(2):.3f} bits"
+    return f"{math.exp(min(loss, 700)):.2f} ppl"  # exp overflows a double at 709
+
+
+def event_line(record: Record, metric: str, epochs: int) -> str:
+    """A record of metrics.jsonl in one line; '' for those that are for the report alone."""
+    writer = _LINES.get(record["event"])
+    return writer(record, metric, epochs) if writer else ""
+
+
+def _epoch(record: Record, metric: str, epochs: int) -> str:
+    valid = shown(record["valid"]["loss"], metric)
+    marks = f"{'  averaged' if record.get('averaged') else ''}{'  best' if record.get('best') else ''}"
+    head = f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}"
+    train = f"train {shown(record['train_loss'], metric):>12}"
+    return f"{head}  {train}  valid {valid:>12}  {duration(record['seconds'])}{marks}"
+
+
+def _switch(record: Record, metric: str, epochs: int) -> str:
+    return f"epoch {record['epoch']}: validation has stopped improving, averaging of the weights begins"
+
+
+def _rewire(record: Record, metric: str, epochs: int) -> str:
+    return (
+        f"  masks moved: prune rate {record['prune_rate']:.3f}, density {record['density']:.4f}, "
+        f"{record['exploration']:.1%} of the positions tried so far"
+    )
+
+
+def _resume(record: Record, metric: str, epochs: int) -> str:
+    return f"resumed at step {record['step']:,} in epoch {record['epoch']}"
+
+
+def _test(record: Record, metric: str, epochs: int) -> str:
+    result = f"{record['split']} {shown(record['loss'], metric)} over {record['tokens']:,} tokens"
+    return f"{result}, averaged weights" if record.get("averaged") else result
+
+
+_LINES: dict[str, Callable[[Record, str, int], str]] = {
+    "epoch": _epoch,
+    "switch": _switch,
+    "rewire": _rewire,
+    "resume": _resume,
+    "test": _test,
+}

@@ -1,0 +1,164 @@
+"""The shape of the code: who may import whom, how long things are, and that public names say what they do."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import sparsernn
+
+ROOT = Path(sparsernn.__file__).parent
+SOURCES = sorted(path for path in ROOT.rglob("*.py"))
+
+GROUND = {"errors", "registry", "gates", "units", "kernels"}
+
+# part -> the other parts that it may import, at any place in its code
+MAY_IMPORT: dict[str, set[str]] = {
+    "__init__": set(),
+    "__main__": {"cli"},
+    "errors": set(),
+    "registry": {"errors"},
+    "gates": {"errors"},
+    "units": {"errors", "gates"},
+    "kernels": {"errors"},
+    "settings": {"errors"},
+    "validate": {"errors", "registry"},
+    "recipe": {"errors", "registry", "settings", "validate"},
+    "boundary": {"errors"},
+    "optim": {"errors", "registry", "kernels"},
+    "data": {"errors", "registry"},
+    "nn": GROUND,
+    "models": GROUND | {"nn"},
+    "tasks": GROUND | {"nn", "models", "data"},
+    "sparsity": GROUND | {"optim"},
+    "training": {"errors"},
+    "plan": {"errors", "gates", "training"},
+    "deploy": GROUND | {"nn", "models", "sparsity", "training"},
+    "report": {"errors", "gates", "deploy", "training"},
+    "assemble": GROUND
+    | {"boundary", "data", "models", "optim", "recipe", "sparsity", "tasks", "training", "plan"},
+    "cli": {
+        *GROUND,
+        *("assemble", "data", "deploy", "models", "plan", "recipe", "report", "training"),
+    },
+}
+TOP_LEVEL = set(MAY_IMPORT)
+
+# Longer than the house rule, each for the reason given.
+LONGEST_FILE = 300
+LONG_FILES: dict[str, int] = {}
+LONGEST_FUNCTION = 60
+LONG_FUNCTIONS: dict[str, int] = {}
+
+
+def part_of(path: Path) -> str:
+    """The top-level part that a source file belongs to."""
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imported_modules(tree: ast.AST) -> Iterator[str]:
+    """Every module that a file imports, wherever it does so."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def parts_imported(tree: ast.AST) -> set[str]:
+    """The parts of this package that a file imports."""
+    inside = (name.split(".") for name in imported_modules(tree) if name.split(".")[0] == "sparsernn")
+    return {words[1] if len(words) > 1 and words[1] in TOP_LEVEL else "__init__" for words in inside} - {""}
+
+
+def parsed(path: Path) -> ast.Module:
+    """The syntax tree of a source file."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def name_of(path: Path) -> str:
+    """A source file's place in the package."""
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_imports_run_one_way(path):
+    part = part_of(path)
+    assert part in MAY_IMPORT, f"say in MAY_IMPORT what the new part '{part}' may import"
+    # `from sparsernn.x import y` names the package first, and whoever asks for the version names it too
+    imported = parts_imported(parsed(path)) - {part, "__init__"}
+    assert imported <= MAY_IMPORT[part], f"{part} may not import {sorted(imported - MAY_IMPORT[part])}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_plotting_stays_in_the_report(path):
+    heads = {name.split(".")[0] for name in imported_modules(parsed(path))}
+    assert part_of(path) == "report" or not heads & {"matplotlib", "jinja2"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_files_and_functions_are_short(path):
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= LONG_FILES.get(name_of(path), LONGEST_FILE)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            name = f"{name_of(path)}:{node.name}"
+            assert body_lines(node) <= LONG_FUNCTIONS.get(name, LONGEST_FUNCTION), name
+
+
+def body_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function without its docstring."""
+    documentation = ast.get_docstring(node, clean=False)
+    return (node.end_lineno or 0) - node.lineno + 1 - (documentation.count("\n") + 1 if documentation else 0)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_public_names_are_documented(path):
+    tree = parsed(path)
+    empty = not tree.body
+    assert empty or ast.get_docstring(tree), "the file says what it is about"
+    assert not list(undocumented(tree))
+
+
+def undocumented(tree: ast.Module | ast.ClassDef) -> Iterator[str]:
+    """Public classes, functions and methods without a docstring."""
+    for node in tree.body:
+        if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        public = not node.name.startswith("_")
+        if public and not ast.get_docstring(node) and not overloads(node):
+            yield f"{node.name} (line {node.lineno})"
+        if public and isinstance(node, ast.ClassDef):
+            yield from undocumented(node)
+
+
+def overloads(node: ast.AST) -> bool:
+    """Whether a definition only declares types."""
+    return any(isinstance(d, ast.Name) and d.id == "overload" for d in getattr(node, "decorator_list", []))
+
+
+def test_every_lazy_export_exists():
+    for name in sparsernn.__all__:
+        assert getattr(sparsernn, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = sparsernn.nothing
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import sparsernn",
+        "import sparsernn.recipe",
+        "import sparsernn.cli.app",
+        "from sparsernn.cli.app import app; app(['--help'], standalone_mode=False)",
+    ],
+)
+def test_what_must_answer_at_once_does_not_import_torch(statement):
+    code = f"import sys\n{statement}\nsys.exit(bool({{'torch', 'numpy', 'matplotlib'}} & set(sys.modules)))"
+    environment = {"PYTHONPATH": str(ROOT.parent), "PATH": ""}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, stdout=subprocess.DEVNULL)
