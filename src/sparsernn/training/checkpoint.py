@@ -108,8 +108,7 @@ def _digest(state: str, tensors: Mapping[str, Tensor]) -> str:
 
 def _to_plain(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(node, Tensor):
-        # A checkpoint owns its bytes: safetensors refuses tensors that share memory.
-        tensors[path] = node.detach().cpu().contiguous()
+        tensors[path] = _own_bytes(node, tensors)
         return {TENSOR: path}
     if isinstance(node, Mapping):
         pairs = [(key, _to_plain(value, f"{path}/{key}" if path else str(key), tensors)) for key, value in node.items()]
@@ -118,6 +117,14 @@ def _to_plain(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
         items = [_to_plain(value, f"{path}/{k}", tensors) for k, value in enumerate(node)]
         return {TUPLE: items} if isinstance(node, tuple) else items
     return node
+
+
+def _own_bytes(tensor: Tensor, others: Mapping[str, Tensor]) -> Tensor:
+    """The tensor, copied where it shares memory with one already taken: safetensors refuses such pairs."""
+    own = tensor.detach().cpu().contiguous()
+    place = own.untyped_storage().data_ptr()
+    shared = any(place and other.untyped_storage().data_ptr() == place for other in others.values())
+    return own.clone() if shared else own
 
 
 def _from_plain(node: Any, tensors: Mapping[str, Tensor]) -> Any:
