@@ -1,7 +1,5 @@
 """Run folders as the training loop writes them, made of invented figures: no training in these tests."""
 
-"""Run folders as the training loop writes them, made of invented figures: no training in these tests."""
-
 import json
 import math
 from pathlib import Path
@@ -10,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from safetensors.torch import save_file
+
+from sparsernn.training.checkpoint import save_checkpoint
 
 GATES = ("i", "f", "g", "o")
 METHODS = {"dense": 0.0, "static": 2.5, "selfish": -3.0}
@@ -123,7 +122,7 @@ def epoch_events(
     for k in range(10):
         at = (epoch - 1) * per_epoch + (k + 1) * per_epoch // 10
         loss = 4.35 + 2.2 * math.exp(-at / (0.16 * epochs * per_epoch)) + 0.06 * math.sin(7.1 * at)
-        lr = 40 * (1 if k % 3 else 0.7)
+        lr = 40 * (0.5 if epoch > 0.7 * epochs else 1)
         events.append(
             {
                 "event": "step",
@@ -152,7 +151,7 @@ def epoch_events(
             "valid": valid,
             "averaged": switched,
             "best": True,
-            "seconds": 31.5,
+            "seconds": 31.5 * epoch,
             "lr": 40.0,
         }
     )
@@ -262,15 +261,17 @@ def write_checkpoint(path: Path, masks: dict[str, torch.Tensor], shapes: dict[st
     weights = {
         n: torch.randn(s, generator=generator) * 0.05 * masks.get(n, torch.ones(s)) for n, s in shapes.items()
     }
-    flat = {f"model/{n}": w for n, w in weights.items()}
-    flat |= {f"optimizer/averages/{n}": w * 0.8 for n, w in weights.items()}
-    flat |= {f"sparsifier/masks/{n}": m for n, m in masks.items()}
-    state = {"model": {n: {"__tensor__": f"model/{n}"} for n in weights}}
-    save_file(
-        {k: t.contiguous() for k, t in flat.items()},
-        path,
-        {"format": "sparsernn-checkpoint-1", "state": json.dumps(state)},
-    )
+    names = list(weights)
+    state = {
+        k: {"average": weights[n] * 0.8, "count": masks.get(n, torch.ones(1)).int()}
+        for k, n in enumerate(names)
+    }
+    tree = {
+        "model": weights,
+        "optimizer": {"state": state, "param_groups": [{"params": list(range(len(names)))}]},
+        "sparsifier": {"members": [{"masks": masks}]},
+    }
+    save_checkpoint(path, tree)
 
 
 @pytest.fixture

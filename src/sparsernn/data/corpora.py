@@ -8,7 +8,7 @@ from typing import Any
 from sparsernn.data import download
 from sparsernn.data.embedded import embedded
 from sparsernn.data.reading import decode_text, read_bytes, read_text, sha256
-from sparsernn.data.splitting import SPLITS, split_by_content
+from sparsernn.data.splitting import SPLITS, Key, same_prose, same_words, split_by_content
 from sparsernn.data.styles import Style
 from sparsernn.data.text import Corpus, VocabularyRules, build_corpus, check_level
 from sparsernn.data.vocabulary import Vocabulary
@@ -102,7 +102,7 @@ def file(
     if place.is_dir() and path is not None:
         place = place / Path(path).name
     text = read_text(place)
-    split = split_by_content(text, unit=unit)
+    split = split_by_content(text, unit=unit, key=_key(level, lowercase))
     info = {
         "name": "file",
         "source": str(place),
@@ -277,6 +277,13 @@ def _place(data_dir: str | Path | None, path: str | Path | None, kind: str) -> P
 def _optional_place(data_dir: str | Path | None, path: str | Path | None) -> Path | None:
     given = data_dir if data_dir is not None else path
     return None if given is None else Path(given).expanduser()
+
+
+def _key(level: str, lowercase: bool) -> Key:
+    """Paragraphs that become the same tokens have to count as the same paragraph, or they would leak."""
+    if level == "prose":
+        return same_prose
+    return (lambda text: same_words(text.lower())) if lowercase else same_words
 
 
 def _kind(level: str) -> str:

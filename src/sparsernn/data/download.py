@@ -123,7 +123,8 @@ def _state(path: Path, digest: str) -> str:
 
 
 def _fetch_one(name: str, remote: Remote, folder: Path) -> None:
-    reasons = []
+    here = folder / remote.file
+    reasons = ["the one in the cache is not the standard file"] if here.is_file() else []
     for url in remote.urls:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -132,7 +133,7 @@ def _fetch_one(name: str, remote: Remote, folder: Path) -> None:
         except Exception as error:  # requests, urllib3, zipfile and the file system each have their own
             reasons.append(f"{url.split('/')[2]}: {_reason(error)}")
     raise InputError(
-        f"{name}: the file {remote.file} could not be had ({'; '.join(reasons)}); "
+        f"{name}: the file {remote.file} could not be had ({'; '.join(dict.fromkeys(reasons))}); "
         f"put it into '{folder}' by hand, or name the folder that has it with --data."
     )
 
@@ -140,7 +141,7 @@ def _fetch_one(name: str, remote: Remote, folder: Path) -> None:
 def _download(url: str, remote: Remote, folder: Path) -> None:
     """Fetch beside the target, check, and only then give the file its name: a damaged file never stays."""
     address, _, member = url.partition("#")
-    partial = folder / f"{remote.file}.part"
+    partial = folder / f"{remote.file}.{os.getpid()}.part"
     try:
         _http(address, partial)
         data = _member(partial, member) if member else partial.read_bytes()
@@ -162,7 +163,7 @@ def _member(archive: Path, member: str) -> bytes:
 def _http(url: str, target: Path) -> None:
     import pooch
 
-    # A plain name as user agent: one of the servers turns away the default one.
+    # One of the servers turns away the name that Python gives by default.
     headers = {"User-Agent": "Mozilla/5.0 (sparsernn)"}
     with _Progress(url.split("/")[-1]) as progress:
         downloader = pooch.HTTPDownloader(progressbar=progress, headers=headers, timeout=TIMEOUT)

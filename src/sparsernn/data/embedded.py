@@ -3,14 +3,13 @@
 import ast
 import os
 import platform
-import re
 import sysconfig
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sparsernn.data.reading import sha256
-from sparsernn.data.splitting import split_units
+from sparsernn.data.splitting import same_prose, split_units
 from sparsernn.data.styles import Style, paragraphs_of
 from sparsernn.data.text import Corpus, VocabularyRules, build_corpus, check_level
 from sparsernn.data.vocabulary import Vocabulary
@@ -27,7 +26,6 @@ _SKIPPED = {
     "encodings",
     "pydoc_data",
 }
-_DIGITS = re.compile(r"\d[\w.]*")
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -68,7 +66,7 @@ def embedded(
         raise InputError(f"variant is '{variant}'; it must be {', '.join(VARIANTS)}.")
     check_level(level)
     text = VARIANTS[variant]()
-    split = split_units(paragraphs_of(text), key=same_content)
+    split = split_units(paragraphs_of(text), key=same_prose)
     style = Style(
         "prose" if level == "word" else "characters", lowercase if lowercase is not None else level == "word"
     )
@@ -83,16 +81,6 @@ def embedded(
     }
     rules = VocabularyRules(max_vocabulary, min_count, splits=("train",), unknown=True)
     return build_corpus(split.texts, style, info, rules, vocabulary)
-
-
-def same_content(paragraph: str) -> str:
-    """Key of a paragraph without regard to case, white space and numbers.
-
-    Example:
-        >>> same_content("New in\\n  version 3.5.")
-        'new in version N'
-    """
-    return _DIGITS.sub("N", " ".join(paragraph.lower().split()))
 
 
 def topics() -> str:

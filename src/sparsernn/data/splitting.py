@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from sparsernn.data.styles import lines_of, paragraphs_of
+from sparsernn.data.styles import lines_of, paragraphs_of, prose_tokens
 from sparsernn.errors import InputError
 
 SPLITS = ("train", "valid", "test")
@@ -42,6 +42,16 @@ def same_words(text: str) -> str:
         'a b'
     """
     return " ".join(text.split())
+
+
+def same_prose(text: str) -> str:
+    """A text without regard to white space, case and numbers: equal for two texts with equal prose tokens.
+
+    Example:
+        >>> same_prose("New in\\n  version 3.5.")
+        'new in version N .'
+    """
+    return " ".join(prose_tokens(text.lower()))
 
 
 def distinct(units: Iterable[str], key: Key = same_words) -> dict[str, str]:

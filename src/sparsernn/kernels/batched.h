@@ -1,37 +1,46 @@
-/* Products with BATCH columns at once; sparse.c includes this file once per BATCH (with VECTOR of that many floats).
+/* Products with BATCH columns at once; sparse.c includes this file once per BATCH, held in PARTS pieces of VECTOR.
  * x is feature-major: the BATCH values of one input stand together, so a weight meets them all in one instruction. */
 #define PASTE2(a, b) a##b
 #define PASTE(a, b) PASTE2(a, b)
 #define NAME(name) PASTE(name, BATCH)
+#define LANES (BATCH / PARTS)
+#define EACH_PART for (int p = 0; p < PARTS; p++)
+#define PART(pointer, i) (*(VECTOR *)((pointer) + (size_t)(i) * BATCH + p * LANES))
+#define CONST_PART(pointer, i) (*(const VECTOR *)((pointer) + (size_t)(i) * BATCH + p * LANES))
 
-static inline void NAME(dense_span)(VECTOR sum[4], const float *const w[4], int n, const float *x) {
-  VECTOR a = sum[0], b = sum[1], c = sum[2], d = sum[3];
-  for (int j = 0; j < n; j++) {
-    VECTOR v = *(const VECTOR *)(x + (size_t)j * BATCH);
-    a += w[0][j] * v;
-    b += w[1][j] * v;
-    c += w[2][j] * v;
-    d += w[3][j] * v;
-  }
-  sum[0] = a, sum[1] = b, sum[2] = c, sum[3] = d;
+/* Four rows together, so that each x is loaded once for four weights. */
+static inline void NAME(dense_span)(VECTOR sum[4][PARTS], const float *const w[4], int n, const float *x) {
+  VECTOR s[4][PARTS];
+  memcpy(s, sum, sizeof s);
+  for (int j = 0; j < n; j++)
+    EACH_PART {
+      VECTOR v = CONST_PART(x, j);
+      s[0][p] += w[0][j] * v;
+      s[1][p] += w[1][j] * v;
+      s[2][p] += w[2][j] * v;
+      s[3][p] += w[3][j] * v;
+    }
+  memcpy(sum, s, sizeof s);
 }
 
-/* Four rows together, so that each x is loaded once for four weights. Missing rows at the end repeat the last. */
+/* Missing rows at the end repeat the last. */
 static void NAME(dense)(const Matrix *m, int first, int last, const float *x, float *y) {
   const int columns = m->columns;
   for (int r = first; r < last; r += 4) {
-    VECTOR sum[4] = {{0}, {0}, {0}, {0}};
+    VECTOR sum[4][PARTS];
+    memset(sum, 0, sizeof sum);
     const float *w[4];
     for (int i = 0; i < 4; i++) w[i] = (const float *)m->values + (size_t)MIN(r + i, last - 1) * columns;
     NAME(dense_span)(sum, w, columns, x);
-    for (int i = 0; i < MIN(4, last - r); i++) *(VECTOR *)(y + (size_t)(r + i) * BATCH) += sum[i];
+    for (int i = 0; i < MIN(4, last - r); i++) EACH_PART PART(y, r + i) += sum[i][p];
   }
 }
 
 static void NAME(dense_int8)(const Matrix *m, int first, int last, const float *x, float *y) {
   const int columns = m->columns;
   for (int r = first; r < last; r += 4) {
-    VECTOR sum[4] = {{0}, {0}, {0}, {0}};
+    VECTOR sum[4][PARTS];
+    memset(sum, 0, sizeof sum);
     float buffer[4][SPAN];
     const float *w[4] = {buffer[0], buffer[1], buffer[2], buffer[3]};
     for (int c = 0; c < columns; c += SPAN) {
@@ -40,67 +49,66 @@ static void NAME(dense_int8)(const Matrix *m, int first, int last, const float *
         widen((const int8_t *)m->values + (size_t)MIN(r + i, last - 1) * columns + c, buffer[i], n);
       NAME(dense_span)(sum, w, n, x + (size_t)c * BATCH);
     }
-    for (int i = 0; i < MIN(4, last - r); i++)
-      *(VECTOR *)(y + (size_t)(r + i) * BATCH) += m->scale[r + i] * sum[i];
+    for (int i = 0; i < MIN(4, last - r); i++) EACH_PART PART(y, r + i) += m->scale[r + i] * sum[i][p];
   }
 }
 
-static inline VECTOR NAME(csr_span)(const float *w, const uint16_t *index, int n, const float *x) {
-  VECTOR a = {0}, b = {0};
+static inline void NAME(csr_span)(float *y, float scale, const float *w, const uint16_t *index, int n, const float *x) {
+  VECTOR a[PARTS], b[PARTS];
+  memset(a, 0, sizeof a);
+  memset(b, 0, sizeof b);
   int k = 0;
-  for (; k + 2 <= n; k += 2) {
-    a += w[k] * *(const VECTOR *)(x + (size_t)index[k] * BATCH);
-    b += w[k + 1] * *(const VECTOR *)(x + (size_t)index[k + 1] * BATCH);
-  }
-  if (k < n) a += w[k] * *(const VECTOR *)(x + (size_t)index[k] * BATCH);
-  return a + b;
+  for (; k + 2 <= n; k += 2)
+    EACH_PART {
+      a[p] += w[k] * CONST_PART(x, index[k]);
+      b[p] += w[k + 1] * CONST_PART(x, index[k + 1]);
+    }
+  if (k < n) EACH_PART a[p] += w[k] * CONST_PART(x, index[k]);
+  EACH_PART PART(y, 0) += scale * (a[p] + b[p]);
 }
 
 static void NAME(csr)(const Matrix *m, int first, int last, const float *x, float *y) {
   for (int r = first; r < last; r++) {
-    int k = m->start[r];
-    *(VECTOR *)(y + (size_t)r * BATCH) +=
-        NAME(csr_span)((const float *)m->values + k, m->index + k, m->start[r + 1] - k, x);
+    int k = m->start[r], n = m->start[r + 1] - k;
+    NAME(csr_span)(y + (size_t)r * BATCH, 1.0f, (const float *)m->values + k, m->index + k, n, x);
   }
 }
 
 static void NAME(csr_int8)(const Matrix *m, int first, int last, const float *x, float *y) {
   float buffer[SPAN];
-  for (int r = first; r < last; r++) {
-    VECTOR sum = {0};
+  for (int r = first; r < last; r++)
     for (int k = m->start[r]; k < m->start[r + 1]; k += SPAN) {
       int n = MIN(SPAN, m->start[r + 1] - k);
       widen((const int8_t *)m->values + k, buffer, n);
-      sum += NAME(csr_span)(buffer, m->index + k, n, x);
+      NAME(csr_span)(y + (size_t)r * BATCH, m->scale[r], buffer, m->index + k, n, x);
     }
-    *(VECTOR *)(y + (size_t)r * BATCH) += m->scale[r] * sum;
-  }
 }
 
 /* Four of the columns at a time: 4 x 16 sums stay in registers, the blocks of the row group come from the cache. */
-#define BLOCK_BODY(LOAD)                                                                          \
-  for (int g = first / 16; g * 16 < last; g++)                                                    \
-    for (int j = 0; j < BATCH; j += 4) {                                                          \
-      v16 sum[4] = {{0}, {0}, {0}, {0}};                                                          \
-      for (int k = m->start[g]; k < m->start[g + 1]; k++) {                                       \
-        v16 w = LOAD(m->values, k);                                                               \
-        const float *in = x + (size_t)m->index[k] * BATCH + j;                                    \
-        for (int i = 0; i < 4; i++) sum[i] += w * in[i];                                          \
-      }                                                                                           \
-      for (int r = g * 16; r < MIN(last, g * 16 + 16); r++)                                       \
-        for (int i = 0; i < 4; i++) y[(size_t)r * BATCH + j + i] += ROW_SCALE(r) * sum[i][r & 15]; \
+#define BLOCK_BODY(LOAD, SCALE)                                                                        \
+  for (int g = first / 16; g * 16 < last; g++)                                                         \
+    for (int j = 0; j < BATCH; j += 4) {                                                               \
+      vw a[4][16 / WIDTH];                                                                             \
+      float sum[4][16];                                                                                \
+      memset(a, 0, sizeof a);                                                                          \
+      for (int k = m->start[g]; k < m->start[g + 1]; k++) {                                            \
+        const float *in = x + (size_t)m->index[k] * BATCH + j;                                         \
+        for (int p = 0; p < 16 / WIDTH; p++) {                                                         \
+          vw w = LOAD(m->values, k, p);                                                                \
+          for (int i = 0; i < 4; i++) a[i][p] += w * in[i];                                            \
+        }                                                                                              \
+      }                                                                                                \
+      memcpy(sum, a, sizeof sum);                                                                      \
+      for (int r = g * 16; r < MIN(last, g * 16 + 16); r++)                                            \
+        for (int i = 0; i < 4; i++) y[(size_t)r * BATCH + j + i] += (SCALE) * sum[i][r & 15];          \
     }
 
 static void NAME(block16)(const Matrix *m, int first, int last, const float *x, float *y) {
-#define ROW_SCALE(r) 1.0f
-  BLOCK_BODY(block_float)
-#undef ROW_SCALE
+  BLOCK_BODY(block_float, 1.0f)
 }
 
 static void NAME(block16_int8)(const Matrix *m, int first, int last, const float *x, float *y) {
-#define ROW_SCALE(r) m->scale[r]
-  BLOCK_BODY(block_int8)
-#undef ROW_SCALE
+  BLOCK_BODY(block_int8, m->scale[r])
 }
 
 static void NAME(rows)(const Matrix *m, int first, int last, const float *x, float *y) {
@@ -114,6 +122,13 @@ static void NAME(rows)(const Matrix *m, int first, int last, const float *x, flo
   }
 }
 #undef BLOCK_BODY
+#undef CONST_PART
+#undef PART
+#undef EACH_PART
+#undef LANES
 #undef NAME
 #undef PASTE
 #undef PASTE2
+#undef BATCH
+#undef VECTOR
+#undef PARTS

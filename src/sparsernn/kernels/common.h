@@ -24,9 +24,7 @@
 /* aligned(4): the pointers come from tensors and from the middle of rows. */
 typedef float v4 __attribute__((vector_size(16), aligned(4), may_alias));
 typedef float v8 __attribute__((vector_size(32), aligned(4), may_alias));
-typedef float v16 __attribute__((vector_size(64), aligned(4), may_alias));
 typedef float vw __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
-typedef int8_t b16 __attribute__((vector_size(16), aligned(1), may_alias));
 
 enum { DENSE = 0, DENSE_INT8 = 1, CSR = 2, CSR_INT8 = 3, BLOCK16 = 4, BLOCK16_INT8 = 5 };
 #define IS_INT8(kind) ((kind) & 1)

@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import escape
 
+from sparsernn.report.chart import Axes, Series, chart
 from sparsernn.report.facts import Facts, metric_name, valid_value
 from sparsernn.report.history import RunRecord, number
 from sparsernn.report.plots import METRIC_NAMES, column
-from sparsernn.report.scale import scale_for
-from sparsernn.report.svg import COLOURS, Axes, Figure, Series, chart, grid
+from sparsernn.report.scale import Scale, scale_for
+from sparsernn.report.svg import COLOURS, Figure, grid
 
 ROW = 17  # pixels between the rows of the gate picture: one line of letters
 Legend = tuple[tuple[str, str, str], ...]
@@ -46,7 +47,7 @@ def gate_comparison(runs: Sequence[RunRecord]) -> Figure | None:
         title="Density per gate",
         unit="after the last mask update",
         body='<line class="axis"' + body[1] + "".join(dots),
-        alt="Density of each gate of each tensor, one dot per run; the same figures are in each run's own report.",
+        alt="Density of each gate of each tensor, one dot per run; the figures are in each run's own report.",
         height=height,
         legend=_legend(runs),
         left=30,
@@ -70,12 +71,9 @@ def _curves(runs: Sequence[RunRecord]) -> Figure | None:
     return chart(f"Validation {name}", series, Axes("log scale" if wide else "", log=wide), height=240)
 
 
-def _style(position: int) -> dict[str, object]:
-    return {
-        "colour": position % COLOURS,
-        "look": "line" if position < COLOURS else "dashed",
-        "tag": str(position + 1),
-    }
+def _style(position: int) -> tuple[str, str]:
+    """Look and tag of a run's curve: when the colours are used up, they come again with dashes."""
+    return ("line" if position < COLOURS else "dashed"), str(position + 1)
 
 
 def _scatter(
@@ -96,7 +94,12 @@ def _scatter(
         Series(label, [x], [y], k % COLOURS, "dots", tag=str(k + 1))
         for k, (label, (x, y)) in enumerate(zip(labels, points, strict=True))
     ]
-    return chart(title, series, Axes(f"{split} {facts[0].quality.metric}", x_label, x_log=x_log), height=240)
+    return chart(
+        title,
+        series,
+        Axes(f"{split} {facts[0].quality.metric}", x_label, x_log=x_log, x_zero=False),
+        height=240,
+    )
 
 
 def _latency(facts: Facts) -> float:
@@ -123,7 +126,7 @@ def _rows(keys: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     return rows
 
 
-def _dots(found: Sequence[dict[tuple[str, str], float]], row: tuple[str, str], at: int, x: object) -> str:
+def _dots(found: Sequence[dict[tuple[str, str], float]], row: tuple[str, str], at: int, x: Scale) -> str:
     y = ROW * at + ROW - 3
     tensor, gate = row
     if not gate:
@@ -131,7 +134,7 @@ def _dots(found: Sequence[dict[tuple[str, str], float]], row: tuple[str, str], a
     rule = f'<line class="grid" x1="0" x2="100%" y1="{y - 4}" y2="{y - 4}"/>'
     text = f'<text class="row" x="-8" y="{y}" text-anchor="end">{escape(gate)}</text>'
     dots = "".join(
-        f'<circle class="dot s{k % COLOURS}" cx="{x(gates[row]):.2f}%" cy="{y - 4}" r="4">'  # type: ignore[operator]
+        f'<circle class="dot s{k % COLOURS}" cx="{x(gates[row]):.2f}%" cy="{y - 4}" r="4">'
         f"<title>run {k + 1}, {escape(tensor)}, gate {escape(gate)}: {gates[row]:.4f}</title></circle>"
         for k, gates in enumerate(found)
         if row in gates

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import yaml
@@ -60,6 +61,17 @@ class Section:
         return self.title.lower().replace(" ", "-")
 
     @property
+    def spans(self) -> tuple[str, ...]:
+        """How wide each figure stands on a wide page: "small" (a third), "" (a half) or "wide" (all of it).
+
+        Narrow figures stand in threes where that leaves no gap, else in pairs; the odd one out gets a row.
+        """
+        spans: list[str] = []
+        for narrow, group in groupby(self.figures, key=lambda figure: figure.narrow):
+            spans += _spans(len(list(group)), narrow)
+        return tuple(spans)
+
+    @property
     def empty(self) -> bool:
         """Whether there is nothing to show, so that the section is left out."""
         return not (self.figures or self.tables or self.texts)
@@ -77,12 +89,24 @@ class Document:
     sections: tuple[Section, ...]
 
 
+def _spans(count: int, narrow: bool) -> list[str]:
+    """Spans of `count` neighbours, so that no row has a gap.
+
+    >>> _spans(5, narrow=True), _spans(3, narrow=False)
+    (['small', 'small', 'small', '', ''], ['', '', 'wide'])
+    """
+    halves = count if not narrow else {0: 0, 1: min(count, 4), 2: 2}[count % 3]
+    pairs = [""] * (halves - halves % 2) + ["wide"] * (halves % 2)
+    return ["small"] * (count - halves) + pairs
+
+
 def run_document(run: RunRecord) -> Document:
     """Everything that one run folder tells. Sections without data are left out."""
     facts = gather(run)
     sections = (
         _training(run),
         _sparsity(run),
+        Section("Gates", GATES, tuple(plots.gate_charts(run))),
         *_weights(run),
         _sizes(run, facts),
         _published(run, facts),
@@ -143,7 +167,7 @@ def _cards(facts: Facts) -> tuple[Card, ...]:
     per_epoch = f"{duration(cost.seconds_per_epoch)} per epoch" if cost.seconds_per_epoch else ""
     fastest = cost.fastest
     found = (
-        Card(f"Validation {name}", quality(judged.valid), _against(best, judged.published_valid)),
+        Card(f"Valid {name}", quality(judged.valid), _against(best, judged.published_valid)),
         Card(f"Test {name}", quality(judged.test), _against(weights, judged.published_test)),
         Card("Active parameters", short(sizes.active), f"of {short(sizes.total)}" if sizes.total else ""),
         Card(
@@ -173,22 +197,23 @@ def _training(run: RunRecord) -> Section:
 
 
 def _sparsity(run: RunRecord) -> Section:
-    charts = [*plots.density_charts(run), *plots.rewiring_charts(run), *plots.gate_charts(run)]
+    charts = (*plots.density_charts(run), *plots.rewiring_charts(run))
     found = [tables.tensors_table(run), tables.rewire_table(run)]
     note = "Density: the active fraction of a tensor. Explored: positions that were active at least once."
-    return Section("Sparsity", note if charts else "", tuple(charts), tuple(t for t in found if t))
+    return Section("Sparsity", note if charts else "", charts, tuple(t for t in found if t))
 
 
 def _weights(run: RunRecord) -> tuple[Section, Section]:
     tensors = read_tensors(run.folder)
     return (
         Section("Masks", MASKS, tuple(pictures.mask_pictures(run, tensors))),
-        Section("Weights", WEIGHTS, tuple(pictures.weight_histograms(tensors))),
+        Section("Weights", WEIGHTS, tuple(pictures.weight_histograms(run, tensors))),
     )
 
 
+GATES = "Density of each gate of each stacked tensor; the gates share their tensor's budget."
 MASKS = "Each picture is one masked tensor: outputs run to the right, gate after gate, inputs run down."
-WEIGHTS = "Values of the active weights, as shares per bin; weights beyond the edges count in the outer bins."
+WEIGHTS = "How the values of the active weights are distributed; the outermost 0.2 % lie outside the drawing."
 
 
 def _sizes(run: RunRecord, facts: Facts) -> Section:
@@ -202,7 +227,7 @@ def _published(run: RunRecord, facts: Facts) -> Section:
     note = str(published.get("note") or "") if isinstance(published, Mapping) else ""
     source = str(run.recipe.get("source") or "")
     return Section(
-        "Published and obtained", " ".join(x for x in (source, note) if x), tables=(table,) if table else ()
+        "Published and obtained", " · ".join(x for x in (source, note) if x), tables=(table,) if table else ()
     )
 
 

@@ -10,7 +10,7 @@ from sparsernn.report.history import Event, RunRecord, number
 
 @dataclass(frozen=True)
 class Quality:
-    """How good the model is. `metric` is the key of the evaluations ("perplexity", "bits" ...); None: unknown."""
+    """How good the model is, by `metric` (a key of the evaluations: "perplexity" ...). None: unknown."""
 
     metric: str = "perplexity"
     valid: float | None = None
@@ -165,14 +165,14 @@ def _size(run: RunRecord) -> Size:
 
 
 def _cost(run: RunRecord) -> Cost:
-    sizes = run.last("sizes")
-    epochs = [s for s in (number(event.get("seconds")) for event in run.of("epoch")) if math.isfinite(s)]
+    sizes, epochs = run.last("sizes"), run.of("epoch")
+    seconds = number(epochs[-1].get("seconds")) if epochs else math.nan  # counted from the start of the run
     return Cost(
         dense_bytes=sizes.get("dense_bytes"),
         packed_bytes=sizes.get("packed_bytes"),
         latency=tuple(row for row in sizes.get("latency") or () if isinstance(row, Mapping)),
-        seconds=sum(epochs) if epochs else None,
-        seconds_per_epoch=sum(epochs) / len(epochs) if epochs else None,
+        seconds=seconds if math.isfinite(seconds) else None,
+        seconds_per_epoch=seconds / len(epochs) if math.isfinite(seconds) else None,
     )
 
 

@@ -1,7 +1,7 @@
 """A run folder as plain data: its recipe, its environment and the events of its life.
 
-Runs are killed, resumed and still being written while somebody asks for a report. So a line that cannot be read
-is skipped, and what a resumed run lived through a second time counts once.
+Runs are killed, resumed and still being written while somebody asks for a report. So a line that cannot be
+read is skipped, and what a resumed run lived through a second time counts once.
 """
 
 import json
@@ -82,7 +82,7 @@ def load_run(folder: Path | str) -> RunRecord:
 
 
 def read_events(path: Path) -> tuple[Event, ...]:
-    """The events of a metrics.jsonl; lines that are torn or foreign are skipped; () where there is no file."""
+    """The events of a metrics.jsonl without torn or foreign lines; () where there is no file."""
     events = (_parse(line) for line in _read_text(path).splitlines())
     return drop_replayed(event for event in events if event is not None)
 
@@ -90,12 +90,12 @@ def read_events(path: Path) -> tuple[Event, ...]:
 def drop_replayed(events: Iterable[Event]) -> tuple[Event, ...]:
     """Keep one life of a run that was killed and resumed.
 
-    A `resume` at step n takes back every step, epoch, rewire and switch event after n that was written before it.
+    A `resume` at step n takes back every step, epoch, rewire and switch event after n that stands before it.
 
     Example:
-        >>> life = [{"event": "step", "step": 8}, {"event": "resume", "step": 5}, {"event": "step", "step": 6}]
-        >>> [e["step"] for e in drop_replayed(life) if e["event"] == "step"]
-        [6]
+        >>> lost, resume = {"event": "step", "step": 8}, {"event": "resume", "step": 5}
+        >>> [e["step"] for e in drop_replayed([lost, resume, {"event": "step", "step": 6}])]
+        [5, 6]
     """
     kept: list[Event] = []
     for event in events:

@@ -1,9 +1,10 @@
 """Write a report: one HTML page that needs nothing but itself, and the same as markdown."""
 
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from sparsernn.errors import InputError
@@ -18,8 +19,8 @@ def write_report(folders: Sequence[Path | str], out: Path | str) -> tuple[Path, 
 
     Args:
         folders: run folders. One gives everything about this run, several give a comparison in this order.
-        out: a folder, which gets report.html, report.md and report_figures/; or a file name that ends in .html
-            (or .md), which sets the names of all three. Made where it does not exist, overwritten where it does.
+        out: a folder, which gets report.html, report.md and report_figures/; or a file name that ends in
+            .html or .md, which sets the names of all three. Made where missing, overwritten where there.
 
     Returns:
         The paths of the HTML page and of the markdown.
@@ -43,17 +44,13 @@ def write_report(folders: Sequence[Path | str], out: Path | str) -> tuple[Path, 
 
 def render(document: Document) -> str:
     """`document` as one self-contained HTML page; all text is escaped."""
+    here = files("sparsernn.report")
+    style = "\n".join(here.joinpath(name).read_text(encoding="utf-8") for name in ("chart.css", "page.css"))
+    source = here.joinpath("page.html.jinja").read_text(encoding="utf-8")
     environment = Environment(
-        loader=PackageLoader("sparsernn.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    sheets = "\n".join(
-        environment.loader.get_source(environment, name)[0] for name in ("chart.css", "page.css")
-    )  # type: ignore[union-attr]
-    return environment.get_template("page.html.jinja").render(d=document, style=Markup(sheets), inline=inline)
+    return environment.from_string(source).render(d=document, style=Markup(style), inline=inline)
 
 
 def _targets(out: Path) -> tuple[Path, Path]:

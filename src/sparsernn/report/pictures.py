@@ -3,15 +3,17 @@
 import base64
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from sparsernn.report.chart import Axes, Series, chart
 from sparsernn.report.facts import plan_of
 from sparsernn.report.formats import fraction, whole
 from sparsernn.report.history import RunRecord
 from sparsernn.report.plots import MOST_TENSORS
-from sparsernn.report.svg import Axes, Figure, Series, chart
+from sparsernn.report.svg import Figure
 from sparsernn.report.tensors import Tensors, density_map, histogram, png
 
 INK = (
@@ -26,9 +28,15 @@ WIDE = 560  # pixels: about the width of a picture on a desktop page, so that ce
 
 def mask_pictures(run: RunRecord, tensors: Tensors) -> list[Figure]:
     """One heat map per masked tensor: its rows run to the right, gate after gate, its columns downwards."""
-    gates = gate_names(run)
-    chosen = list(tensors.masks.items())[:MOST_TENSORS]
-    return [_picture(name, mask, gates.get(name, ())) for name, mask in chosen if mask.dim() == 2]
+    gates, masks = gate_names(run), tensors.masks
+    names = [name for name in masked_names(run, tensors) if masks[name].dim() == 2]
+    return [_picture(name, masks[name], gates.get(name, ())) for name in names[:MOST_TENSORS]]
+
+
+def masked_names(run: RunRecord, tensors: Tensors) -> list[str]:
+    """The masked tensors of a checkpoint in the order of the plan."""
+    order = [*(str(row["name"]) for row in _planned(run)), *tensors.masks]
+    return [name for name in dict.fromkeys(order) if name in tensors.masks]
 
 
 def gate_names(run: RunRecord) -> dict[str, tuple[str, ...]]:
@@ -40,14 +48,16 @@ def gate_names(run: RunRecord) -> dict[str, tuple[str, ...]]:
     return updates | {name: gates for name, gates in planned.items() if gates}
 
 
-def weight_histograms(tensors: Tensors) -> list[Figure]:
+def weight_histograms(run: RunRecord, tensors: Tensors) -> list[Figure]:
     """Active weights of each masked tensor (of every matrix where nothing is masked), with their averages."""
-    names = list(tensors.masks) or [name for name, weight in tensors.weights.items() if weight.dim() == 2]
+    names = masked_names(run, tensors) or [
+        name for name, weight in tensors.weights.items() if weight.dim() == 2
+    ]
     found = [_histogram(name, tensors) for name in names[:MOST_TENSORS] if name in tensors.weights]
     return [figure for figure in found if figure]
 
 
-def _planned(run: RunRecord) -> list[Mapping[str, object]]:
+def _planned(run: RunRecord) -> list[Mapping[str, Any]]:
     return list(plan_of(run).get("tensors") or [])
 
 
@@ -61,7 +71,8 @@ def _picture(name: str, mask: Tensor, gates: tuple[str, ...]) -> Figure:
     top = max(float(torch.quantile(cells, 0.995)), 1e-9)
     data = base64.b64encode(png(cells / top, INK)).decode("ascii")
     height = _height(mask)
-    image = f'<image href="data:image/png;base64,{data}" width="100%" height="{height}" preserveAspectRatio="none"/>'
+    source = f"data:image/png;base64,{data}"
+    image = f'<image href="{source}" width="100%" height="{height}" preserveAspectRatio="none"/>'
     frame = f'<rect class="frame" width="100%" height="{height}"/>'
     rows, columns = mask.shape
     density = float(mask.float().mean())
@@ -69,7 +80,7 @@ def _picture(name: str, mask: Tensor, gates: tuple[str, ...]) -> Figure:
         title=name,
         unit=f"{whole(rows)} × {whole(columns)}, density {fraction(density)}",
         body=image + frame + _borders(gates, height) + _edges(rows, columns, height),
-        alt=f"Density map of the mask of {name}; white is empty, full colour is density {fraction(top)} or more.",
+        alt=f"Density map of the mask of {name}: full colour is density {fraction(top)} or more.",
         height=height,
         bottom=22,
         top=24,
@@ -122,7 +133,7 @@ def _histogram(name: str, tensors: Tensors) -> Figure | None:
         series.append(Series("averaged", middles, histogram(average, edges), 1))
     spread = f"{whole(raw.numel())} active, standard deviation {float(raw.std(correction=0)):.4f}"
     return chart(
-        name, series, Axes("share of active weights", "weight", zero=True), height=110, caption=spread
+        name, series, Axes("share per bin", "weight", zero=True, x_zero=False), height=110, caption=spread
     )
 
 

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from sparsernn.report.chart import Axes, Band, Marks, Series, chart
 from sparsernn.report.facts import metric_name, plan_of, valid_value
 from sparsernn.report.history import Event, RunRecord, number
-from sparsernn.report.svg import COLOURS, Axes, Band, Figure, Marks, Series, chart
+from sparsernn.report.svg import COLOURS, Figure
 
 POINTS = 240  # most points of a curve by steps: about one every two pixels, so thinning hides nothing
 MOST_TENSORS = 12  # most small charts on a page; the table beside them names every tensor
@@ -124,16 +125,21 @@ def rewiring_charts(run: RunRecord) -> list[Figure]:
         Series("prune rate", x, column(rewires, "prune_rate"), 0, "dashed"),
         Series("churn", x, churn, 1),
     ]
+    again = [_share(event, "returned", "pruned") for event in rewires]
     found = [
         chart("Exploration", explored, Axes("positions ever active"), caption=EXPLORATION),
         chart("Prune rate and churn", rates, Axes("fraction", zero=True), caption=CHURN),
+        chart("Returned at once", [Series("", x, again, 2)], Axes("fraction", zero=True), caption=RETURNED),
     ]
     return [figure for figure in found if figure]
 
 
 EXPLORATION = "Share of the positions of the masked tensors that were active at least once so far."
-CHURN = "Churn: positions whose mask differs before and after an update. Pruned and regrown in one update is no churn."
-LOSS = "Training loss includes dropout and regularisation; validation loss does not, so the two are not comparable."
+CHURN = (
+    "Churn: positions whose mask differs before and after an update; what returned at once did not change."
+)
+RETURNED = "Share of the pruned weights that the same update grew back, at the same place."
+LOSS = "Training loss is measured under dropout, validation loss is not: the two are not comparable."
 
 
 def weighted(event: Event, key: str) -> float:
@@ -141,6 +147,12 @@ def weighted(event: Event, key: str) -> float:
     rows = [(number(r.get(key)), number(r.get("numel"))) for r in (event.get("tensors") or {}).values()]
     good = [(value, size) for value, size in rows if math.isfinite(value) and size > 0]
     return sum(v * s for v, s in good) / sum(s for _, s in good) if good else math.nan
+
+
+def _share(event: Event, part: str, whole: str) -> float:
+    rows = list((event.get("tensors") or {}).values())
+    total = sum(number(row.get(whole)) for row in rows)
+    return sum(number(row.get(part)) for row in rows) / total if total > 0 else math.nan
 
 
 def _loss_chart(run: RunRecord, marks: Marks) -> Figure | None:
@@ -197,7 +209,7 @@ def _history(run: RunRecord, rewires: list[Event], name: str, key: str) -> list[
 
 
 def _gate_history(run: RunRecord, rewires: list[Event], name: str, gate: str) -> list[float]:
-    """The plan tells the densities of gates where it is written as {gate: density}; else the curve starts later."""
+    """The first value is the plan's where that gives densities of gates; else the curve starts later."""
     planned = {row["name"]: row.get("gates") for row in plan_of(run).get("tensors") or []}.get(name)
     first = number(planned.get(gate)) if isinstance(planned, Mapping) else math.nan
     return [first, *(number((_row(event, name).get("gates") or {}).get(gate)) for event in rewires)]

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 PAD = 0.06  # room above and below the curves, as a part of their range
 NICE = (1.0, 2.0, 2.5, 5.0, 10.0)  # tick distances that people read easily
@@ -34,7 +35,7 @@ class Scale:
     def ticks(self, most: int = 6) -> list[tuple[float, str]]:
         """Round values inside the range, at most `most`, with their labels."""
         values = self._log_ticks(most) if self.log else linear_ticks(self.low, self.high, most)
-        step = min((b - a for a, b in zip(values, values[1:], strict=False)), default=1.0)
+        step = min((b - a for a, b in pairwise(values)), default=1.0)
         return [(value, label(value, step)) for value in values]
 
     def _log_ticks(self, most: int) -> list[float]:
@@ -56,7 +57,7 @@ def linear_ticks(low: float, high: float, most: int) -> list[float]:
     >>> linear_ticks(0.0, 1.0, 6)
     [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     """
-    raw = (high - low) / (most - 1)
+    raw = (high - low) / most
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(m * power for m in NICE if m * power >= raw * 0.999)
     first = math.ceil(low / step - 1e-9)
@@ -74,11 +75,20 @@ def label(value: float, step: float) -> str:
         if abs(value) >= size:
             return f"{value / (1e3 if unit == 'k' else size):.4g}{unit}"
     if value and abs(value) < 1e-3:
-        return f"{value:.1e}"
+        return minus(f"{value:.1e}")
     decimals = min(6, max(0, -math.floor(math.log10(step) + 1e-9)))
     if step and abs(step * 10**decimals - round(step * 10**decimals)) > 1e-6:
         decimals += 1
-    return f"{value:.{decimals}f}"
+    return minus(f"{value:.{decimals}f}")
+
+
+def minus(text: str) -> str:
+    """A number's text with a typographic minus sign; exponents keep the short one.
+
+    >>> minus("-0.5")
+    '−0.5'
+    """
+    return f"−{text[1:]}" if text.startswith("-") else text
 
 
 def scale_for(

@@ -1,5 +1,6 @@
 """The tables of a report, as data: the page and the markdown draw the same rows."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,7 +146,7 @@ def _tensor_row(row: Mapping[str, Any], now: Mapping[str, Any], gates: list[str]
 
 
 def rewire_table(run: RunRecord) -> Table | None:
-    """Per mask update, over all tensors: prune rate, density, pruned, grown, returned, exploration, seconds."""
+    """One row per mask update, over all tensors together."""
     rows = tuple(_rewire_row(event) for event in run.of("rewire"))
     columns = (
         "update",
@@ -186,7 +187,7 @@ def epochs_table(run: RunRecord) -> Table | None:
     metric = metric_name(run)
     rows = tuple(_epoch_row(event, metric) for event in run.of("epoch"))
     name = METRIC_NAMES.get(metric, metric)
-    columns = ("epoch", "training loss", "validation loss", name, "weights", "learning rate", "time")
+    columns = ("epoch", "training loss", "validation loss", name, "weights", "learning rate", "trained for")
     return Table(columns, rows, text=(4,), title="All epochs", folded=True).without_empty() if rows else None
 
 
@@ -255,7 +256,7 @@ def differences(runs: Sequence[RunRecord]) -> Table | None:
     return Table(columns, rows, text=tuple(range(len(columns)))) if rows else None
 
 
-NOT_SETTINGS = ("name", "base", "about", "source", "command", "published")
+NOT_SETTINGS = ("name", "base", "about", "source", "command", "published", "obtained", "overrides")
 
 
 def _run_row(facts: Facts) -> tuple[str, ...]:
@@ -277,7 +278,7 @@ def _run_row(facts: Facts) -> tuple[str, ...]:
 
 def _difference(theirs: Any, ours: Any) -> str:
     gap = number(ours) - number(theirs)
-    return f"{gap:+.2f}" if gap == gap else MISSING
+    return MISSING if math.isnan(gap) else f"{gap:+.2f}".replace("-", "−")
 
 
 def _cell(text: str) -> str:

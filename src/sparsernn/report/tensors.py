@@ -1,22 +1,24 @@
-"""What a checkpoint holds that a report shows: weights, their averages, masks. All reading is behind one function."""
+"""What a report shows of a checkpoint: weights, averages, masks. Only `read_tensors` knows how it is stored."""
 
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from struct import pack
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
+
+from sparsernn.errors import InputError
+from sparsernn.training.checkpoint import load_checkpoint
 
 CELLS = (
     60,
     200,
 )  # most rows and columns of a mask picture: one cell is then about 5 pixels on a desktop page
 ELEMENTS_PER_CELL = 12  # fewer would show sampling noise, not structure
-AVERAGES = ("average", "ax")  # our name for an averaged weight, and torch ASGD's
 
 
 @dataclass(frozen=True)
@@ -29,34 +31,48 @@ class Tensors:
 
 
 def read_tensors(folder: Path) -> Tensors:
-    """The tensors of `folder`/last.safetensors, else of best.safetensors; nothing where neither can be read."""
+    """The tensors of last.safetensors in `folder`, else of best.safetensors; none where neither is whole."""
     for name in ("last.safetensors", "best.safetensors"):
         try:
-            return _read(folder / name)
-        except (OSError, SafetensorError):
+            return tensors_of(load_checkpoint(folder / name))
+        except InputError:
             continue
     return Tensors()
 
 
-def _read(path: Path) -> Tensors:
-    with safe_open(str(path), framework="pt") as file:
-        paths = [key.split("/") for key in file.keys()]  # noqa: SIM118  (it is not a mapping)
-        chosen = {kind: _select(paths, kind) for kind in ("weights", "masks", "averages")}
-        loaded = {kind: {n: file.get_tensor(p) for n, p in names.items()} for kind, names in chosen.items()}
-    return Tensors(**loaded)
+def tensors_of(tree: Mapping[str, Any]) -> Tensors:
+    """Pick weights, masks and averages out of a checkpoint's tree.
+
+    An optimizer numbers its parameters in the order of the model; the weights are stored in the same order.
+    """
+    weights = {name: value for name, value in (tree.get("model") or {}).items() if isinstance(value, Tensor)}
+    optimizer = tree.get("optimizer")
+    state = optimizer.get("state") if isinstance(optimizer, Mapping) else None
+    kept = [(list(weights)[int(k)], one) for k, one in (state or {}).items() if int(k) < len(weights)]
+    averages = {name: _average(one) for name, one in kept if isinstance(one.get("average"), Tensor)}
+    return Tensors(weights, _masks(tree.get("sparsifier")), averages)
 
 
-def _select(paths: list[list[str]], kind: str) -> dict[str, str]:
-    """Parameter name -> path in the file, for one kind of tensor."""
-    return {path[-1]: "/".join(path) for path in paths if _is(path, kind)}
+def _average(state: Mapping[str, Any]) -> Tensor:
+    """An averaged weight, NaN where nothing was averaged yet (weights that were grown a moment ago)."""
+    average: Tensor = state["average"].float()
+    count = state.get("count")
+    return average.masked_fill(count == 0, float("nan")) if isinstance(count, Tensor) else average
 
 
-def _is(path: list[str], kind: str) -> bool:
-    if kind == "weights":
-        return path[0] == "model" and len(path) == 2
-    if kind == "masks":
-        return path[0] == "sparsifier" and len(path) > 2 and path[-2] == "masks"
-    return path[0] == "optimizer" and any(part in AVERAGES or part == "averages" for part in path[1:-1])
+def _masks(tree: Any) -> dict[str, Tensor]:
+    """All masks below `tree`: sparsifiers can be chained, so they are looked for at every depth."""
+    if not isinstance(tree, Mapping | list | tuple):
+        return {}
+    found: dict[str, Tensor] = {}
+    for key, value in tree.items() if isinstance(tree, Mapping) else enumerate(tree):
+        if key == "masks" and isinstance(value, Mapping):
+            found |= {
+                n: mask for n, mask in value.items() if isinstance(mask, Tensor) and mask.dtype == torch.bool
+            }
+        else:
+            found |= _masks(value)
+    return found
 
 
 def density_map(mask: Tensor, cells: tuple[int, int] = CELLS) -> Tensor:
@@ -64,7 +80,7 @@ def density_map(mask: Tensor, cells: tuple[int, int] = CELLS) -> Tensor:
 
     Args:
         mask: (R, C), bool.
-        cells: at most so many rows and columns. Small masks get fewer cells, so that each holds enough positions.
+        cells: at most so many rows and columns. Small masks get fewer, so that each holds enough positions.
 
     Returns:
         (r, c) float in [0, 1], r <= cells[0], c <= cells[1].
@@ -82,7 +98,7 @@ def density_map(mask: Tensor, cells: tuple[int, int] = CELLS) -> Tensor:
 
 
 def png(alpha: Tensor, colour: tuple[int, int, int]) -> bytes:
-    """A small PNG: one colour, `alpha` (R, C) in [0, 1] as its opacity, so that it sits on light and dark pages.
+    """A small PNG: one colour with the opacity `alpha`, (R, C) in [0, 1]; it suits light and dark pages.
 
     >>> png(torch.ones(2, 3), (0, 0, 0))[:8]
     b'\\x89PNG\\r\\n\\x1a\\n'
@@ -103,11 +119,10 @@ def _chunk(tag: bytes, data: bytes) -> bytes:
 
 
 def histogram(values: Tensor, edges: Tensor) -> list[float]:
-    """Share of `values` in each bin between the uniform `edges`; what lies outside counts in the outer bins.
+    """Share of all `values` in each bin between the uniform `edges`; what lies outside is in no bin.
 
-    >>> histogram(torch.tensor([-9.0, 0.1, 0.2]), torch.linspace(-1, 1, 3))
-    [0.3333333432674408, 0.6666666865348816]
+    >>> histogram(torch.tensor([-9.0, 0.1, 0.2, 0.3]), torch.linspace(-1, 1, 3))
+    [0.0, 0.75]
     """
-    low, high = float(edges[0]), float(edges[-1])
-    counts = torch.histc(values.clamp(low, high), bins=len(edges) - 1, min=low, max=high)
+    counts = torch.histc(values, bins=len(edges) - 1, min=float(edges[0]), max=float(edges[-1]))
     return (counts / max(1, values.numel())).tolist()

@@ -17,6 +17,7 @@ from torch import Tensor
 from sparsernn.errors import InputError
 from sparsernn.training.interrupt import Interrupted, Request, stop_requests
 from sparsernn.training.memory import keep_buffers
+from sparsernn.training.plan import plan
 from sparsernn.training.reporter import Reporter
 from sparsernn.training.run import LAST, Run
 from sparsernn.training.safekeeping import Safekeeping
@@ -40,6 +41,7 @@ def train(run: Run, reporter: Reporter | None = None) -> dict[str, float]:
     """
     keep_buffers()
     watch = Watch(run, reporter or Reporter())
+    watch.start()
     with stop_requests() as request:
         with Safekeeping(run) as keep:
             try:
@@ -132,6 +134,13 @@ class Watch:
         self.run, self.reporter = run, reporter
         self.steps_per_epoch = run.task.steps_per_epoch()
         self.pace = 0.0
+
+    def start(self) -> None:
+        """Say what is going to be done; a new run writes it down."""
+        intent = plan(self.run)
+        self.reporter.started(intent)
+        if self.run.position.step == 0 and not self.run.events.size():
+            self.record({"event": "start", "recipe": self.run.recipe.name, "plan": intent})
 
     def record(self, event: dict[str, Any]) -> None:
         """Append to metrics.jsonl and tell the reporter."""
