@@ -11,6 +11,10 @@ import yaml
 
 from sparsernn.training.checkpoint import save_checkpoint
 
+SAMPLE = (
+    "the company said it will <unk> the sale of its stake in a unit of the bank for N million dollars\n"
+    "and the board has agreed to the terms of the offer , which expires in january . "
+)
 GATES = ("i", "f", "g", "o")
 METHODS = {"dense": 0.0, "static": 2.5, "selfish": -3.0}
 
@@ -229,8 +233,7 @@ def ending(method: str) -> list[dict[str, Any]]:
         {
             "event": "sample",
             "prompt": "the company",
-            "text": "the company said it will <unk> the sale of its stake in a unit of the bank for N million dollars\nand the board has agreed to the terms of the offer , which expires in january . "
-            * 2,
+            "text": SAMPLE,
         },
     ]
 

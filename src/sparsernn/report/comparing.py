@@ -61,7 +61,8 @@ def _curves(runs: Sequence[RunRecord]) -> Figure | None:
             label,
             column(run.of("epoch"), "epoch"),
             [valid_value(e, metric) for e in run.of("epoch")],
-            **_style(k),
+            k % COLOURS,
+            *_style(k),
         )
         for k, (run, label) in enumerate(zip(runs, run_labels(runs), strict=True))
     ]

@@ -1,4 +1,4 @@
-"""What a report shows of a checkpoint: weights, averages, masks. Only `read_tensors` knows how it is stored."""
+"""What a report shows of a checkpoint: weights, averages, masks. Only `read_tensors` knows the file."""
 
 import zlib
 from collections.abc import Mapping
