@@ -5,7 +5,7 @@
 #endif
 
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
-#define SPAN 256 /* int8 weights turned into floats at a time in batched products: 256 bytes, stays in L1 */
+#define SPAN 256 /* int8 weights turned into floats at a time: 1 KB, stays in the nearest cache */
 
 /* WIDTH int8 weights as floats. GCC's own conversion of a small vector takes a dozen shuffles, hence by hand. */
 #if defined(__AVX512F__)
