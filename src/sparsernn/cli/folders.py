@@ -5,14 +5,8 @@ from pathlib import Path
 RUNS = Path("runs")
 
 
-def fresh_folder(name: str, out: Path | None = None) -> Path:
-    """The folder for a new run: `out`, else runs/NAME, with a number added while that one is taken.
-
-    >>> fresh_folder("selfish/lstm-ptb", Path("here")).as_posix()
-    'here'
-    """
-    if out is not None:
-        return out
+def fresh_folder(name: str) -> Path:
+    """The folder for a new run of that name: runs/NAME, with a number added while that one is taken."""
     wanted = RUNS / name.replace("/", "-")
     folder, number = wanted, 1
     while folder.exists():

@@ -27,13 +27,18 @@ class PlainReporter(Reporter):
     Args:
         console: where to print.
         metric: "perplexity" or "bits", how losses are shown.
+        greet: prints the plan when the run starts.
         clock: seconds that only grow, for tests.
     """
 
     def __init__(
-        self, console: Console, metric: str = "perplexity", clock: Callable[[], float] = time.monotonic
+        self,
+        console: Console,
+        metric: str = "perplexity",
+        greet: Callable[[Record], None] = lambda plan: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.console, self.metric, self.clock = console, metric, clock
+        self.console, self.metric, self.greet, self.clock = console, metric, greet, clock
         self.last_line = clock()
         self.epochs = 0
 
@@ -45,6 +50,7 @@ class PlainReporter(Reporter):
 
     def started(self, plan: Record) -> None:
         """The run begins or goes on."""
+        self.greet(plan)
         self.epochs = plan["epochs"]
         self.last_line = self.clock()
 
@@ -101,9 +107,11 @@ class LiveReporter(PlainReporter):
         self.bars.update(self.evaluation, description=name, completed=fraction, visible=fraction < 1)
 
 
-def make_reporter(console: Console, metric: str) -> PlainReporter:
+def make_reporter(
+    console: Console, metric: str, greet: Callable[[Record], None] = lambda plan: None
+) -> PlainReporter:
     """The reporter that fits the console."""
-    return (LiveReporter if console.is_terminal else PlainReporter)(console, metric)
+    return (LiveReporter if console.is_terminal else PlainReporter)(console, metric, greet)
 
 
 def progress_line(position: Record, metric: str) -> str:

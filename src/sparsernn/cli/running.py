@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from sparsernn.cli.folders import fresh_folder
 
 if TYPE_CHECKING:
     from sparsernn.recipe import Recipe
@@ -23,6 +26,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command()(train)
     app.command()(resume)
+    app.command()(finetune)
 
 
 def train(
@@ -38,77 +42,79 @@ def train(
     loaded = load_recipe(recipe, overrides or [])
     if dry_run:
         from sparsernn.assemble import assemble
+        from sparsernn.training.plan import plan
 
-        show_plan(loaded, assemble(loaded, data))
-        return
-    train_new(loaded, fresh(loaded, out), data)
+        show_plan(loaded, plan(assemble(loaded, data)))
+    else:
+        train_new(loaded, out or fresh_folder(loaded.name), data)
 
 
 def resume(run: RunFolder, data: Data = None) -> None:
     """Go on with a run that was stopped, exactly where it was."""
     from sparsernn.assemble import open_run
 
-    opened = open_run(run, data)
-    train_to_the_end(opened)
+    train_to_the_end(open_run(run, data))
 
 
-def fresh(recipe: Recipe, out: Path | None) -> Path:
-    """The folder of a new run of `recipe`."""
-    from sparsernn.cli.folders import fresh_folder
+def finetune(run: RunFolder, overrides: Overrides = None, data: Data = None, out: Out = None) -> None:
+    """Train on from the best weights of a run, with averaging from the first step and masks that stay."""
+    from sparsernn.finetune import start
 
-    return fresh_folder(recipe.name, out)
+    train_to_the_end(start(run, out or fresh_folder(f"{run.name}-finetuned"), overrides or [], data))
 
 
 def train_new(recipe: Recipe, folder: Path, data: Path | None) -> None:
-    """Create a run, print what it is going to do, and do it."""
+    """Create a run and train it."""
     from sparsernn.assemble import create
 
-    run = create(recipe, folder, data)
-    show_plan(recipe, run)
-    train_to_the_end(run)
+    train_to_the_end(create(recipe, folder, data))
 
 
-def show_plan(recipe: Recipe, run: Run) -> dict[str, Any]:
+def show_plan(recipe: Recipe, plan: Mapping[str, Any]) -> None:
     """Print what a run is going to do."""
     from sparsernn.cli.console import output
     from sparsernn.cli.tables import plan_lines, plan_table
-    from sparsernn.plan import plan
 
-    planned = plan(run)
     output().print(f"[bold]{recipe.name}[/bold]  {recipe.about}")
-    output().print(plan_table(planned))
-    for line in plan_lines(planned):
+    output().print(plan_table(plan))
+    for line in plan_lines(plan):
         output().print(line)
-    return planned
 
 
 def train_to_the_end(run: Run) -> None:
     """Train with progress on the terminal; then the results and what can be done next."""
+    from sparsernn.cli.console import output
+
+    with_progress(run, lambda plan: show_plan(run.recipe, plan))
+    show_results(run.home)
+    for command, what in NEXT:
+        output().print(f"  sparsernn {command} {run.home}".ljust(48) + what)
+
+
+def with_progress(run: Run, greet: Callable[[Mapping[str, Any]], None]) -> None:
+    """Train a run to its end; when it is told to stop, say where it was saved and how to go on."""
     from sparsernn.cli.console import output
     from sparsernn.cli.progress import make_reporter
     from sparsernn.training.loop import Interrupted
     from sparsernn.training.loop import train as train_run
 
     try:
-        with make_reporter(output(), run.task.metric) as reporter:
+        with make_reporter(output(), run.task.metric, greet) as reporter:
             train_run(run, reporter)
     except Interrupted as stop:
         name = signal.Signals(stop.signal_number).name
         output().print(f"Stopped by {name} at step {run.position.step:,}; saved in {run.home}.")
         output().print(f"Go on with:  sparsernn resume {run.home}")
         raise typer.Exit(128 + stop.signal_number) from None
-    show_results(run.home)
 
 
-def show_results(folder: Path) -> None:
-    """Print what came out of a run and the commands that go on from here."""
+def show_results(*folders: Path) -> None:
+    """Print what came out of runs, side by side."""
     from sparsernn.cli.console import output
     from sparsernn.cli.tables import drawn
     from sparsernn.report import compare
 
-    output().print(drawn(compare([folder])))
-    for command, what in NEXT:
-        output().print(f"  sparsernn {command} {folder}".ljust(48) + what)
+    output().print(drawn(compare(folders)))
 
 
 NEXT = (
