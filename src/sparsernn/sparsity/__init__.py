@@ -1,0 +1,26 @@
+"""Which weights exist: masks that are drawn, kept and rewired while a network trains."""
+
+from sparsernn.sparsity.attach import sparsify
+from sparsernn.sparsity.dynamic import DynamicSparse
+from sparsernn.sparsity.optimizer_state import Projecting, Rewirable
+from sparsernn.sparsity.presets import DEFAULTS, SPARSIFIERS
+from sparsernn.sparsity.projection import zero_absent
+from sparsernn.sparsity.settings import Settings, parse
+from sparsernn.sparsity.sparsifier import Chain, Sparsifier, summarize
+from sparsernn.sparsity.timing import Length
+
+__all__ = [
+    "DEFAULTS",
+    "SPARSIFIERS",
+    "Chain",
+    "DynamicSparse",
+    "Length",
+    "Projecting",
+    "Rewirable",
+    "Settings",
+    "Sparsifier",
+    "parse",
+    "sparsify",
+    "summarize",
+    "zero_absent",
+]

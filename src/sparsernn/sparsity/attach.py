@@ -1,0 +1,103 @@
+"""Dynamic sparse training in a loop of one's own: two lines, on any torch module."""
+
+import dataclasses
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from sparsernn.errors import InputError
+from sparsernn.registry import suggest
+from sparsernn.sparsity.dynamic import DynamicSparse
+from sparsernn.sparsity.presets import DEFAULTS
+from sparsernn.sparsity.settings import Settings, parse
+from sparsernn.sparsity.timing import PLANNED_STEPS, Length
+
+# Epochs of a run whose epochs are not known: the published LSTM run has 100.
+PLANNED_EPOCHS = 100
+
+
+def sparsify(
+    model: nn.Module,
+    optimizer: Optimizer | None = None,
+    *,
+    method: str = "selfish",
+    total_steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    manual_epochs: bool = False,
+    attach: bool = True,
+    seed: int = 0,
+    **settings: Any,
+) -> DynamicSparse:
+    """Make the weights of a model sparse, and keep them so in a training loop of one's own.
+
+    The masks are drawn and applied at once. Then the optimizer itself calls the engine after each of its
+    steps; nothing else has to be written. Methods that rewire "after every epoch" do so every
+    `steps_per_epoch` steps.
+
+    Args:
+        model: any module; nothing is registered on it, so copying, pickling and its `state_dict` work as
+            before.
+        optimizer: any torch optimizer of the model's parameters. None: weights only, and the loop calls
+            `sparsifier.step()` after each optimizer step.
+        method: "selfish", "set", "rigl", "snfs", "dsr", "static", "hyperpruning" or "dynamic".
+        total_steps: optimizer steps of the whole run. Unknown: 100 epochs if `steps_per_epoch` is known, else
+            10,000 steps; afterwards the masks stay as they are.
+        steps_per_epoch: optimizer steps of one epoch. Unknown: a hundredth of `total_steps`.
+        manual_epochs: the loop calls `sparsifier.end_epoch()` itself, and updates per epoch happen there.
+        attach: False registers no hook: the loop calls `sparsifier.step()` after each optimizer step.
+        seed: of the masks.
+        **settings: see docs/engine.md; `density` or `sparsity` is required.
+
+    Returns:
+        The engine: `masks()`, `summary()`, `reports` (one for each mask update), `state_dict()`.
+
+    Raises:
+        InputError: an unknown method or setting, or an impossible value.
+
+    Example:
+        >>> import torch
+        >>> model = nn.LSTM(8, 16)
+        >>> optimizer = torch.optim.Adam(model.parameters())
+        >>> sparsifier = sparsify(model, optimizer, method="selfish", density=0.25, total_steps=1000)
+        >>> loss = model(torch.ones(5, 2, 8))[0].square().mean()
+        >>> loss.backward()
+        >>> optimizer.step()
+        >>> sparsifier.step_count, float((model.weight_hh_l0 != 0).float().mean())
+        (1, 0.25)
+    """
+    if method not in DEFAULTS:
+        known = sorted(DEFAULTS)
+        raise InputError(
+            f"method '{method}' is unknown; known: {', '.join(known)}.{suggest(str(method), known)}"
+        )
+    parsed = parse(settings, DEFAULTS[method])
+    length = _known_length(total_steps, steps_per_epoch)
+    if not manual_epochs:
+        length, parsed = _planned(length, steps_per_epoch, parsed)
+    sparsifier = DynamicSparse(model, parsed, optimizer, length=length, seed=seed)
+    if optimizer is not None and attach:
+        optimizer.register_step_post_hook(lambda *_: _after_step(sparsifier))
+    return sparsifier
+
+
+def _after_step(sparsifier: DynamicSparse) -> None:
+    sparsifier.after_step()
+
+
+def _known_length(total_steps: int | None, steps_per_epoch: int | None) -> Length:
+    for what, value in (("total_steps", total_steps), ("steps_per_epoch", steps_per_epoch)):
+        if value is not None and value < 1:
+            raise InputError(f"{what} is {value}; it must be at least 1.")
+    epochs = -(-total_steps // steps_per_epoch) if total_steps and steps_per_epoch else None
+    return Length(total_steps, epochs)
+
+
+def _planned(length: Length, steps_per_epoch: int | None, settings: Settings) -> tuple[Length, Settings]:
+    """Fill in what is not known about the run, and turn epochs into steps."""
+    total = length.total_steps or (PLANNED_EPOCHS * steps_per_epoch if steps_per_epoch else PLANNED_STEPS)
+    epoch = steps_per_epoch or max(1, total // PLANNED_EPOCHS)
+    updates = settings.updates
+    if updates.unit == "epoch":
+        updates = dataclasses.replace(updates, unit="step", every=updates.every * epoch)
+    return Length(total), dataclasses.replace(settings, updates=updates)
