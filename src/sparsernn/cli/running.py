@@ -52,7 +52,11 @@ def train(
 def resume(run: RunFolder, data: Data = None) -> None:
     """Go on with a run that was stopped, exactly where it was."""
     from sparsernn.assemble import open_run
+    from sparsernn.report import load_run
 
+    if load_run(run).of("test"):
+        print(f"{run} is complete; to train on from its best weights: sparsernn finetune {run}")
+        return
     train_to_the_end(open_run(run, data))
 
 
@@ -88,7 +92,7 @@ def train_to_the_end(run: Run) -> None:
     with_progress(run, lambda plan: show_plan(run.recipe, plan))
     show_results(run.home)
     for command, what in NEXT:
-        output().print(f"  sparsernn {command} {run.home}".ljust(48) + what)
+        output().print(f"  sparsernn {command} {run.home}  ".ljust(48) + what)
 
 
 def with_progress(run: Run, greet: Callable[[Mapping[str, Any]], None]) -> None:

@@ -179,7 +179,7 @@ class NTASGD(torch.optim.Optimizer):
     def _accumulate(self) -> None:
         params = [p for p in self._parameters() if p.grad is not None]
         for p in params:
-            if not self.state[p]:
+            if p not in self.state:
                 self.state[p] = self._fresh(p)
         states = [self.state[p] for p in params]
         torch._foreach_add_([s["sum"] for s in states], [p.detach() for p in params])
@@ -205,14 +205,14 @@ class NTASGD(torch.optim.Optimizer):
     def fold(self) -> None:
         """Bring every average up to date with the iterates summed since the last fold."""
         for p in self._parameters():
-            if self.state[p]:
+            if p in self.state:
                 _fold(p, self.state[p])
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Swap the averages in, and the raw weights back at the end; a parameter without average keeps its weight."""
         self.fold()
-        swapped = [p for p in self._parameters() if self.state[p]]
+        swapped = [p for p in self._parameters() if p in self.state]
         raw = [p.detach().clone() for p in swapped]
         with torch.no_grad():
             for p in swapped:
@@ -233,9 +233,9 @@ class NTASGD(torch.optim.Optimizer):
             mask: True where a weight now exists, of the parameter's shape.
             grown: True where it came into being in this change.
         """
-        state = self.state[parameter]
-        if not state:
+        if parameter not in self.state:
             return
+        state = self.state[parameter]
         _fold(parameter, state)
         gone = ~mask | grown
         state["average"].masked_fill_(gone, 0.0)
