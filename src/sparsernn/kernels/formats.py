@@ -15,7 +15,7 @@ from __future__ import annotations
 import ctypes
 import warnings
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -251,7 +251,7 @@ def _row_groups(matrix: Tensor) -> Tensor:
     return filled.reshape(-1, BLOCK, matrix.shape[1])
 
 
-FORMATS: dict[str, Any] = {
+FORMATS: dict[str, type[Format]] = {
     "dense": Dense,
     "dense_int8": DenseInt8,
     "csr": Csr,
