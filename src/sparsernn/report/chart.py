@@ -13,6 +13,7 @@ FEW_DOTS, MOST_DOTS = (
     12,
     120,
 )  # up to so many points are drawn as dots; up to so many tell a mouse their value
+EDGE = 97.0  # percent: curves that end further right share the column of labels at the edge
 NARROW = 150  # pixels of height: charts lower than this still have a good shape on a third of a page
 LABEL_GAP = 13  # pixels between two labels at the end of curves: one line of the 12 pixel letters
 
@@ -72,7 +73,7 @@ class Axes:
 
 
 def chart(title: str, series: Sequence[Series], axes: Axes, **extra: object) -> Figure | None:
-    """Draw curves over a common plane; None where there is not one finite point.
+    """Draw curves over a common plane; None where no curve has two finite points.
 
     Args:
         title: heading of the chart.
@@ -99,12 +100,12 @@ class _Drawing:
     height: int = 200
 
     def figure(self) -> Figure | None:
-        if not self.series:
+        if max((len(finite(s)) if s.look != "dots" else 0 for s in self.series), default=0) < self.least():
             return None
         x, y = self.scales()
         parts = [grid(x, y, self.height, self.axes.x_label), self.events(x)]
         parts.append(plane("".join(self.shapes(x, y)), self.height))
-        parts += [self.dots(s, x, y) for s in self.series] + [self.tags(y)]
+        parts += [self.dots(s, x, y) for s in self.series] + [self.tags(x, y)]
         return Figure(
             title=self.title,
             body="".join(parts),
@@ -116,14 +117,18 @@ class _Drawing:
             narrow=self.height <= NARROW,
         )
 
+    def least(self) -> int:
+        """How many points make a picture: two for a curve; any for dots alone."""
+        return 2 if any(s.look != "dots" for s in self.series) or not self.series else 0
+
     def scales(self) -> tuple[Scale, Scale]:
         points = [point for s in self.series for point in finite(s)]
         ys = [p[1] for p in points]
         xs = [p[0] for p in points] + [p for p, _ in self.marks.lines] + ([0.0] if self.axes.x_zero else [])
         if self.axes.zero:
             ys.append(0.0)
-        tight = scale_for(xs, log=self.axes.x_log, padded=self.axes.x_log)
-        return tight, scale_for(ys, log=self.axes.log, padded=True, floor=0.0 if self.axes.zero else None)
+        across = scale_for(xs, log=self.axes.x_log, padded=not self.axes.x_zero)
+        return across, scale_for(ys, log=self.axes.log, padded=True, floor=0.0 if self.axes.zero else None)
 
     def shapes(self, x: Scale, y: Scale) -> list[str]:
         bands = [path(_around(b, y), x, y, f"band s{b.colour}", closed=True) for b in self.bands]
@@ -157,15 +162,19 @@ class _Drawing:
             for a, b in good
         )
 
-    def tags(self, y: Scale) -> str:
-        tagged = [
-            (self.height * y.up(finite(s)[-1][1]), s) for s in self.series if s.tag and s.look != "dots"
-        ]
-        tagged.sort(key=lambda pair: pair[0])
-        places = spread([at for at, _ in tagged], LABEL_GAP, 0, self.height)
+    def tags(self, x: Scale, y: Scale) -> str:
+        """The texts at the ends of curves; those at the right edge are moved apart where they would touch."""
+        ends = [(s, *finite(s)[-1]) for s in self.series if s.tag and s.look != "dots"]
+        inside = [(x(a), self.height * y.up(b), s) for s, a, b in ends if x(a) < EDGE]
+        at_edge = sorted(
+            ((self.height * y.up(b), s) for s, a, b in ends if x(a) >= EDGE), key=lambda pair: pair[0]
+        )
+        places = spread([at for at, _ in at_edge], LABEL_GAP, 0, self.height)
+        moved = [(100.0, at, s) for at, (_, s) in zip(places, at_edge, strict=True)]
         return "".join(
-            f'<text class="tag s{s.colour}" x="100%" dx="6" y="{at:.1f}" dy=".35em">{escape(s.tag)}</text>'
-            for at, (_, s) in zip(places, tagged, strict=True)
+            f'<text class="tag s{s.colour}" x="{across:.2f}%" dx="6" y="{down:.1f}" dy=".35em">'
+            f"{escape(s.tag)}</text>"
+            for across, down, s in inside + moved
         )
 
     def events(self, x: Scale) -> str:

@@ -21,10 +21,9 @@ def run_labels(runs: Sequence[RunRecord]) -> list[str]:
     return [f"{position} {run.name}" for position, run in enumerate(runs, 1)]
 
 
-def comparison_charts(runs: Sequence[RunRecord], facts: Sequence[Facts]) -> list[Figure]:
-    """Validation curves over each other, and quality against parameters and against latency."""
+def cost_charts(runs: Sequence[RunRecord], facts: Sequence[Facts]) -> list[Figure]:
+    """Quality against active parameters and against latency: one numbered dot per run."""
     found = [
-        _curves(runs),
         _scatter(runs, facts, "Quality and size", "active parameters", lambda f: number(f.size.active)),
         _scatter(runs, facts, "Quality and speed", "ms per token", _latency),
     ]
@@ -40,7 +39,7 @@ def gate_comparison(runs: Sequence[RunRecord]) -> Figure | None:
         return None
     rows = _rows(keys)
     height = ROW * len(rows) + 8
-    x = scale_for([0.0, *values])
+    x = scale_for([0.0, *values], padded=True, floor=0.0)
     body = grid(x, scale_for([0.0, 1.0]), height, "density").split('<line class="axis"', 1)
     dots = [_dots(found, row, at, x) for at, row in enumerate(rows)]
     return Figure(
@@ -49,12 +48,13 @@ def gate_comparison(runs: Sequence[RunRecord]) -> Figure | None:
         body='<line class="axis"' + body[1] + "".join(dots),
         alt="Density of each gate of each tensor, one dot per run; the figures are in each run's own report.",
         height=height,
-        legend=_legend(runs),
+        legend=tuple(row for row, gates in zip(_legend(runs), found, strict=True) if gates),
         left=30,
     )
 
 
-def _curves(runs: Sequence[RunRecord]) -> Figure | None:
+def curves(runs: Sequence[RunRecord]) -> Figure | None:
+    """The validation curves of all runs over each other."""
     metric = metric_name(runs[0])
     series = [
         Series(

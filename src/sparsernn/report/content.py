@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-import yaml
-
 from sparsernn.report import comparing, pictures, plots, tables
 from sparsernn.report.facts import Facts, gather
 from sparsernn.report.formats import (
@@ -124,14 +122,15 @@ def comparison_document(runs: Sequence[RunRecord]) -> Document:
     facts = [gather(run) for run in runs]
     gates = comparing.gate_comparison(runs)
     differences = tables.differences(runs)
-    latency = [
-        _named(run, table) for run, f in zip(runs, facts, strict=True) if (table := tables.latency_table(f))
-    ]
+    curves, latency = comparing.curves(runs), tables.latency_table(facts)
     sections = (
         Section("Results", tables=(_numbered(tables.comparison(facts)),)),
-        Section("Curves", figures=tuple(comparing.comparison_charts(runs, facts))),
+        Section("Curves", figures=(curves,) if curves else ()),
+        Section("Quality and cost", figures=tuple(comparing.cost_charts(runs, facts))),
         Section("Gates", figures=(gates,) if gates else ()),
-        Section("Latency", "Measured on the machine of each run.", tables=tuple(latency)),
+        Section(
+            "Latency", "Per token, measured on the machine of each run.", tables=(latency,) if latency else ()
+        ),
         Section("Different settings", tables=(differences,) if differences else ()),
         Section("Reproduce", texts=tuple(Text("code", _commands(run), run.name) for run in runs)),
     )
@@ -175,7 +174,11 @@ def _cards(facts: Facts) -> tuple[Card, ...]:
             fraction(sizes.density),
             f"{facts.method}, masked tensors" if sizes.masked_total else "dense",
         ),
-        Card("Packed model", size(cost.packed_bytes), f"{smaller} smaller than dense" if smaller else ""),
+        Card(
+            "Packed model",
+            size(cost.packed_bytes),
+            f"{smaller} smaller than dense" if smaller and smaller != "1.00×" else "",
+        ),
         Card("Latency per token", milliseconds(fastest.get("ms_per_token")), _runtime(fastest)),
         Card("Training time", duration(cost.seconds), per_epoch),
     )
@@ -217,7 +220,7 @@ WEIGHTS = "How the values of the active weights are distributed; the outermost 0
 
 
 def _sizes(run: RunRecord, facts: Facts) -> Section:
-    found = [tables.sizes_table(run), tables.latency_table(facts)]
+    found = [tables.sizes_table(run), tables.latency_table([facts])]
     return Section("Size and speed", tables=tuple(table for table in found if table))
 
 
@@ -237,7 +240,7 @@ def _samples(run: RunRecord) -> Section:
     ]
     if not texts and run.samples.strip():
         texts = [Text("sample", run.samples.strip())]
-    return Section("Sample text", "Written by the model, word by word.", texts=tuple(texts))
+    return Section("Sample text", "Written by the model.", texts=tuple(texts))
 
 
 def _prompt(event: Mapping[str, Any]) -> str:
@@ -245,7 +248,7 @@ def _prompt(event: Mapping[str, Any]) -> str:
 
 
 def _recipe(run: RunRecord) -> Section:
-    told = yaml.safe_dump(dict(run.recipe), sort_keys=False, allow_unicode=True) if run.recipe else ""
+    told = run.recipe_text.strip()
     return Section("Recipe", "recipe.yaml of the run, complete.", texts=(Text("code", told),) if told else ())
 
 
@@ -266,14 +269,10 @@ def _commands(run: RunRecord) -> str:
         (f"sparsernn report {folder}", "this page"),
         (str(run.recipe.get("command") or ""), "the original's own command"),
     ]
-    return "\n".join(f"{line}   # {why}" for line, why in lines if line)
+    return "\n".join(f"# {why}\n{line}" for line, why in lines if line)
 
 
 def _numbered(table: Table) -> Table:
     rows = tuple((f"{k} {row[0]}", *row[1:]) for k, row in enumerate(table.rows, 1))
     keys = tuple(f"s{k % 8}" for k in range(len(rows)))
     return Table(table.columns, rows, table.text, table.title, keys)
-
-
-def _named(run: RunRecord, table: Table) -> Table:
-    return Table(table.columns, table.rows, table.text, run.name)

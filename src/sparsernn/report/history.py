@@ -35,6 +35,7 @@ class RunRecord:
         environment: as in environment.json.
         events: metrics.jsonl in order, without torn lines and without what was lived through twice.
         samples: the text of samples.txt.
+        recipe_text: recipe.yaml as it was written.
     """
 
     folder: Path
@@ -42,6 +43,7 @@ class RunRecord:
     environment: Mapping[str, Any]
     events: tuple[Event, ...]
     samples: str = ""
+    recipe_text: str = ""
 
     @property
     def name(self) -> str:
@@ -78,6 +80,7 @@ def load_run(folder: Path | str) -> RunRecord:
         environment=_read_environment(folder / "environment.json"),
         events=read_events(folder / "metrics.jsonl"),
         samples=_read_text(folder / "samples.txt"),
+        recipe_text=_read_text(folder / "recipe.yaml"),
     )
 
 

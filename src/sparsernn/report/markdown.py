@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sparsernn.report.content import Card, Document, Section, Text
 from sparsernn.report.svg import Figure, standalone
+from sparsernn.report.tables import Table
 
 SPECIAL = re.compile(r"([\\`*_\[\]<>#|])")
 
@@ -47,10 +48,22 @@ def _section(section: Section, folder: Path) -> list[str]:
         for position, figure in enumerate(section.figures, 1)
     ]
     for table in section.tables:
-        lines += [f"**{text(table.title)}**" if table.title else "", table.markdown()]
+        lines += _folded(table) if table.folded else [_bold(table.title), table.markdown()]
     for block in section.texts:
-        lines += [f"**{text(block.title)}**" if block.title else "", _fenced(block)]
+        lines += [_bold(block.title), _fenced(block)]
     return [line for line in lines if line]
+
+
+def _folded(table: Table) -> list[str]:
+    return [
+        f"<details><summary>{text(table.title)} ({len(table.rows)})</summary>",
+        table.markdown(),
+        "</details>",
+    ]
+
+
+def _bold(title: str) -> str:
+    return f"**{text(title)}**" if title else ""
 
 
 def _figure(figure: Figure, anchor: str, position: int, folder: Path) -> str:

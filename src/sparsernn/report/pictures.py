@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparsernn.report.chart import Axes, Series, chart
 from sparsernn.report.facts import plan_of
-from sparsernn.report.formats import fraction, whole
+from sparsernn.report.formats import fraction, three, whole
 from sparsernn.report.history import RunRecord
 from sparsernn.report.plots import MOST_TENSORS
 from sparsernn.report.svg import Figure
@@ -22,6 +22,7 @@ INK = (
     176,
 )  # the palette's first colour; its opacity carries the density, so it fits light and dark pages
 BINS = 60
+LOOKED_AT = 1_000_000  # positions of a matrix that a histogram counts, at least
 SAMPLE = 100_000  # weights looked at to find the range of a histogram: its quantiles need no more
 WIDE = 560  # pixels: about the width of a picture on a desktop page, so that cells come out nearly square
 
@@ -67,7 +68,7 @@ def _name(gate: object) -> str:
 
 
 def _picture(name: str, mask: Tensor, gates: tuple[str, ...]) -> Figure:
-    cells = density_map(mask.t(), cells=(60, 200))
+    cells = density_map(mask).t()
     top = max(float(torch.quantile(cells, 0.995)), 1e-9)
     data = base64.b64encode(png(cells / top, INK)).decode("ascii")
     height = _height(mask)
@@ -120,27 +121,27 @@ def _escape(text: str) -> str:
 
 
 def _histogram(name: str, tensors: Tensors) -> Figure | None:
-    raw = _active(tensors.weights[name], tensors.masks.get(name))
-    kept = tensors.averages.get(name)
-    average = None if kept is None else _active(kept, tensors.masks.get(name))
+    weight, mask, kept = tensors.weights[name], tensors.masks.get(name), tensors.averages.get(name)
+    raw = _active(weight, mask)
     reach = _reach(raw)
     if not reach:
         return None
     edges = torch.linspace(-reach, reach, BINS + 1)
     middles = ((edges[1:] + edges[:-1]) / 2).tolist()
     series = [Series("raw", middles, histogram(raw, edges), 0, "area")]
-    if average is not None and average.numel():
-        series.append(Series("averaged", middles, histogram(average, edges), 1))
-    spread = f"{whole(raw.numel())} active, standard deviation {float(raw.std(correction=0)):.4f}"
-    return chart(
-        name, series, Axes("share per bin", "weight", zero=True, x_zero=False), height=110, caption=spread
-    )
+    if kept is not None:
+        series.append(Series("averaged", middles, histogram(_active(kept, mask), edges), 1))
+    active = weight.numel() if mask is None else int(mask.sum())
+    caption = f"{whole(active)} active, standard deviation {three(float(raw.std(correction=0)))}"
+    axes = Axes("share per bin", "weight", zero=True, x_zero=False)
+    return chart(name, series, axes, height=110, caption=caption)
 
 
 def _active(weight: Tensor, mask: Tensor | None) -> Tensor:
-    values = (
-        weight.float()[mask] if mask is not None and mask.shape == weight.shape else weight.float().flatten()
-    )
+    """Finite active weights; of large matrices those of every n-th row, which draws the same picture."""
+    rows = slice(None, None, max(1, weight.numel() // LOOKED_AT))
+    values = weight[rows].float()
+    values = values[mask[rows]] if mask is not None and mask.shape == weight.shape else values.flatten()
     return values[torch.isfinite(values)]
 
 

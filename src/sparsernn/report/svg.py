@@ -127,6 +127,8 @@ def _legend_entry(position: int, colour: str, look: str, text: str) -> str:
     x, y = 16 + 215 * (position % 3), 48 + 18 * (position // 3)
     mark = {"dots": "dot", "dashed": "dashed", "rug": "rug"}.get(look, "line")
     swatch = f'<circle class="dot {colour}" cx="{x + 9}" cy="{y - 4}" r="4"/>'
-    if mark != "dot":
+    if mark == "rug":
+        swatch = f'<line class="rug" x1="{x + 17}" x2="{x + 17}" y1="{y - 8}" y2="{y}"/>'
+    elif mark != "dot":
         swatch = f'<line class="{mark} {colour}" x1="{x}" x2="{x + 18}" y1="{y - 4}" y2="{y - 4}"/>'
     return f'{swatch}<text class="tick" x="{x + 25}" y="{y}">{escape(text)}</text>'

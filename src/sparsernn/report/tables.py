@@ -139,7 +139,7 @@ def _tensor_row(row: Mapping[str, Any], now: Mapping[str, Any], gates: list[str]
         shape,
         whole(now.get("active", row.get("active"))),
         fraction(now.get("density", row.get("density"))),
-        fraction(row.get("density")) if "shape" in row else MISSING,
+        fraction(row.get("density")) if now and "shape" in row else MISSING,
         fraction(now.get("exploration")),
         *(fraction(per_gate.get(gate)) for gate in gates),
     )
@@ -185,19 +185,21 @@ def _total(event: Event, key: str) -> str:
 def epochs_table(run: RunRecord) -> Table | None:
     """Per epoch: training loss, validation, whether averaged, learning rate, seconds."""
     metric = metric_name(run)
-    rows = tuple(_epoch_row(event, metric) for event in run.of("epoch"))
+    best = gather(run).quality.valid_epoch
+    rows = tuple(_epoch_row(event, metric, best) for event in run.of("epoch"))
     name = METRIC_NAMES.get(metric, metric)
     columns = ("epoch", "training loss", "validation loss", name, "weights", "learning rate", "trained for")
     return Table(columns, rows, text=(4,), title="All epochs", folded=True).without_empty() if rows else None
 
 
-def _epoch_row(event: Event, metric: str) -> tuple[str, ...]:
+def _epoch_row(event: Event, metric: str, best: int | None) -> tuple[str, ...]:
     valid = event.get("valid") if isinstance(event.get("valid"), Mapping) else {}
     return (
         whole(event.get("epoch")),
         quality(event.get("train_loss")),
         quality(valid.get("loss")) if valid else MISSING,
-        quality(valid_value(event, metric)) + (" (best)" if event.get("best") else ""),
+        quality(valid_value(event, metric))
+        + (" (best)" if best is not None and event.get("epoch") == best else ""),
         "averaged" if event.get("averaged") else "raw",
         MISSING if event.get("lr") is None else three(number(event["lr"])),
         duration(event.get("seconds")),
@@ -226,15 +228,26 @@ def _pair(sizes: Event, dense: str, ours: str, show: Any) -> tuple[str, str, str
     return show(sizes.get(dense)), show(sizes.get(ours)), ratio(sizes.get(ours), sizes.get(dense))
 
 
-def latency_table(facts: Facts) -> Table | None:
-    """Measured latency: one row per runtime, one column per batch size."""
-    rows = [row for row in facts.cost.latency if row.get("runtime")]
-    batches = sorted({int(number(row.get("batch", 1))) for row in rows})
-    times = {(str(row["runtime"]), int(number(row.get("batch", 1)))): row.get("ms_per_token") for row in rows}
-    runtimes = list(dict.fromkeys(str(row["runtime"]) for row in rows))
-    cells = tuple((r, *(milliseconds(times.get((r, b))) for b in batches)) for r in runtimes)
-    columns = ("runtime", *(f"batch {b}" for b in batches))
-    return Table(columns, cells, title="Latency per token, measured on this machine") if cells else None
+def latency_table(facts: Sequence[Facts]) -> Table | None:
+    """Measured latency: one row per run and runtime, one column per batch size."""
+    measured = [
+        (f"{k} {f.name}", row) for k, f in enumerate(facts, 1) for row in f.cost.latency if row.get("runtime")
+    ]
+    times = {(name, str(row["runtime"]), _batch(row)): row.get("ms_per_token") for name, row in measured}
+    batches = sorted({batch for _, _, batch in times})
+    cells = tuple(
+        (name, runtime, *(milliseconds(times.get((name, runtime, b))) for b in batches))
+        for name, runtime in dict.fromkeys((name, runtime) for name, runtime, _ in times)
+    )
+    columns = ("run", "runtime", *(f"batch {b}" for b in batches))
+    if len(facts) == 1:
+        columns, cells = columns[1:], tuple(row[1:] for row in cells)
+    text = (0,) if len(facts) == 1 else (0, 1)
+    return Table(columns, cells, text, title="Latency per token, measured") if cells else None
+
+
+def _batch(row: Mapping[str, Any]) -> int:
+    return int(number(row.get("batch", 1)))
 
 
 def settings_table(tree: Mapping[str, Any], title: str = "") -> Table | None:

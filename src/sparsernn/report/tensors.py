@@ -14,10 +14,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from sparsernn.errors import InputError
 from sparsernn.training.checkpoint import load_checkpoint
 
-CELLS = (
-    60,
-    200,
-)  # most rows and columns of a mask picture: one cell is then about 5 pixels on a desktop page
+CELLS = (200, 60)  # most rows and columns of a mask picture: a cell is then some 3 pixels on a desktop page
 ELEMENTS_PER_CELL = 12  # fewer would show sampling noise, not structure
 
 
@@ -90,10 +87,9 @@ def density_map(mask: Tensor, cells: tuple[int, int] = CELLS) -> Tensor:
         torch.Size([1, 1])
     """
     rows, columns = mask.shape
-    shrink = min(
-        1.0, (rows * columns / ELEMENTS_PER_CELL / (min(rows, cells[0]) * min(columns, cells[1]))) ** 0.5
-    )
-    grid = (max(1, round(min(rows, cells[0]) * shrink)), max(1, round(min(columns, cells[1]) * shrink)))
+    most = min(rows, cells[0]), min(columns, cells[1])
+    shrink = min(1.0, (rows * columns / ELEMENTS_PER_CELL / (most[0] * most[1])) ** 0.5)
+    grid = max(1, round(most[0] * shrink)), max(1, round(most[1] * shrink))
     return adaptive_avg_pool2d(mask.to(torch.float32)[None], grid)[0]
 
 
