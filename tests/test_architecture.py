@@ -34,16 +34,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": GROUND | {"nn"},
     "tasks": GROUND | {"nn", "models", "data"},
     "sparsity": GROUND | {"optim"},
-    "training": {"errors"},
-    "plan": {"errors", "gates", "training"},
+    "training": {"errors", "gates"},
     "deploy": GROUND | {"nn", "models", "sparsity", "training"},
     "report": {"errors", "gates", "deploy", "training"},
-    "assemble": GROUND
-    | {"boundary", "data", "models", "optim", "recipe", "sparsity", "tasks", "training", "plan"},
-    "cli": {
-        *GROUND,
-        *("assemble", "data", "deploy", "models", "plan", "recipe", "report", "training"),
-    },
+    "assemble": GROUND | {"boundary", "data", "models", "optim", "recipe", "sparsity", "tasks", "training"},
+    "results": {"data", "deploy", "models", "training"},
+    "finetune": {"assemble", "recipe", "results", "training"},
+    "cli": GROUND | {"assemble", "data", "finetune", "recipe", "report", "results", "training"},
 }
 TOP_LEVEL = set(MAY_IMPORT)
 

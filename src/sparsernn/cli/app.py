@@ -81,7 +81,15 @@ def root(
     """Recurrent networks that are sparse by training or construction, and really smaller."""
 
 
-from sparsernn.cli import data, doctor, looking, recipes, running  # noqa: E402 - they need what stands above
+from sparsernn.cli import (  # noqa: E402 - they need what stands above
+    data,
+    demo,
+    deploying,
+    doctor,
+    looking,
+    recipes,
+    running,
+)
 
-for _part in (recipes, running, looking, data, doctor):
+for _part in (demo, running, looking, deploying, doctor, recipes, data):
     _part.register(app)

@@ -52,9 +52,12 @@ def generate(
 ) -> None:
     """Write text with the best weights of a run."""
     from sparsernn.assemble import open_run
-    from sparsernn.models.generate import generate as write
+    from sparsernn.results import generate as write
+    from sparsernn.results import take_best
 
-    print(write(open_run(run), prompt, tokens, temperature, seed))
+    opened = open_run(run)
+    take_best(opened)
+    print(write(opened, prompt, tokens, temperature, seed))
 
 
 def inspect(run: RunFolder) -> None:

@@ -158,7 +158,7 @@ def _epoch(record: Record, metric: str, epochs: int) -> str:
 
 
 def _switch(record: Record, metric: str, epochs: int) -> str:
-    return f"epoch {record['epoch']}: validation has stopped improving, averaging of the weights begins"
+    return f"epoch {record['epoch']}: averaging of the weights begins"
 
 
 def _rewire(record: Record, metric: str, epochs: int) -> str:

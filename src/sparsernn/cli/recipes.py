@@ -23,7 +23,7 @@ def recipes(context: typer.Context) -> None:
         from sparsernn.cli.tables import recipes_table
         from sparsernn.recipe import list_recipes, load_recipe
 
-        output().print(recipes_table([load_recipe(name) for name in list_recipes()]))
+        output().print(recipes_table([load_recipe(name) for name in list_recipes()], output().width))
         output().print("Run one:  sparsernn train NAME --data FOLDER     see its plan first:  --dry-run")
 
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from sparsernn import report
 
 
+WIDTH_WITH_ABOUT = 130  # the other columns take about 95
+
+
 def table(*columns: str, title: str | None = None, numbers: Iterable[int] = ()) -> Table:
     """An empty table in the house style; the columns whose positions are in `numbers` are set flush right."""
     made = Table(box=SIMPLE, title=title, title_justify="left", title_style="bold", pad_edge=False)
@@ -23,14 +26,21 @@ def table(*columns: str, title: str | None = None, numbers: Iterable[int] = ()) 
     return made
 
 
-def recipes_table(recipes: Sequence[Recipe]) -> Table:
-    """One line per recipe: method, corpus, epochs, test results published and obtained here, what it is."""
+def recipes_table(recipes: Sequence[Recipe], width: int) -> Table:
+    """One line per recipe: method, corpus, epochs, test results published and obtained here, what it is.
+
+    The last column is left out where `width` has no room for it.
+    """
     made = table("recipe", "method", "corpus", "epochs", "published", "obtained", numbers=(3, 4, 5))
-    made.columns[0].no_wrap = True
-    made.add_column("about", no_wrap=True, overflow="ellipsis")
+    told = width >= WIDTH_WITH_ABOUT
+    if told:
+        made.add_column("about", overflow="fold")
+    for column in made.columns:
+        column.no_wrap = column.header != "about"
     for r in recipes:
-        epochs, results = str(r.epochs), (_test_result(r.published), _test_result(r.obtained))
-        made.add_row(r.name, r.sparsity["name"], _corpus_name(r), epochs, *results, r.about)
+        results = (_test_result(r.published), _test_result(r.obtained))
+        row = (r.name, r.sparsity["name"], _corpus_name(r), str(r.epochs), *results)
+        made.add_row(*row, *((r.about,) if told else ()))
     return made
 
 
@@ -81,4 +91,15 @@ def drawn(data: report.Table) -> Table:
         made.add_column(column, justify="left" if position in data.text else "right", overflow="fold")
     for row in data.rows:
         made.add_row(*row)
+    return made
+
+
+def latency_rows(measured: Mapping[str, Any]) -> Table:
+    """The table of a "sizes" record: milliseconds per token for each way to compute it."""
+    from sparsernn.report.formats import milliseconds, size
+
+    made = table("runtime", "batch", "per token", "fastest", "weights", "against dense", numbers=range(1, 6))
+    for row in measured["latency"]:
+        times = (milliseconds(row["ms_per_token"]), milliseconds(row["fastest_ms"]))
+        made.add_row(row["runtime"], str(row["batch"]), *times, size(row["bytes"]), f"{row['ratio']:.2f}x")
     return made

@@ -1,0 +1,82 @@
+"""`sparsernn demo`: the main job. Three small language models, what they cost and what they can do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparsernn.cli.folders import fresh_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sparsernn.training.run import Run
+
+RECIPES = ("demo/dense", "demo/static", "demo/selfish")
+PROMPT = "the value of"
+TOKENS = 60
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(demo)
+
+
+def demo(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change in all three.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder for the runs; runs/demo if not given.")
+    ] = None,
+) -> None:
+    """Train and compare a dense, a static-sparse and a Selfish-sparse language model: about two minutes."""
+    from sparsernn.assemble import create
+    from sparsernn.cli.console import output
+    from sparsernn.cli.running import show_results, with_progress
+    from sparsernn.recipe import load_recipe
+    from sparsernn.report import write_report
+
+    folder = out or fresh_folder("demo")
+    recipes = [load_recipe(name, overrides or []) for name in RECIPES]
+    folders = [folder / recipe.name.rsplit("/", 1)[-1] for recipe in recipes]
+    for recipe, place in zip(recipes, folders, strict=True):
+        output().print(f"\n[bold]{recipe.name}[/bold]  {recipe.about}")
+        run = create(recipe, place)
+        with_progress(run, _show_sizes)
+        _finish(run)
+    output().print()
+    show_results(*folders)
+    _show_samples(folders)
+    html, _ = write_report(folders, folder)
+    output().print(f"\nThe whole story, with curves, masks and sizes:  {html}", soft_wrap=True)
+
+
+def _show_sizes(plan: Mapping[str, Any]) -> None:
+    from sparsernn.cli.console import output
+    from sparsernn.cli.tables import plan_lines
+
+    for line in plan_lines(plan):
+        output().print(f"  {line}")
+
+
+def _finish(run: Run) -> None:
+    """Measure the best weights and let them write, for the table and the report."""
+    from sparsernn.results import generate, measure, take_best
+
+    take_best(run)
+    run.events.append(measure(run, batches=(1,)))
+    text = generate(run, PROMPT, TOKENS)
+    run.events.append({"event": "sample", "text": text, "prompt": PROMPT})
+
+
+def _show_samples(folders: list[Path]) -> None:
+    from sparsernn.cli.console import output
+    from sparsernn.report import load_run
+
+    for folder in folders:
+        sample = load_run(folder).last("sample")
+        output().print(f"\n[bold]{folder.name}[/bold] writes:")
+        output().print(sample["text"], markup=False, soft_wrap=True)

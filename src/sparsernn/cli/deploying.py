@@ -1,0 +1,61 @@
+"""`sparsernn pack`, `bench`: a small file from a run, and how fast its model reads."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparsernn.cli.running import RunFolder
+from sparsernn.errors import InputError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command()(pack)
+    app.command()(bench)
+
+
+def pack(
+    run: RunFolder,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="RUN/packed.safetensors if not given.")
+    ] = None,
+    values: Annotated[str, typer.Option(help="float32, or int8 for smaller files.")] = "float32",
+) -> None:
+    """Write the best weights of a run as one small file: a bit per position, a number per active weight."""
+    from sparsernn.assemble import open_run
+    from sparsernn.report.formats import size
+    from sparsernn.results import PACKED, pack_run, take_best
+
+    opened, target = open_run(run), out or run / PACKED
+    take_best(opened)
+    packed = pack_run(opened, target, values)
+    dense = 4 * sum(p.numel() for p in opened.model.parameters())
+    print(f"{target}: {size(packed)}, {dense / packed:.2f} times smaller than {size(dense)} of dense weights")
+
+
+def bench(
+    run: RunFolder,
+    batch_size: Annotated[
+        str, typer.Option("--batch-size", help="Texts read at once, 1 to 16; 1,4 for both.")
+    ] = "1",
+    repeats: Annotated[int, typer.Option(min=1, help="Timed rounds.")] = 15,
+) -> None:
+    """Measure milliseconds per token, sparse beside the best dense products, and keep it for the report."""
+    from sparsernn.assemble import open_run
+    from sparsernn.cli.console import output
+    from sparsernn.cli.tables import latency_rows
+    from sparsernn.results import measure, take_best
+
+    opened = open_run(run)
+    take_best(opened)
+    measured = measure(opened, _batches(batch_size), repeats)
+    opened.events.append(measured)
+    output().print(latency_rows(measured))
+
+
+def _batches(text: str) -> tuple[int, ...]:
+    words = text.replace(",", " ").split()
+    if not words or not all(word.isdigit() and 1 <= int(word) <= 16 for word in words):
+        raise InputError(f"--batch-size is '{text}'; it must be numbers from 1 to 16, such as 1 or 1,4.")
+    return tuple(int(word) for word in words)

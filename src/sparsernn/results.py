@@ -1,0 +1,112 @@
+"""What is made of a trained run: text, a packed model, and its measured size and speed."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from sparsernn.data.styles import style_of
+from sparsernn.data.vocabulary import EOS
+from sparsernn.deploy import compare, macs_per_token, measure_latency, pack, sizes
+from sparsernn.models.generate import sample
+from sparsernn.models.language_model import LanguageModel
+from sparsernn.training.run import LAST, Run, weights
+
+PACKED = "packed.safetensors"
+
+
+def generate(run: Run, prompt: str = "", tokens: int = 100, temperature: float = 0.8, seed: int = 1) -> str:
+    """Text from the weights that are in the run's model.
+
+    Args:
+        run: of a language model.
+        prompt: how the text begins; cut into tokens as the training text was.
+        tokens: how many tokens to write, >= 1.
+        temperature: see `models.generate.sample`.
+        seed: of the draws.
+
+    Returns:
+        The prompt and what the model makes of it, readable.
+
+    Raises:
+        InputError: the prompt has a token that the vocabulary lacks, or the temperature is below 0.
+    """
+    corpus = run.task.corpus
+    style, vocabulary = style_of(corpus.info), corpus.vocabulary
+    given = style.prompt(prompt)
+    start = vocabulary.encode(given or [EOS if EOS in vocabulary else vocabulary.tokens[0]]).tolist()
+    generator = torch.Generator().manual_seed(seed)
+    drawn = sample(cast(LanguageModel, run.model), start, generator, temperature, avoid=vocabulary.unknown)
+    return style.text([*given, *vocabulary.decode(list(islice(drawn, tokens)))]).strip()
+
+
+def pack_run(run: Run, path: Path, values: str = "float32") -> int:
+    """Write the weights that are in the run's model as a packed file; returns its size in bytes.
+
+    Args:
+        run: whose model holds the weights to keep (`take_best` puts the best ones there).
+        path: the file.
+        values: "float32", or "int8" for a quarter of the bytes per kept weight.
+    """
+    recipe = {"name": run.recipe.name, "model": run.recipe.model}
+    vocabulary = run.task.corpus.vocabulary.sha256()
+    return pack(
+        weights(run.model), run.sparsifier.masks(), path, values=values, recipe=recipe, vocabulary=vocabulary
+    )
+
+
+def take_best(run: Run) -> dict[str, Any]:
+    """Put the best weights and the masks they were trained under into the run; returns what else `best` says.
+
+    Raises:
+        InputError: the run has no best checkpoint yet, or it is damaged.
+    """
+    best = run.load_best()
+    for name, mask in run.sparsifier.masks().items():
+        mask.copy_(best["sparsifier"]["masks"][name])
+    return best
+
+
+def measure(run: Run, batches: Sequence[int] = (1,), repeats: int = 9) -> dict[str, Any]:
+    """Bytes, operations and latency of the weights that are in the run's model: the record "sizes".
+
+    Args:
+        run: with a folder; its packed model is written there.
+        batches: how many texts are read at once, 1 to 16 each.
+        repeats: timed rounds.
+    """
+    masks = run.sparsifier.masks()
+    with quicker_threads(run.model):
+        rows = [row for batch in batches for row in compare(run.model, masks, batch, repeats=repeats)]
+    return {
+        "event": "sizes",
+        "checkpoint_bytes": (run.home / LAST).stat().st_size,
+        "dense_bytes": sizes(weights(run.model), masks)["dense_bytes"],
+        "packed_bytes": pack_run(run, run.home / PACKED),
+        "latency": rows,
+        "macs_per_token": macs_per_token(run.model, masks),
+        "macs_per_token_dense": macs_per_token(run.model),
+    }
+
+
+@contextmanager
+def quicker_threads(model: nn.Module) -> Iterator[None]:
+    """Give torch one thread where that reads single tokens faster than its usual number does.
+
+    A sparse model is to be held against the best that the dense one can do, and a small product is often
+    quickest on one thread, on a busy machine by a hundred times.
+    """
+    usual = torch.get_num_threads()
+    times = {}
+    for threads in (1, usual):
+        torch.set_num_threads(threads)
+        times[threads] = measure_latency(model, repeats=3)[0]["ms_per_token"]
+    torch.set_num_threads(min(times, key=lambda threads: times[threads]))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)

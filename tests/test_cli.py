@@ -1,0 +1,335 @@
+"""The command line: what it prints, its exit codes, and that a fault is one sentence."""
+
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import sparsernn
+from sparsernn.cli.app import app
+
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": str(Path(sparsernn.__file__).parents[1]),
+    "OMP_NUM_THREADS": "1",
+    "COLUMNS": "100",
+}
+WORDS = ["the", "a", "cat", "dog", "bird", "sees", "hears", "follows", "old", "young", "red", "small"]
+COMMANDS = ("demo", "recipes", "train", "resume", "evaluate", "finetune", "generate", "inspect")
+COMMANDS += ("report", "compare", "data", "doctor", "pack", "bench")
+RECIPE = """
+task: {name: language_modelling, corpus: folder, batch_size: 4, eval_batch_size: 2, window: 8}
+model: {name: language_model, embedding_size: 12, hidden_sizes: [12, 12], dropout: {hidden: 0.2}}
+optimizer: {name: snt_asgd, lr: 5, nonmono: 1, switch_epoch: 2}
+sparsity: {name: selfish, density: 0.5, prune_rate: 0.5}
+epochs: 3
+clip: 0.25
+log_every: 10
+threads: 1
+"""
+
+
+def invoke(*words: object):
+    """Run a command in this process."""
+    return CliRunner().invoke(app, [str(word) for word in words], prog_name="sparsernn")
+
+
+def command(*words: object) -> list[str]:
+    """The same as a process of its own."""
+    return [sys.executable, "-m", "sparsernn", *map(str, words)]
+
+
+def fault(*words: object) -> str:
+    """The one sentence that a faulty command answers with, once it is checked that it is one."""
+    result = invoke(*words)
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("sparsernn: ")
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    """A folder with a small made-up corpus."""
+    folder = tmp_path_factory.mktemp("corpus")
+    draw = random.Random(1)
+    for split, lines in (("train", 150), ("valid", 20), ("test", 20)):
+        text = "\n".join(" ".join(draw.choices(WORDS, k=9)) for _ in range(lines))
+        (folder / f"{split}.txt").write_text(text + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory) -> Path:
+    """A recipe that trains in a second."""
+    path = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
+    path.write_text(RECIPE, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(corpus, recipe, tmp_path_factory):
+    """A finished run: its folder, and what was printed meanwhile."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    result = invoke("train", recipe, "--data", corpus, "--out", folder)
+    assert result.exit_code == 0, result.output
+    return folder, result.output
+
+
+@pytest.fixture
+def spoiled(trained, tmp_path):
+    """A copy of the finished run that a test may damage."""
+    copy = tmp_path / "run"
+    subprocess.run(["cp", "-r", trained[0], copy], check=True)
+    return copy
+
+
+# --- help and lists
+
+
+def test_help_is_quick_and_lists_the_commands():
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    shown = subprocess.run(command("--help"), env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # Processor time, so that a busy machine does not fail the test; about 0.2 s where it was written.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+    for name in COMMANDS:
+        assert f" {name} " in shown.stdout
+
+
+def test_version():
+    assert invoke("--version").output.strip() == f"sparsernn {sparsernn.__version__}"
+
+
+def test_recipes_are_listed_with_what_was_published():
+    output = invoke("recipes").output
+    line = next(line for line in output.splitlines() if " selfish/lstm-ptb " in line)
+    assert "71.72" in line
+    assert "The published stacked LSTM" in line
+
+
+def test_a_recipe_is_shown_as_written_or_resolved():
+    assert invoke("recipes", "show", "selfish/lstm-ptb-set").output.startswith("base: selfish/lstm-ptb")
+    assert (
+        "hidden_sizes: [1500, 1500]" in invoke("recipes", "show", "selfish/lstm-ptb-set", "--resolved").output
+    )
+
+
+def test_a_copied_recipe_is_complete_and_nothing_is_overwritten(tmp_path):
+    target = tmp_path / "mine.yaml"
+    assert invoke("recipes", "copy", "demo/static", target).exit_code == 0
+    assert sparsernn.load_recipe(target).sparsity == {"name": "static", "density": 0.33}
+    assert "exists already" in fault("recipes", "copy", "demo/static", target)
+
+
+def test_doctor_and_data_say_what_is_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPARSERNN_CACHE", str(tmp_path))
+    monkeypatch.delenv("SPARSERNN_DATA", raising=False)
+    output = invoke("doctor").output
+    assert all(f"{name} " in output for name in ("python", "torch", "cores", "kernels", "cache", "ptb"))
+    assert "not here" in invoke("data", "list").output
+
+
+def test_data_check_counts_and_names_faults(corpus, tmp_path):
+    output = invoke("data", "check", corpus).output
+    assert "1,500 tokens" in output  # 150 lines of 9 words and an end of line
+    assert "of your own" in output
+    assert "does not exist" in fault("data", "check", tmp_path)
+
+
+# --- faults
+
+
+def test_faults_before_a_run_are_one_sentence(recipe, corpus, tmp_path):
+    out = tmp_path / "out"
+    assert "Did you mean 'selfish/lstm-ptb'" in fault("train", "selfish/lstm-pbt")
+    assert "Did you mean 'epochs'" in fault("train", recipe, "epoch=3")
+    assert "Did you mean 'optimizer.lr'" in fault("train", recipe, "lr=3")
+    misspelt = ("model.hiden_sizes=[3]", "optimizer.nonmno=3", "sparsity.densty=.5", "task.widnow=3")
+    for setting in misspelt:
+        key = setting.split("=")[0].split(".")[1]
+        assert f"'{key}'" in fault("train", recipe, setting, "--data", corpus, "--out", out)
+    assert "selfish" in fault("train", recipe, "sparsity.name=slefish", "--data", corpus, "--out", out)
+    assert "density" in fault("train", recipe, "sparsity.density=1.3", "--data", corpus, "--out", out)
+    assert not out.exists()
+
+
+def test_a_missing_or_empty_corpus_is_one_sentence(recipe, tmp_path):
+    assert "path" in fault("train", recipe)
+    assert str(tmp_path / "none") in fault("train", recipe, "--data", tmp_path / "none")
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"{split}.txt").write_text("")
+    assert "empty" in fault("train", recipe, "--data", tmp_path)
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(recipe, corpus, trained):
+    assert "sparsernn resume" in fault("train", recipe, "--data", corpus, "--out", trained[0])
+
+
+@pytest.mark.parametrize(
+    "name", ["resume", "evaluate", "finetune", "generate", "inspect", "report", "compare"]
+)
+def test_a_folder_that_is_no_run_is_one_sentence(name, tmp_path):
+    assert str(tmp_path) in fault(name, tmp_path)
+
+
+def test_a_loss_that_is_not_a_number_is_one_sentence(recipe, corpus, tmp_path):
+    words = ("optimizer.lr=1e30", "clip=null", "--data", corpus, "--out", tmp_path / "out")
+    assert "nan" in fault("train", recipe, *words).lower()
+
+
+def test_debug_shows_the_traceback_wherever_it_stands():
+    for words in (("--debug", "train", "none"), ("train", "none", "--debug")):
+        assert isinstance(invoke(*words).exception, sparsernn.InputError)
+
+
+@pytest.mark.parametrize("name", ["last.safetensors", "best.safetensors"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign", "missing"])
+def test_a_damaged_checkpoint_is_one_sentence(spoiled, damage, name):
+    file = spoiled / name
+    content = file.read_bytes()
+    middle = len(content) // 2
+    damaged = {
+        "truncated": content[:middle],
+        "flipped": content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
+        "foreign": b"not a checkpoint at all",
+    }
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(damaged[damage])
+    assert name in fault("evaluate", spoiled)
+
+
+def test_a_wrong_vocabulary_and_changed_data_are_one_sentence(spoiled, corpus, tmp_path):
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"{split}.txt").write_text((corpus / f"{split}.txt").read_text() + "one more line\n")
+    assert "--data" in fault("evaluate", spoiled, "--data", tmp_path)
+    vocabulary = (spoiled / "vocabulary.txt").read_text().splitlines()
+    (spoiled / "vocabulary.txt").write_text("\n".join(vocabulary[:-1]) + "\n")
+    fault("evaluate", spoiled)
+
+
+# --- a run from beginning to end
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(recipe, corpus, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    output = invoke("train", recipe, "--data", corpus, "--dry-run").output
+    assert "layers.0.weight_hh" in output
+    assert "48 x 12" in output
+    assert "density 0.5" in output
+    assert "train 1,500" in output
+    assert not list(tmp_path.iterdir())
+
+
+def test_training_prints_the_plan_a_line_per_epoch_the_result_and_what_next(trained):
+    folder, output = trained
+    assert "layers.0.weight_hh" in output
+    epochs = [line for line in output.splitlines() if line.startswith("epoch") and "valid" in line]
+    assert len(epochs) == 3
+    assert "averag" in output
+    assert "masks moved" in output
+    assert f"sparsernn report {folder}" in output.replace("\n", "")
+    assert len(output.splitlines()) < 60
+
+
+def test_a_run_without_a_place_goes_to_a_fresh_folder(recipe, corpus, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert invoke("train", recipe, "epochs=1", "--data", corpus).exit_code == 0
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["tiny", "tiny-2"]
+
+
+def test_evaluate_agrees_with_training_and_takes_splits(trained):
+    folder, output = trained
+    test_line = next(line for line in output.splitlines() if line.startswith("test "))
+    perplexity = float(test_line.split()[1])
+    scores = invoke("evaluate", folder).output
+    assert float(scores.split("perplexity")[1].split()[0]) == pytest.approx(perplexity, abs=0.006)
+    assert "valid" in invoke("evaluate", folder, "--split", "valid", "--batch-size", "1").output
+    assert "known: test, train, valid" in fault("evaluate", folder, "--split", "tset")
+
+
+def test_resuming_a_finished_run_says_so(trained):
+    result = invoke("resume", trained[0])
+    assert result.exit_code == 0
+    assert "complete" in result.output
+
+
+def test_generate_repeats_itself_with_the_same_seed(trained):
+    words = ("generate", trained[0], "--tokens", "12", "--prompt", "the cat")
+    first = invoke(*words)
+    assert first.exit_code == 0
+    assert first.output == invoke(*words).output
+    assert first.output != invoke(*words, "--seed", "2").output
+
+
+def test_inspect_report_and_compare(trained, tmp_path):
+    folder = trained[0]
+    assert "layers.1.weight_hh" in invoke("inspect", folder).output
+    assert invoke("report", folder, "--out", tmp_path).exit_code == 0
+    assert (tmp_path / "report.html").stat().st_size > 1000
+    assert "| tiny |" in invoke("compare", folder, folder, "--markdown").output
+    assert "selfish" in invoke("compare", folder).output
+
+
+def test_finetuning_starts_from_the_best_weights_with_fixed_masks(trained, tmp_path):
+    out = tmp_path / "tuned"
+    result = invoke("finetune", trained[0], "epochs=1", "optimizer.lr=1", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "masks moved" not in result.output
+    recipe = sparsernn.load_recipe(out / "recipe.yaml")
+    assert recipe.sparsity["name"] == "static"
+    assert recipe.optimizer["switch_epoch"] == 0
+
+
+# --- signals and pipes
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_says_how_to_go_on_and_goes_on(recipe, corpus, tmp_path, number, code):
+    folder = tmp_path / "run"
+    words = command("train", recipe, "epochs=400", "--data", corpus, "--out", folder)
+    process = subprocess.Popen(words, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+    wait_for(folder / "metrics.jsonl", process)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert f"sparsernn resume {folder}" in output.replace("\n", "")
+    (folder / "recipe.yaml").write_text(
+        (folder / "recipe.yaml").read_text().replace("epochs: 400", "epochs: 1")
+    )
+    assert invoke("resume", folder).exit_code == 0
+
+
+def wait_for(file: Path, process: subprocess.Popen) -> None:
+    """Wait until a run has written some records."""
+    for _ in range(600):
+        if file.exists() and file.read_text().count("\n") > 3:
+            return
+        assert process.poll() is None, "the run ended too early"
+        time.sleep(0.1)
+    raise AssertionError("the run did not begin")
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    shown = subprocess.run(
+        f"{sys.executable} -m sparsernn recipes show selfish/lstm-ptb | head -n 1; exit ${{PIPESTATUS[0]}}",
+        shell=True,
+        executable="/bin/bash",
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert shown.stderr == ""
