@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 
 import sparsernn
 from sparsernn.cli.app import app
+from sparsernn.deploy import unpack
+from sparsernn.training.checkpoint import load_checkpoint
 
 ENVIRONMENT = {
     **os.environ,
@@ -333,3 +335,35 @@ def test_a_reader_that_goes_away_is_no_error():
         check=False,
     )
     assert shown.stderr == ""
+
+
+# --- what is made of a run
+
+
+def test_pack_writes_a_file_that_gives_the_best_weights_back(trained, tmp_path):
+    target = tmp_path / "model.safetensors"
+    assert "times smaller" in invoke("pack", trained[0], "--out", target).output
+    best = load_checkpoint(trained[0] / "best.safetensors")["model"]
+    unpacked = unpack(target)
+    assert all(unpacked[name].equal(tensor) for name, tensor in best.items())
+
+
+def test_bench_holds_sparse_against_dense_and_keeps_it_for_the_report(spoiled):
+    output = invoke("bench", spoiled, "--repeats", "1").output
+    assert all(f" {name} " in output for name in ("torch", "dense", "csr"))
+    assert '"sizes"' in (spoiled / "metrics.jsonl").read_text()
+    assert "--batch-size is 'many'" in fault("bench", spoiled, "--batch-size", "many")
+
+
+@pytest.mark.slow
+def test_the_demo_compares_three_models_and_writes_the_report(tmp_path):
+    small = ("epochs=1", "model.embedding_size=8", "model.hidden_sizes=[8]", "threads=1")
+    result = invoke("demo", *small, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    for name in ("dense", "static", "selfish"):
+        row = next(line for line in lines if line.startswith(f" demo/{name} "))
+        assert "KiB" in row
+        assert "ms" in row
+        assert f"{name} writes:" in lines
+    assert (tmp_path / "report.html").stat().st_size > 1000
