@@ -2,7 +2,7 @@
 
 from sparsernn.sparsity.attach import sparsify
 from sparsernn.sparsity.dynamic import DynamicSparse
-from sparsernn.sparsity.optimizer_state import Projecting, Rewirable
+from sparsernn.sparsity.optimizer_state import PerWeight, Rewirable
 from sparsernn.sparsity.presets import DEFAULTS, SPARSIFIERS
 from sparsernn.sparsity.projection import zero_absent
 from sparsernn.sparsity.settings import Settings, parse
@@ -15,7 +15,7 @@ __all__ = [
     "Chain",
     "DynamicSparse",
     "Length",
-    "Projecting",
+    "PerWeight",
     "Rewirable",
     "Settings",
     "Sparsifier",

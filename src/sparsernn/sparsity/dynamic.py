@@ -18,6 +18,7 @@ from sparsernn.sparsity.pools import make_pools
 from sparsernn.sparsity.projection import zero_absent
 from sparsernn.sparsity.reports import statistics, totals
 from sparsernn.sparsity.rewiring import Change, Situation, rewire
+from sparsernn.sparsity.selection import count_true
 from sparsernn.sparsity.settings import Settings
 from sparsernn.sparsity.sparsifier import Sparsifier
 from sparsernn.sparsity.tensors import MaskedTensor, check_one_area, choose_tensors
@@ -236,14 +237,15 @@ class DynamicSparse(Sparsifier):
         """Put the change of one tensor into mask, weights and optimizer; return its statistics."""
         removed, grown = tensor.expand(change.removed[index]), tensor.expand(change.grown[index])
         returned = removed & grown
-        tensor.mask.logical_and_(~removed).logical_or_(grown)
-        tensor.ever.logical_or_(tensor.mask)
-        new = grown if self.settings.regrowth.regrow_init == "zero" else grown & ~returned
-        zero_absent([tensor.parameter], tensor.mask & ~new)
+        counts = [count_true([flags]) for flags in (removed, grown, returned)]
+        survivors = tensor.mask.logical_and_(removed.logical_not_())
+        keeps = self.settings.regrowth.regrow_init != "zero"
+        zero_absent([tensor.parameter], survivors | returned if keeps else survivors)
+        tensor.ever.logical_or_(tensor.mask.logical_or_(grown))
         if self.settings.regrowth.regrow_init == "small_random":
             self._randomise(tensor, grown)
         self._reset_state(tensor, grown, returned)
-        return statistics(tensor, *(int(m.count_nonzero()) for m in (removed, grown, returned)))
+        return statistics(tensor, *counts)
 
     def _randomise(self, tensor: MaskedTensor, grown: Tensor) -> None:
         """Normal values, a tenth of the root mean square of the tensor's active weights."""

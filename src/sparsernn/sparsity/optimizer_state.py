@@ -5,7 +5,7 @@ with them is known from their shape alone: every state tensor of the parameter's
 each weight. Optimizers that keep anything else per weight offer a method of their own.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -24,11 +24,11 @@ class Rewirable(Protocol):
 
 
 @runtime_checkable
-class Projecting(Protocol):
-    """An optimizer that zeroes weights and its own buffers at absent positions."""
+class PerWeight(Protocol):
+    """An optimizer that knows which of its buffers a step may have made nonzero where a weight is absent."""
 
-    def project(self, parameters: Iterable[nn.Parameter], masks: Iterable[Tensor]) -> None:
-        """Called after every step."""
+    def per_weight_buffers(self, parameter: nn.Parameter) -> list[Tensor]:
+        """Buffers of the parameter's shape that are to be zeroed at absent positions after every step."""
 
 
 def buffers(optimizer: Optimizer | None, parameter: nn.Parameter) -> list[Tensor]:
@@ -61,14 +61,15 @@ def project(
         optimizer: None if only weights are to be zeroed.
         parameters: the masked parameters.
         masks: their masks, in the same order.
-        with_buffers: False leaves the buffers alone.
+        with_buffers: False leaves the buffers alone, except those that the optimizer names itself.
     """
     special: object = optimizer  # torch's type has no such method; members of this library may
-    if with_buffers and isinstance(special, Projecting):
-        special.project(parameters, masks)
-        return
     for parameter, mask in zip(parameters, masks, strict=True):
-        zero_absent([parameter, *(buffers(optimizer, parameter) if with_buffers else [])], mask)
+        if isinstance(special, PerWeight):
+            held = special.per_weight_buffers(parameter)
+        else:
+            held = buffers(optimizer, parameter) if with_buffers else []
+        zero_absent([parameter, *held], mask)
 
 
 @torch.no_grad()
@@ -86,5 +87,5 @@ def rewired(optimizer: Optimizer | None, parameter: nn.Parameter, mask: Tensor, 
     special: object = optimizer
     if isinstance(special, Rewirable):
         special.rewired(parameter, mask, grown)
-    else:
-        zero_absent(buffers(optimizer, parameter), mask & ~grown)
+    elif held := buffers(optimizer, parameter):
+        zero_absent(held, mask & ~grown)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from sparsernn.sparsity.selection import count_true
 from sparsernn.sparsity.sparsifier import gate_densities
 from sparsernn.sparsity.tensors import MaskedTensor
 
@@ -20,7 +21,7 @@ def statistics(tensor: MaskedTensor, pruned: int, grown: int, returned: int) -> 
         active, numel, density; pruned, grown, returned; `exploration`: fraction of positions that were active
         at least once; `churn`: fraction whose mask differs from before; `gates`: gate name -> density.
     """
-    numel, active = tensor.mask.numel(), int(tensor.mask.count_nonzero())
+    numel, active = tensor.mask.numel(), count_true([tensor.mask])
     return {
         "active": active,
         "numel": numel,
@@ -28,7 +29,7 @@ def statistics(tensor: MaskedTensor, pruned: int, grown: int, returned: int) -> 
         "pruned": pruned,
         "grown": grown,
         "returned": returned,
-        "exploration": int(tensor.ever.count_nonzero()) / numel,
+        "exploration": count_true([tensor.ever]) / numel,
         "churn": (pruned + grown - 2 * returned) / numel,
         "gates": gate_densities(tensor.mask, tensor.gates),
     }

@@ -13,7 +13,7 @@ from sparsernn.sparsity.budget import share_of, water_fill
 from sparsernn.sparsity.grow import GROW
 from sparsernn.sparsity.pools import Pool, Pools
 from sparsernn.sparsity.prune import PRUNE
-from sparsernn.sparsity.selection import count_true, lottery
+from sparsernn.sparsity.selection import blank, count_true, lottery
 from sparsernn.sparsity.settings import Rules
 
 # A tensor with less than this sparsity that would gain budget is spared from pruning more than its empty
@@ -70,7 +70,7 @@ def rewire(now: Situation, generator: torch.Generator) -> Change:
     prunable = _prunable(now)
     wanted = [share_of(now.rate, count_true(_of(pool, prunable))) for pool in now.pools.prune]
     counts = _prune_counts(now, prunable, wanted)
-    removed = [torch.zeros_like(mask) for mask in now.masks]
+    removed = [blank(mask) for mask in now.masks]
     rule = PRUNE[now.rules.prune]
     for pool, count in zip(now.pools.prune, counts, strict=True):
         _write(pool, removed, rule(_of(pool, now.weights), _of(pool, prunable), count, generator))
@@ -82,9 +82,12 @@ def _of(pool: Pool, grids: Sequence[Tensor]) -> list[Tensor]:
     return [piece.of(grids) for piece in pool]
 
 
-def _write(pool: Pool, grids: Sequence[Tensor], parts: Sequence[Tensor]) -> None:
+def _write(pool: Pool, grids: list[Tensor], parts: Sequence[Tensor]) -> None:
     for piece, part in zip(pool, parts, strict=True):
-        piece.of(grids).copy_(part)
+        if part.shape == grids[piece.tensor].shape:
+            grids[piece.tensor] = part
+        else:
+            piece.of(grids).copy_(part)
 
 
 def _empty(pool: Pool, masks: Sequence[Tensor]) -> int:
@@ -96,7 +99,7 @@ def _prunable(now: Situation) -> Sequence[Tensor]:
     """The masks, but all False for a dense tensor that would only get back what it lost."""
     if now.moves_budget:
         return now.masks
-    return [torch.zeros_like(mask) if bool(mask.all()) else mask for mask in now.masks]
+    return [blank(m) if count_true([m]) == m.numel() else m for m in now.masks]
 
 
 def _prune_counts(now: Situation, prunable: Sequence[Tensor], wanted: list[int]) -> list[int]:
@@ -158,7 +161,7 @@ def _mean_magnitude(values: Sequence[Tensor], masks: Sequence[Tensor]) -> float:
 
 def _grow(now: Situation, removed: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
     empty = [~m if now.excludes else (~m).logical_or_(r) for m, r in zip(now.masks, removed, strict=True)]
-    grown = [torch.zeros_like(mask) for mask in now.masks]
+    grown = [blank(mask) for mask in now.masks]
     budgets = _budgets(now, removed, empty)
     for pool, parts, budget in zip(now.pools.grow, now.pools.parts, budgets, strict=True):
         rooms = [count_true(_of(part, empty)) for part in parts]
@@ -181,7 +184,7 @@ def _grow_part(
     part: Pool,
     empty: Sequence[Tensor],
     count: int,
-    grown: Sequence[Tensor],
+    grown: list[Tensor],
     generator: torch.Generator,
 ) -> None:
     signals = _of(part, now.signals) if now.signals else []

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from sparsernn.errors import InputError
 from sparsernn.gates import GateBlock, gate_blocks
+from sparsernn.sparsity.selection import count_true
 
 
 class Sparsifier:
@@ -131,7 +132,7 @@ def gate_densities(mask: Tensor, gates: Sequence[GateBlock]) -> dict[str, float]
     total: dict[str, int] = {}
     for gate in gates:
         rows = mask[gate.start : gate.stop]
-        active[gate.name] = active.get(gate.name, 0) + int(rows.count_nonzero())
+        active[gate.name] = active.get(gate.name, 0) + count_true([rows])
         total[gate.name] = total.get(gate.name, 0) + rows.numel()
     return {name: active[name] / total[name] for name in active}
 
@@ -176,7 +177,7 @@ def summarize(model: nn.Module | None, masks: Mapping[str, Tensor]) -> dict[str,
 
 
 def _entry(mask: Tensor, gates: Sequence[GateBlock]) -> dict[str, Any]:
-    active = int(mask.count_nonzero())
+    active = count_true([mask])
     return {
         "shape": list(mask.shape),
         "active": active,
