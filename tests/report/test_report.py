@@ -218,6 +218,27 @@ def test_a_comparison_of_one_run_with_itself_keeps_two_rows(finished: Path, tmp_
     assert "2 selfish-small" in html
 
 
+def test_a_comparison_links_to_the_pages_of_its_runs(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / "some runs" / m, m, epochs=3) for m in ("dense", "selfish")]
+    report(folders[1], out=folders[1])
+    outline, _, markdown = report(*folders, out=tmp_path / "out")
+    links = [link for link in outline.links if not link.startswith("#")]
+    assert links == ["../some%20runs/selfish/report.html"]
+    assert f"[2 selfish]({links[0]})" in markdown
+
+
+def test_exact_densities_do_not_look_like_change(finished: Path) -> None:
+    def keep(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        for event in events:
+            for k, row in enumerate((event.get("tensors") or {}).values()):
+                row["density"] = 0.33 + 1e-6 * k
+        return events
+
+    rewrite(finished, keep)
+    _, html, _ = report(finished, out=finished)
+    assert ">0.3300" not in html.split('id="sparsity"')[1].split("</svg>")[0]
+
+
 def test_more_runs_than_colours(tmp_path: Path) -> None:
     folders = [write_run(tmp_path / f"run{k}", "selfish", epochs=3) for k in range(10)]
     _, html, _ = report(*folders, out=tmp_path / "out")

@@ -46,6 +46,13 @@ def test_a_chart_is_interrupted_at_nan_and_left_out_without_points() -> None:
     assert chart("t", [], Axes()) is None
 
 
+def test_epochs_are_whole() -> None:
+    figure = chart("t", [Series("a", [1, 2], [3, 4])], Axes())
+    assert figure is not None
+    assert ">0.5<" not in figure.body
+    assert ">1<" in figure.body
+
+
 @pytest.mark.parametrize("look", ["line", "dashed", "area", "dots"])
 @pytest.mark.parametrize("log", [False, True])
 def test_every_look_gives_readable_xml(look: str, log: bool) -> None:

@@ -61,7 +61,8 @@ class Marks:
 class Axes:
     """How the plane is drawn: `unit` names the values, `x_label` the positions.
 
-    `zero` starts the values at 0, `x_zero` the positions; `log` and `x_log` ask for logarithmic scales.
+    `zero` starts the values at 0, `x_zero` the positions; `log` and `x_log` ask for logarithmic scales;
+    `least` is the smallest range of values shown.
     """
 
     unit: str = ""
@@ -70,6 +71,7 @@ class Axes:
     zero: bool = False
     x_log: bool = False
     x_zero: bool = True
+    least: float = 0.0
 
 
 def chart(title: str, series: Sequence[Series], axes: Axes, **extra: object) -> Figure | None:
@@ -127,8 +129,9 @@ class _Drawing:
         xs = [p[0] for p in points] + [p for p, _ in self.marks.lines] + ([0.0] if self.axes.x_zero else [])
         if self.axes.zero:
             ys.append(0.0)
+        floor = 0.0 if self.axes.zero else None
         across = scale_for(xs, log=self.axes.x_log, padded=not self.axes.x_zero)
-        return across, scale_for(ys, log=self.axes.log, padded=True, floor=0.0 if self.axes.zero else None)
+        return across, scale_for(ys, log=self.axes.log, padded=True, floor=floor, least=self.axes.least)
 
     def shapes(self, x: Scale, y: Scale) -> list[str]:
         bands = [path(_around(b, y), x, y, f"band s{b.colour}", closed=True) for b in self.bands]

@@ -1,10 +1,13 @@
 """What a report says, in order, before anybody draws it: sections made of cards, charts, tables and text."""
 
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sparsernn.report import comparing, pictures, plots, tables
 from sparsernn.report.facts import Facts, gather
@@ -85,6 +88,7 @@ class Document:
     status: tuple[str, ...]
     cards: tuple[Card, ...]
     sections: tuple[Section, ...]
+    links: tuple[tuple[str, str], ...] = ()
 
 
 def _spans(count: int, narrow: bool) -> list[str]:
@@ -117,8 +121,8 @@ def run_document(run: RunRecord) -> Document:
     return Document("run", run.name, facts.about, status, _cards(facts), _filled(sections))
 
 
-def comparison_document(runs: Sequence[RunRecord]) -> Document:
-    """Several runs side by side, in the order given."""
+def comparison_document(runs: Sequence[RunRecord], home: Path = Path()) -> Document:
+    """Several runs side by side, in the order given; the page in `home` links to the runs' own pages."""
     facts = [gather(run) for run in runs]
     gates = comparing.gate_comparison(runs)
     differences = tables.differences(runs)
@@ -135,7 +139,19 @@ def comparison_document(runs: Sequence[RunRecord]) -> Document:
         Section("Reproduce", texts=tuple(Text("code", _commands(run), run.name) for run in runs)),
     )
     about = "Runs side by side. A run keeps its number and colour on the whole page."
-    return Document("comparison", f"{len(runs)} runs compared", about, (), (), _filled(sections))
+    title = f"{len(runs)} runs compared"
+    return Document("comparison", title, about, (), (), _filled(sections), _links(runs, home))
+
+
+def _links(runs: Sequence[RunRecord], home: Path) -> tuple[tuple[str, str], ...]:
+    """(label, relative address) of every run's report.html that is there."""
+    pages = [run.folder / "report.html" for run in runs]
+    named = zip(comparing.run_labels(runs), pages, strict=True)
+    return tuple(
+        (name, quote(os.path.relpath(page, home).replace(os.sep, "/")))
+        for name, page in named
+        if page.is_file()
+    )
 
 
 def _filled(sections: Sequence[Section]) -> tuple[Section, ...]:

@@ -31,7 +31,8 @@ def text(value: str) -> str:
 
 
 def _head(document: Document) -> list[str]:
-    lines = [f"# {text(document.title)}", text(document.about), text(" · ".join(document.status))]
+    links = " · ".join(f"[{text(label)}]({address})" for label, address in document.links)
+    lines = [f"# {text(document.title)}", text(document.about), text(" · ".join(document.status)), links]
     return [line for line in [*lines, *_cards(document.cards)] if line]
 
 

@@ -31,8 +31,8 @@ def write_report(folders: Sequence[Path | str], out: Path | str) -> tuple[Path, 
     if not folders:
         raise InputError("There is no run to report on; give at least one run folder.")
     runs = [load_run(folder) for folder in folders]
-    document = run_document(runs[0]) if len(runs) == 1 else comparison_document(runs)
     html, markdown = _targets(Path(out))
+    document = run_document(runs[0]) if len(runs) == 1 else comparison_document(runs, html.parent)
     try:
         html.parent.mkdir(parents=True, exist_ok=True)
         html.write_text(render(document), encoding="utf-8")

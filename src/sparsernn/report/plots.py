@@ -12,6 +12,7 @@ from sparsernn.report.svg import COLOURS, Figure
 
 POINTS = 240  # most points of a curve by steps: about one every two pixels, so thinning hides nothing
 MOST_TENSORS = 12  # most small charts on a page; the table beside them names every tensor
+LEAST = 0.04  # smallest range of densities shown: less is rounding, not change
 MOST_RUG = 300  # more mask updates than this are a solid bar, not ticks
 METRIC_NAMES = {"perplexity": "perplexity", "bits": "bits per token", "loss": "nats per token"}
 
@@ -89,7 +90,7 @@ def density_charts(run: RunRecord) -> list[Figure]:
         for k, name in enumerate(tensor_names(run)[:MOST_TENSORS])
     ]
     figure = (
-        chart("Density per tensor", series, Axes("active fraction"), marks=_lines_only(run))
+        chart("Density per tensor", series, Axes("active fraction", least=LEAST), marks=_lines_only(run))
         if rewires
         else None
     )
@@ -107,7 +108,7 @@ def gate_charts(run: RunRecord) -> list[Figure]:
             Series(gate, x, _gate_history(run, rewires, name, gate), colours[gate], tag=gate)
             for gate in row.get("gates") or {}
         ]
-        figures.append(chart(name, series, Axes("density per gate"), height=150))
+        figures.append(chart(name, series, Axes("density per gate", least=LEAST), height=150))
     return [figure for figure in figures if figure]
 
 

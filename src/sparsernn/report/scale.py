@@ -32,10 +32,14 @@ class Scale:
         """Position from the top as a part of the height, as SVG counts."""
         return 1.0 - self(value) / 100.0
 
-    def ticks(self, most: int = 6) -> list[tuple[float, str]]:
-        """Round values inside the range, at most `most`, with their labels."""
+    def ticks(self, most: int = 6, counts: bool = False) -> list[tuple[float, str]]:
+        """Round values inside the range, about `most`, with their labels; whole ones where it `counts`."""
         values = self._log_ticks(most) if self.log else linear_ticks(self.low, self.high, most)
-        step = min((b - a for a, b in pairwise(values)), default=1.0)
+        if counts:
+            values = [value for value in values if value == round(value)]
+        step = min(
+            (b - a for a, b in pairwise(values)), default=abs(values[0]) if values and values[0] else 1.0
+        )
         return [(value, label(value, step)) for value in values]
 
     def _log_ticks(self, most: int) -> list[float]:
@@ -92,7 +96,12 @@ def minus(text: str) -> str:
 
 
 def scale_for(
-    values: Sequence[float], *, log: bool = False, padded: bool = False, floor: float | None = None
+    values: Sequence[float],
+    *,
+    log: bool = False,
+    padded: bool = False,
+    floor: float | None = None,
+    least: float = 0.0,
 ) -> Scale:
     """The scale that shows all `values` (finite, at least one).
 
@@ -100,6 +109,7 @@ def scale_for(
         log: logarithmic, where all values are positive; else linear.
         padded: leave room at both ends.
         floor: never start below this value (0.0 for counts and rates).
+        least: show at least so wide a range, so that rounding does not look like change.
 
     Example:
         >>> scale_for([3.0, 3.0])
@@ -110,6 +120,9 @@ def scale_for(
         room = max((high / low) ** PAD, 1.02) if padded else 1.0
         low, high = low / room, high * room
         return Scale(low, high if high > low else low * 1.1, log=True)
+    if high - low < least:
+        middle = (low + high) / 2
+        low, high = middle - least / 2, middle + least / 2
     if high - low <= 1e-12 * max(1.0, abs(high)):
         low, high = (low - 0.5, high + 0.5) if floor is None else (floor, high + 0.5 * (abs(high) or 1.0))
     elif padded:

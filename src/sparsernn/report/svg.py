@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 from sparsernn.report.scale import Scale
 
 COLOURS = 8
+COUNTED = ("epoch", "step")  # axes on which only whole numbers mean something
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def grid(x: Scale, y: Scale, height: int, x_label: str) -> str:
     ticks = "".join(
         f'<line class="axis" x1="{x(v):.2f}%" x2="{x(v):.2f}%" y1="{height}" y2="{height + 4}"/>'
         f'<text class="tick" x="{x(v):.2f}%" y="{height + 17}" text-anchor="middle">{t}</text>'
-        for v, t in x.ticks()
+        for v, t in x.ticks(counts=x_label in COUNTED)
     )
     base = f'<line class="axis" x1="0" x2="100%" y1="{height}" y2="{height}"/>'
     name = f'<text class="axis-label" x="50%" y="{height + 34}" text-anchor="middle">{escape(x_label)}</text>'
