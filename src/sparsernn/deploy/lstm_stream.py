@@ -75,6 +75,7 @@ class LSTMStream(Stream):
 
     @state.setter
     def state(self, state: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Takes up another reading: a `state` of this or of the model's own forward pass."""
         pairs = list(state)
         for target, values in ((self._h[self._now], 0), (self._c, 1)):
             target[:, : self.batch] = torch.cat([pair[values] for pair in pairs], 1).t()

@@ -152,7 +152,7 @@ def _matrices(model: nn.Module | Mapping[str, Tensor]) -> tuple[dict[str, int], 
 
 
 def _place(tensor: Tensor) -> int:
-    """The same number for two views of one weight (meta tensors have no address, but tied ones are one object)."""
+    """One number for all views of a weight (on the meta device there is no address, but one object)."""
     return tensor.data_ptr() or id(tensor)
 
 
