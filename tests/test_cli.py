@@ -128,8 +128,11 @@ def test_a_recipe_is_shown_as_written_or_resolved():
 
 def test_a_copied_recipe_is_complete_and_nothing_is_overwritten(tmp_path):
     target = tmp_path / "mine.yaml"
-    assert invoke("recipes", "copy", "demo/static", target).exit_code == 0
-    assert sparsernn.load_recipe(target).sparsity == {"name": "static", "density": 0.33}
+    assert invoke("recipes", "copy", "selfish/lstm-ptb-static", target).exit_code == 0
+    copied = sparsernn.load_recipe(target)
+    assert copied.name == "mine"
+    assert copied.sparsity == {"name": "static", "density": 0.33}
+    assert copied.model["hidden_sizes"] == [1500, 1500]
     assert "exists already" in fault("recipes", "copy", "demo/static", target)
 
 

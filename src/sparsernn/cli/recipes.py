@@ -44,11 +44,15 @@ def copy(
     to: Annotated[Path | None, typer.Argument(help="The file to write; NAME.yaml here if not given.")] = None,
 ) -> None:
     """Write a recipe into a file of yours, complete, ready to be changed and trained."""
+    from dataclasses import replace
+
     from sparsernn.recipe import load_recipe
 
-    recipe = load_recipe(name)
-    target = to or Path(f"{recipe.name.replace('/', '-')}.yaml")
+    original = load_recipe(name)
+    target = to or Path(f"{original.name.replace('/', '-')}.yaml")
     if target.exists():
         raise InputError(f"'{target}' exists already; give another file: sparsernn recipes copy {name} FILE.")
+    # A copy is made to be changed: what was published for the original is not its own.
+    recipe = replace(original, name=target.stem, command="", published={}, obtained={})
     target.write_text(recipe.to_yaml(), encoding="utf-8")
     print(f"{target}: change it, then  sparsernn train {target}")

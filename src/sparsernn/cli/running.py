@@ -74,6 +74,18 @@ def train_new(recipe: Recipe, folder: Path, data: Path | None) -> None:
     train_to_the_end(create(recipe, folder, data))
 
 
+def show_beginning(run: Run, plan: Mapping[str, Any]) -> None:
+    """Print the plan of a new run, or where an old one goes on."""
+    from sparsernn.cli.console import output
+
+    here = run.position
+    if here.step == 0:
+        show_plan(run.recipe, plan)
+    else:
+        steps = f"step {here.step:,} of {plan['steps']:,}"
+        output().print(f"[bold]{run.recipe.name}[/bold]  goes on at {steps}, epoch {here.epoch + 1}")
+
+
 def show_plan(recipe: Recipe, plan: Mapping[str, Any]) -> None:
     """Print what a run is going to do."""
     from sparsernn.cli.console import output
@@ -89,7 +101,7 @@ def train_to_the_end(run: Run) -> None:
     """Train with progress on the terminal; then the results and what can be done next."""
     from sparsernn.cli.console import output
 
-    with_progress(run, lambda plan: show_plan(run.recipe, plan))
+    with_progress(run, lambda plan: show_beginning(run, plan))
     show_results(run.home)
     for command, what in NEXT:
         output().print(f"  sparsernn {command} {run.home}  ".ljust(48) + what)
