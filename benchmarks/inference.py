@@ -3,8 +3,8 @@
     python benchmarks/inference.py [--sizes 1500 200] [--densities .5 .33 .2 .1 .05] [--batch 1] [--threads 1]
 
 Every density has its own model (weights are random: time does not depend on their values): once masked weight
-by weight (csr), once in blocks of 16 rows (block16). All candidates of a density take turns within each round;
-the table shows the fastest round, because whatever else the machine does only adds. In brackets: how many times
+by weight (csr), once in blocks of 16 rows (block16). All candidates of a density take turns in each round;
+the table shows the fastest step, because whatever else the machine does only adds. In brackets: how many times
 faster than the best float32 dense form (torch or ours) and than the dense form in 8 bits of the same line.
 Below 1, sparsity does not pay.
 """

@@ -44,7 +44,7 @@ def check_product(held, columns, batch):
     # int8 products of one column round x to 15 bits: 3e-5 of the largest |x| per term
     tolerance = 1e-5 if held.exact or batch > 1 else 1e-4
     bound = tolerance * (held.restored().double().abs() @ x.double().abs() + 1e-6)
-    assert ((held.multiply(x, threads=2) - wanted).abs() <= bound).all()
+    assert ((held.multiply(x, threads=2 if batch in (1, 13) else 1) - wanted).abs() <= bound).all()
 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if FORMATS[name].exact])
@@ -149,7 +149,7 @@ def test_environment_forces_the_twins(monkeypatch):
 
 
 def test_loader_and_builder_mean_the_same_files():
-    assert list(library.LEVELS) == list(build.VARIANTS)
+    assert list(library.NEEDS) == list(build.VARIANTS)
     assert all(library._path(variant).name == build.library_name(variant) for variant in build.VARIANTS)
 
 

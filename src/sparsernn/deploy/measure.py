@@ -38,8 +38,8 @@ def measure_latency(
         seed: of the words.
 
     Returns:
-        One row per candidate: {"runtime": name, "batch", "ms_per_token": median of the rounds, "fastest_ms":
-        the fastest round, "repeats"}.
+        One row per candidate: {"runtime": name, "batch", "ms_per_token": median of all steps, "fastest_ms":
+        the fastest step, "repeats"}.
 
     Example:
         >>> from sparsernn.models.language_model import LanguageModel
@@ -55,10 +55,11 @@ def measure_latency(
     generator = torch.Generator().manual_seed(seed)
     size = min(stream.vocabulary_size for stream in streams.values())
     words = torch.randint(size, (tokens, batch), generator=generator).tolist()
-    rounds = [
-        {name: _seconds(stream, words) for name, stream in streams.items()} for _ in range(repeats + 1)
-    ][1:]
-    return [_row(name, batch, [each[name] * 1e3 for each in rounds]) for name in streams]
+    times: dict[str, list[float]] = {name: [] for name in streams}
+    for _ in range(repeats + 1):
+        for name, stream in streams.items():
+            times[name] += [_milliseconds(stream, row) for row in words]
+    return [_row(name, batch, steps[tokens:], repeats) for name, steps in times.items()]
 
 
 def _stream(candidate: Candidate, batch: int) -> Stream:
@@ -66,16 +67,15 @@ def _stream(candidate: Candidate, batch: int) -> Stream:
     return ready.stream(batch)
 
 
-def _seconds(stream: Stream, words: list[list[int]]) -> float:
+def _milliseconds(stream: Stream, words: list[int]) -> float:
     start = time.perf_counter()
-    for row in words:
-        stream.step(row)
-    return (time.perf_counter() - start) / len(words)
+    stream.step(words)
+    return (time.perf_counter() - start) * 1e3
 
 
-def _row(name: str, batch: int, milliseconds: list[float]) -> dict[str, Any]:
-    times = {"ms_per_token": median(milliseconds), "fastest_ms": min(milliseconds)}
-    return {"runtime": name, "batch": batch, **times, "repeats": len(milliseconds)}
+def _row(name: str, batch: int, steps: list[float], repeats: int) -> dict[str, Any]:
+    times = {"ms_per_token": median(steps), "fastest_ms": min(steps)}
+    return {"runtime": name, "batch": batch, **times, "repeats": repeats}
 
 
 DENSE = ("dense", "dense_int8")

@@ -72,11 +72,12 @@ def _no_repacking() -> Iterator[None]:
 
     Measured with torch 2.13 and one LSTM layer of 1500: 159 ms a step with it, 3.8 ms without.
     """
-    before, mkldnn.enabled = mkldnn.enabled, False
+    flag: Any = mkldnn
+    before, flag.enabled = flag.enabled, False
     try:
         yield
     finally:
-        mkldnn.enabled = before
+        flag.enabled = before
 
 
 class ModuleStream(Stream):

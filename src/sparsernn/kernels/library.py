@@ -13,11 +13,14 @@ from torch import Tensor
 
 from sparsernn.errors import InputError
 
-INTERFACE = 1
+INTERFACE = 2
 """Must equal sparsernn_interface() in training.c: signatures and structures agree."""
 
-LEVELS = {"plain": 0, "avx2": 2, "avx512": 3}
-"""Vector widths, the widest last, and their numbers in sparsernn_machine_has()."""
+NEEDS = {"plain": "", "avx2": "AVX2", "avx512": "AVX512"}
+"""Vector widths, the widest last, and torch's word for processors that have the instructions.
+
+torch says AVX2 where there is FMA too, and AVX512 for the subsets F, BW, VL and DQ: what build.py asks for.
+"""
 
 NOT_BUILT = "not compiled; python -m sparsernn.kernels.build does it"
 
@@ -51,10 +54,6 @@ class Library:
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(name)
 
-    def runs(self, variant: str) -> bool:
-        """Whether this machine has the instructions of `variant`."""
-        return bool(self._handle.sparsernn_machine_has(LEVELS[variant]))
-
     def threads(self, wanted: int | None = None) -> int:
         """How many threads a call uses: `wanted`, or torch's number; always 1 without OpenMP."""
         return max(1, wanted or torch.get_num_threads()) if self.openmp else 1
@@ -68,28 +67,32 @@ def _load(variant: str) -> Library:
     return Library(_path(variant), variant)
 
 
+def _runnable() -> list[str]:
+    """The widths that this machine has the instructions for."""
+    words = list(NEEDS.values())
+    word = torch.backends.cpu.get_cpu_capability()
+    return list(NEEDS)[: words.index(word) + 1 if word in words else 1]
+
+
 @cache
 def _find(wish: str) -> tuple[Library | None, str]:
-    """The widest usable library and "", or None and the reason."""
-    try:
-        best = _load("plain")
-    except OSError as fault:
-        return None, str(fault) if _path("plain").exists() else NOT_BUILT
-    for variant in [wish] if wish else list(LEVELS):
-        try:
-            if best.runs(variant):
-                best = _load(variant)
-        except OSError:
-            continue  # this width was not compiled: keep the one at hand
-    if wish and best.variant != wish:
-        return None, f"{wish} is not compiled or not supported by this processor"
-    return best, ""
+    """The widest usable library (or the one wished for) and "", or None and the reason."""
+    names = [name for name in _runnable() if wish in ("", name)]
+    if not names:
+        return None, f"this processor has no {wish}"
+    for name in reversed(names):
+        if _path(name).exists():
+            try:
+                return _load(name), ""
+            except OSError as fault:
+                return None, str(fault)
+    return None, NOT_BUILT
 
 
 def _wish() -> str:
     wish = os.environ.get("SPARSERNN_KERNELS", "")
-    if wish and wish not in LEVELS:
-        raise InputError(f"SPARSERNN_KERNELS is {wish!r}; it must be one of {', '.join(LEVELS)}, or unset.")
+    if wish and wish not in NEEDS:
+        raise InputError(f"SPARSERNN_KERNELS is {wish!r}; it must be one of {', '.join(NEEDS)}, or unset.")
     return wish
 
 

@@ -1,6 +1,5 @@
 /* Passes over weights in training: several elementwise steps in one reading of the memory. And what the loader asks. */
 #include "common.h"
-#include <math.h>
 
 #if defined(__FMA__) || defined(__aarch64__)
 #define FMA(a, b, c) __builtin_fmaf(a, b, c)
@@ -58,19 +57,6 @@ EXPORT void sparsernn_mask(float *restrict w, const uint8_t *restrict mask, int6
   for (int64_t i = 0; i < n; i++) w[i] = mask[i] ? w[i] : 0.0f;
 }
 
-/* 1 when this library may run here at the given width: 0 plain, 2 AVX2 and FMA, 3 AVX-512 (F, BW, VL, DQ). */
-EXPORT int sparsernn_machine_has(int level) {
-  if (level == 0) return 1;
-#if defined(__x86_64__) || defined(__i386__)
-  __builtin_cpu_init();
-  if (level == 2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (level == 3)
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-#endif
-  return 0;
-}
-
 EXPORT int sparsernn_has_openmp(void) {
 #ifdef _OPENMP
   return 1;
@@ -80,4 +66,4 @@ EXPORT int sparsernn_has_openmp(void) {
 }
 
 /* Changes whenever a signature or structure changes, so that a library of an older build is not called wrongly. */
-EXPORT int sparsernn_interface(void) { return 1; }
+EXPORT int sparsernn_interface(void) { return 2; }
