@@ -142,7 +142,9 @@ def measure(width: int, threads: int, rounds: int) -> dict[str, dict[str, list[f
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--width", type=int, default=1500)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=7)
@@ -150,8 +152,12 @@ def main() -> None:
     times = measure(options.width, options.threads, options.rounds)
     from sparsernn.assemble import processor
 
-    print(f"LSTM 2x{options.width}, V {VOCABULARY}, batch {BATCH}, window {WINDOW}; {options.threads} threads;")
-    print(f"{processor()}, torch {torch.__version__}, Python {platform.python_version()}; medians (least) of steps")
+    print(
+        f"LSTM 2x{options.width}, V {VOCABULARY}, batch {BATCH}, window {WINDOW}; {options.threads} threads;"
+    )
+    print(
+        f"{processor()}, torch {torch.__version__}, Python {platform.python_version()}; medians (least) of steps"
+    )
     base = statistics.median(times["plain torch, dense, SGD"]["step"])
     print(f"{'':36}{'s per step':>18}{'over plain':>12}{'mask update, s':>16}")
     for name, taken in times.items():

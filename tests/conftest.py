@@ -3,9 +3,11 @@
 import random
 
 import pytest
+
 from sparsernn.recipe import Recipe
 
-WORDS = "the a cat dog sees hears runs sleeps old young fast slow in on house garden and or then now".split()
+PROSE = """the a cat dog sees hears runs sleeps old young fast slow in on house garden and or then now"""
+WORDS = PROSE.split()
 
 
 def sentence(generator: random.Random) -> str:

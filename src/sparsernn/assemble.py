@@ -65,7 +65,9 @@ def assemble(recipe: Recipe, data_dir: Path | None = None, vocabulary: Vocabular
 def _optimizer(recipe: Recipe, model: torch.nn.Module, steps: int) -> tuple[Any, Any]:
     settings = dict(recipe.optimizer)
     if "lr" not in settings:
-        raise InputError("optimizer.lr is missing; it must be a number or a schedule, such as 20 or {name: cosine, ...}.")
+        raise InputError(
+            "optimizer.lr is missing; it must be a number or a schedule, such as 20 or {name: cosine, ...}."
+        )
     schedule = make_schedule(settings.pop("lr"), steps)
     if not schedule(0) > 0:
         raise InputError(f"optimizer.lr starts at {schedule(0)}; it must be above 0.")
@@ -80,7 +82,9 @@ def create(recipe: Recipe, folder: Path, data_dir: Path | None = None) -> Run:
         InputError: the folder already holds a run, or the recipe cannot be assembled.
     """
     if (folder / RECIPE).exists():
-        raise InputError(f"{folder} already holds a run; resume it with 'sparsernn resume {folder}' or choose another.")
+        raise InputError(
+            f"{folder} already holds a run; resume it with 'sparsernn resume {folder}' or choose another."
+        )
     run = assemble(recipe, data_dir)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ENVIRONMENT).write_text(json.dumps(environment(run, data_dir), indent=1), encoding="utf-8")

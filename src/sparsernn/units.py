@@ -39,7 +39,8 @@ class Slice:
     @property
     def parameter(self) -> nn.Parameter:
         """The parameter that is sliced."""
-        return getattr(self.module, self.name)
+        parameter: nn.Parameter = getattr(self.module, self.name)
+        return parameter
 
     def indices(self, units: Tensor) -> Tensor:
         """Positions along `dim` that the given unit numbers occupy, (len(starts) * len(units),)."""
@@ -97,7 +98,12 @@ class Units:
         total: Tensor | float = 0.0
         for rows in self.slices:
             for columns in self.slices:
-                if rows.dim == 0 and columns.dim == 1 and rows.parameter is columns.parameter and rows.in_norm:
+                if (
+                    rows.dim == 0
+                    and columns.dim == 1
+                    and rows.parameter is columns.parameter
+                    and rows.in_norm
+                ):
                     total = total + _crossings(rows, columns, self.width)
         return total
 
@@ -135,7 +141,9 @@ def remove(model: nn.Module, units: Sequence[Units], keep: Sequence[Tensor]) -> 
     gone: dict[tuple[int, int], list[Tensor]] = {}
     for group, kept in zip(units, keep, strict=True):
         if not bool(kept.any()):
-            raise InputError(f"removing all {group.width} units of '{group.name}' leaves nothing; keep at least one.")
+            raise InputError(
+                f"removing all {group.width} units of '{group.name}' leaves nothing; keep at least one."
+            )
         for s in group.slices:
             cuts.setdefault(id(s.parameter), Cut(s.parameter))
             gone.setdefault((id(s.parameter), s.dim), []).append(s.indices((~kept).nonzero().squeeze(1)))

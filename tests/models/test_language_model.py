@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from sparsernn.errors import InputError
 from sparsernn.models import LanguageModel
 from sparsernn.units import remove

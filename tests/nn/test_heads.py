@@ -1,8 +1,9 @@
 """Heads: probabilities, likelihood, gradients."""
 
 import torch
-from sparsernn.nn import LinearHead
 from torch.nn import functional
+
+from sparsernn.nn import LinearHead
 
 
 def case(dtype=torch.double):
@@ -40,7 +41,7 @@ def test_likelihood_without_gradient_is_the_same():
 
 
 def test_an_improbable_target_has_a_large_but_finite_loss():
-    head, y, target = case(torch.float)
+    head, y, _target = case(torch.float)
     head.bias.data[3] = -500.0
     assert 400 < head.nll(y[:1, :1], torch.tensor([[3]])).item() < 600
 

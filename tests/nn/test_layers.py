@@ -2,27 +2,28 @@
 
 import pytest
 import torch
+
 from sparsernn.gates import gate_blocks
 from sparsernn.nn import LAYERS
 from sparsernn.registry import make
 
-T, B, I, H = 7, 3, 4, 6
+T, B, WIDTH_IN, H = 7, 3, 4, 6
 
 
 @pytest.fixture(params=sorted(LAYERS))
 def layer(request):
     torch.manual_seed(0)
-    return make("layer", LAYERS, request.param, input_size=I, hidden_size=H).double()
+    return make("layer", LAYERS, request.param, input_size=WIDTH_IN, hidden_size=H).double()
 
 
 def test_shapes_and_sizes(layer):
-    y, _ = layer(torch.randn(T, B, I, dtype=torch.double))
+    y, _ = layer(torch.randn(T, B, WIDTH_IN, dtype=torch.double))
     assert y.shape == (T, B, H)
-    assert (layer.input_size, layer.hidden_size) == (I, H)
+    assert (layer.input_size, layer.hidden_size) == (WIDTH_IN, H)
 
 
 def test_state_carried_over_a_cut_gives_the_uncut_result(layer):
-    x = torch.randn(T, B, I, dtype=torch.double)
+    x = torch.randn(T, B, WIDTH_IN, dtype=torch.double)
     whole, _ = layer(x)
     first, state = layer(x[:3])
     second, _ = layer(x[3:], state)
@@ -30,26 +31,26 @@ def test_state_carried_over_a_cut_gives_the_uncut_result(layer):
 
 
 def test_a_missing_state_is_the_initial_state(layer):
-    x = torch.randn(T, B, I, dtype=torch.double)
+    x = torch.randn(T, B, WIDTH_IN, dtype=torch.double)
     torch.testing.assert_close(layer(x)[0], layer(x, layer.initial_state(B))[0], rtol=0, atol=0)
 
 
 def test_gradient_reaches_every_parameter_and_the_state(layer):
     state = tuple(s.requires_grad_() for s in layer.initial_state(B))
-    y, _ = layer(torch.randn(T, B, I, dtype=torch.double), state)
+    y, _ = layer(torch.randn(T, B, WIDTH_IN, dtype=torch.double), state)
     y.square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in layer.parameters())
     assert all(s.grad is not None for s in state)
 
 
 def test_gradients_are_right(layer):
-    x = torch.randn(3, 2, I, dtype=torch.double, requires_grad=True)
+    x = torch.randn(3, 2, WIDTH_IN, dtype=torch.double, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: layer(x)[0], (x,))
 
 
 def test_dtype_is_kept_and_evaluation_repeats_itself(layer):
     layer.eval()
-    x = torch.randn(T, B, I, dtype=torch.double)
+    x = torch.randn(T, B, WIDTH_IN, dtype=torch.double)
     assert layer(x)[0].dtype == torch.double
     torch.testing.assert_close(layer(x)[0], layer(x)[0], rtol=0, atol=0)
 

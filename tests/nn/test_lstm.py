@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
+
 from sparsernn.errors import InputError
 from sparsernn.nn import LSTM, Stack
-from torch import nn
 
 
 def twin(layer: LSTM) -> nn.LSTM:
@@ -52,7 +53,9 @@ def test_equals_the_equations():
 def test_weight_drop_acts_on_recurrent_weights_in_training_only():
     torch.manual_seed(0)
     layer, x = LSTM(4, 50, weight_drop=0.5), torch.randn(7, 3, 4)
-    torch.testing.assert_close(layer(x[:1])[0], layer.eval()(x[:1])[0])  # h = 0 in the first step: W_hh plays no part
+    torch.testing.assert_close(
+        layer(x[:1])[0], layer.eval()(x[:1])[0]
+    )  # h = 0 in the first step: W_hh plays no part
     layer.train()
     assert not torch.allclose(layer(x)[0], layer(x)[0])
     layer.eval()
@@ -94,7 +97,7 @@ def test_stack_equals_stacked_nn_lstm():
         theirs.data.copy_(mine)
     x = torch.randn(7, 3, 4)
     y, state = stack(x)
-    y2, (h, c) = other(x)
+    y2, (_h, c) = other(x)
     torch.testing.assert_close(y, y2)
     torch.testing.assert_close(torch.stack([s[1] for s in state]), c)
 

@@ -5,10 +5,11 @@ import math
 
 import pytest
 import torch
+from torch import nn
+
 from sparsernn.optim import NTASGD, OPTIMIZERS
 from sparsernn.optim.nt_asgd import FOLD_EVERY, NonMonotone
 from sparsernn.training.checkpoint import load_checkpoint, save_checkpoint
-from torch import nn
 
 MASKS = {1: [1, 1, 0], 2: [1, 1, 0], 3: [1, 1, 0], 4: [1, 0, 1], 5: [1, 0, 1], 6: [1, 1, 1], 7: [1, 1, 1]}
 GOLDEN = {  # step: weights, averages, average of the dense scalar
@@ -39,7 +40,9 @@ def test_golden_trace(read_every):
         torch.testing.assert_close(w.data, torch.tensor(GOLDEN[t][0], dtype=torch.float))
         if t % read_every == 0:
             with optimizer.averaged():
-                torch.testing.assert_close(w.data, torch.tensor(GOLDEN[t][1], dtype=torch.float), atol=1e-5, rtol=0)
+                torch.testing.assert_close(
+                    w.data, torch.tensor(GOLDEN[t][1], dtype=torch.float), atol=1e-5, rtol=0
+                )
                 assert math.isclose(b.item(), GOLDEN[t][2], rel_tol=1e-6)
             torch.testing.assert_close(w.data, torch.tensor(GOLDEN[t][0], dtype=torch.float))
 
@@ -107,7 +110,9 @@ def test_switch_epoch_forces_the_trigger():
 
 
 def test_finetuning_asks_to_stop_when_the_trigger_fires_again():
-    optimizer = NTASGD([nn.Parameter(torch.zeros(1))], lr=1.0, nonmono=1, switch_epoch=0, stop_when_worse=True)
+    optimizer = NTASGD(
+        [nn.Parameter(torch.zeros(1))], lr=1.0, nonmono=1, switch_epoch=0, stop_when_worse=True
+    )
     for loss in (1.0, 1.0):
         optimizer.trigger(loss)
     assert not optimizer.exhausted

@@ -1,6 +1,7 @@
 """Schedules: golden values, end points, settings."""
 
 import pytest
+
 from sparsernn.errors import InputError
 from sparsernn.optim.schedules import cosine, linear, make_schedule
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from sparsernn.data import CORPORA
 from sparsernn.errors import InputError
 from sparsernn.models import LanguageModel
@@ -91,7 +92,11 @@ def test_targets_are_the_next_words(corpus):
 
 @pytest.mark.parametrize(
     ("settings", "words"),
-    [({"metric": "accuracy"}, "metric is 'accuracy'"), ({"window": 0}, "window"), ({"batch_size": 9999}, "batch_size 9999")],
+    [
+        ({"metric": "accuracy"}, "metric is 'accuracy'"),
+        ({"window": 0}, "window"),
+        ({"batch_size": 9999}, "batch_size 9999"),
+    ],
 )
 def test_bad_settings_are_answered_in_one_sentence(corpus, settings, words):
     with pytest.raises(InputError, match=words):

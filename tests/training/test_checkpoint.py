@@ -5,6 +5,7 @@ import os
 
 import pytest
 import torch
+
 from sparsernn.errors import InputError
 from sparsernn.training import checkpoint
 from sparsernn.training.checkpoint import load_checkpoint, save_checkpoint

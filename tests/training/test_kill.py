@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+
 from sparsernn.training.checkpoint import load_checkpoint
 
 MOMENTS = 10
@@ -29,7 +30,12 @@ clip: 0.25
 threads: 1
 log_every: 5
 checkpoint_seconds: 0.02
-task: {{name: language_modelling, corpus: {{name: folder, path: "{tiny_corpus}"}}, batch_size: 4, eval_batch_size: 2, window: 9}}
+task:
+  name: language_modelling
+  corpus: {{name: folder, path: "{tiny_corpus}"}}
+  batch_size: 4
+  eval_batch_size: 2
+  window: 9
 model: {{name: language_model, embedding_size: 16, hidden_sizes: [24, 24], dropout: {{input: 0.2, output: 0.2}}}}
 optimizer: {{name: snt_asgd, lr: 5, switch_epoch: 4}}
 sparsity: {{name: selfish, density: 0.33, prune_rate: 0.5}}

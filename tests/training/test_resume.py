@@ -6,6 +6,7 @@ import signal
 
 import pytest
 import torch
+
 from sparsernn.assemble import create, open_run
 from sparsernn.errors import InputError
 from sparsernn.training.checkpoint import load_checkpoint
@@ -76,7 +77,9 @@ OPTIMIZERS = {
 
 
 @pytest.mark.parametrize("sparsity", SPARSITIES)
-@pytest.mark.parametrize("stop", [StopAt(step=1), StopAt(step=20), StopAt(evaluation=1), StopAt(evaluation=10)])
+@pytest.mark.parametrize(
+    "stop", [StopAt(step=1), StopAt(step=20), StopAt(evaluation=1), StopAt(evaluation=10)]
+)
 def test_stopped_and_resumed_equals_undisturbed(tiny_recipe, tmp_path, sparsity, stop):
     recipe = tiny_recipe(sparsity=SPARSITIES[sparsity], checkpoint_seconds=1000)
     train(create(recipe, tmp_path / "whole"))
@@ -130,7 +133,7 @@ def test_a_nan_loss_keeps_the_state_before_it(tiny_recipe, tmp_path, monkeypatch
         return (nats * float("nan"), objective, state) if run.position.step == 5 else (nats, objective, state)
 
     monkeypatch.setattr(run.task, "loss", loss)
-    with pytest.raises(InputError, match="the loss is nan .* at step 6"):
+    with pytest.raises(InputError, match=r"the loss is nan .* at step 6"):
         train(run)
     assert open_run(tmp_path / "run").position.step == 5
 
@@ -145,7 +148,7 @@ def test_a_full_disk_loses_nothing_but_the_step_in_progress(tiny_recipe, tmp_pat
         save()
 
     monkeypatch.setattr(run, "save", full_from_step_7)
-    with pytest.raises(InputError, match="No space left.*the state of step 7 is saved"):
+    with pytest.raises(InputError, match=r"No space left.*the state of step 7 is saved"):
         train(run)
     assert open_run(tmp_path / "run").position.step == 7
     assert not ballast.exists()

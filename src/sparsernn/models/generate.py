@@ -11,7 +11,11 @@ from sparsernn.models.language_model import LanguageModel
 
 @torch.no_grad()
 def sample(
-    model: LanguageModel, prompt: Sequence[int], generator: torch.Generator, temperature: float = 1.0, avoid: int | None = None
+    model: LanguageModel,
+    prompt: Sequence[int],
+    generator: torch.Generator,
+    temperature: float = 1.0,
+    avoid: int | None = None,
 ) -> Iterator[int]:
     """Token numbers drawn from softmax(logits / temperature), without end.
 

@@ -94,21 +94,26 @@ class LanguageModel(nn.Module):
 
     def penalty(self) -> Tensor | float:
         """The layers' own regularisers."""
-        return sum((layer.penalty() for layer in self.layers), 0.0)
+        return sum((layer.penalty() for layer in self.layers.members), 0.0)
 
     def units(self) -> list[Units]:
         """Hidden units of every layer, from the bottom, each with all its readers.
 
         With tied weights a unit of the last layer is a column of the embedding too, and so an input of the first.
         """
-        last = self.layers[-1]
-        readers = self.head.inputs() + (self.layers[0].inputs() if self.tied else ())
-        return [*self.layers.units(), Units(f"layer {len(self.layers) - 1}", last.hidden_size, last.outputs() + readers)]
+        last = self.layers.members[-1]
+        readers = self.head.inputs() + (self.layers.members[0].inputs() if self.tied else ())
+        return [
+            *self.layers.units(),
+            Units(f"layer {len(self.layers) - 1}", last.hidden_size, last.outputs() + readers),
+        ]
 
 
 def _check_sizes(embedding_size: int, hidden_sizes: Sequence[int], tied: bool) -> None:
     if isinstance(hidden_sizes, int | str) or not hidden_sizes:
-        raise InputError(f"hidden_sizes is {hidden_sizes!r}; it must list one size per layer, such as [200, 200].")
+        raise InputError(
+            f"hidden_sizes is {hidden_sizes!r}; it must list one size per layer, such as [200, 200]."
+        )
     if tied and hidden_sizes[-1] != embedding_size:
         raise InputError(
             f"tied weights need a last hidden size equal to embedding_size, but they are {hidden_sizes[-1]} and "

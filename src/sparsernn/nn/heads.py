@@ -66,7 +66,11 @@ class LinearHead(nn.Module):
 
     def __init__(self, vocabulary_size: int, input_size: int, tied: nn.Parameter | None = None) -> None:
         super().__init__()
-        own = torch.empty(0) if tied is not None else torch.empty(vocabulary_size, input_size).uniform_(-0.1, 0.1)
+        own = (
+            torch.empty(0)
+            if tied is not None
+            else torch.empty(vocabulary_size, input_size).uniform_(-0.1, 0.1)
+        )
         self.weight = tied if tied is not None else nn.Parameter(own)
         self.bias = nn.Parameter(torch.zeros(vocabulary_size))
 
@@ -74,8 +78,9 @@ class LinearHead(nn.Module):
         """y (..., H), target (...) int64 -> nats per token, (N,) in row-major order."""
         rows, wanted = y.reshape(-1, y.shape[-1]), target.reshape(-1)
         if torch.is_grad_enabled():
-            return _SoftmaxNLL.apply(rows, self.weight, self.bias, wanted)
-        pairs = zip(rows.split(EVAL_ROWS), wanted.split(EVAL_ROWS), strict=True)
+            nll: Tensor = _SoftmaxNLL.apply(rows, self.weight, self.bias, wanted)  # type: ignore[no-untyped-call]
+            return nll
+        pairs = zip(torch.split(rows, EVAL_ROWS), torch.split(wanted, EVAL_ROWS), strict=True)
         return torch.cat([functional.cross_entropy(self.logits(r), t, reduction="none") for r, t in pairs])
 
     def logits(self, y: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ Shape letters of the whole library: T time, B batch, I input size, H hidden size
 (gates x H), V vocabulary. Sequences are time-major (T, B, .) unless a layer is asked for `batch_first`.
 """
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -16,7 +17,6 @@ from sparsernn.units import Slice, Units
 
 State = Any
 """A tensor, or a tuple of states; `state[0]` of a layer is what it feeds back."""
-
 
 
 class Layer(nn.Module, ABC):
@@ -83,9 +83,14 @@ class Stack(nn.ModuleList):
         super().__init__(layers)
         self.dropout, self.locked = dropout, locked
 
+    @property
+    def members(self) -> list[Layer]:
+        """The layers, with their type."""
+        return list(self)  # type: ignore[arg-type]
+
     def initial_state(self, batch: int) -> State:
         """The layers' initial states."""
-        return tuple(layer.initial_state(batch) for layer in self)
+        return tuple(layer.initial_state(batch) for layer in self.members)
 
     def forward(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
         """x (T, B, I) -> y (T, B, H of the last layer), states of all layers."""
@@ -100,7 +105,7 @@ class Stack(nn.ModuleList):
 
     def units(self) -> list[Units]:
         """Units of every layer but the last, whose readers lie outside the stack."""
-        pairs = zip(self[:-1], self[1:], strict=True)
+        pairs = itertools.pairwise(self.members)
         return [
             Units(f"layer {k}", layer.hidden_size, layer.outputs() + reader.inputs())
             for k, (layer, reader) in enumerate(pairs)

@@ -51,7 +51,9 @@ class LSTM(Layer):
     ) -> None:
         super().__init__()
         if min(input_size, hidden_size) < 1:
-            raise InputError(f"an LSTM of sizes {input_size} -> {hidden_size} is impossible; sizes start at 1.")
+            raise InputError(
+                f"an LSTM of sizes {input_size} -> {hidden_size} is impossible; sizes start at 1."
+            )
         if not 0 <= weight_drop < 1:
             raise InputError(f"weight_drop is {weight_drop}; it must lie in [0, 1).")
         self.weight_drop, self.batch_first = weight_drop, batch_first
@@ -105,14 +107,21 @@ class LSTM(Layer):
     def _read(self, x: Tensor, h: Tensor, c: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         return torch.lstm(x, (h, c), self._weights(), True, 1, 0.0, self.training, False, False)
 
-    def _read_ragged(self, x: Tensor, h: Tensor, c: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _read_ragged(
+        self, x: Tensor, h: Tensor, c: Tensor, lengths: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        assert lengths is not None
         packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
         order, back = packed.sorted_indices, packed.unsorted_indices
+        assert order is not None
+        assert back is not None
         start = (h.index_select(1, order), c.index_select(1, order))
         y, h, c = torch.lstm(
             packed.data, packed.batch_sizes, start, self._weights(), True, 1, 0.0, self.training, False
         )
-        y, _ = pad_packed_sequence(PackedSequence(y, packed.batch_sizes, order, back), total_length=x.shape[0])
+        y, _ = pad_packed_sequence(
+            PackedSequence(y, packed.batch_sizes, order, back), total_length=x.shape[0]
+        )
         return y, h.index_select(1, back), c.index_select(1, back)
 
     def gate_rows(self) -> dict[str, tuple[GateBlock, ...]]:

@@ -248,7 +248,7 @@ class NTASGD(torch.optim.Optimizer):
         own = {"losses": self._worse.losses, "averaging": self.averaging, "exhausted": self.exhausted}
         return {**super().state_dict(), "trigger": own}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take up where `state_dict` left off, to the bit."""
         own = state_dict["trigger"]
         super().load_state_dict({k: v for k, v in state_dict.items() if k != "trigger"})
@@ -275,4 +275,3 @@ def _fold(p: Tensor, state: dict[str, Any]) -> None:
     torch.where(after > 0, average, p, out=average)
     state["sum"].zero_()
     state["block"] = 0
-

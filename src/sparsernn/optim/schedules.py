@@ -85,4 +85,5 @@ def make_schedule(spec: float | str | Mapping[str, Any], steps: int) -> Schedule
     if isinstance(spec, int | float):
         return constant(float(spec))
     own_length = isinstance(spec, Mapping) and "steps" in spec
-    return make("schedule", SCHEDULES, spec, **({} if own_length else {"steps": max(1, steps)}))
+    schedule: Schedule = make("schedule", SCHEDULES, spec, **({} if own_length else {"steps": max(1, steps)}))
+    return schedule

@@ -3,19 +3,15 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sparsernn.data.styles import style_of
 from sparsernn.data.text import Corpus
-from sparsernn.data.vocabulary import EOS
 from sparsernn.data.windows import random_windows as parse_random_windows
 from sparsernn.data.windows import streams, window_bounds
 from sparsernn.errors import InputError
-from sparsernn.models.generate import sample
 from sparsernn.models.language_model import LanguageModel
 from sparsernn.nn.layer import State
 
@@ -120,7 +116,11 @@ class LanguageModelling:
 
     @torch.no_grad()
     def evaluate(
-        self, model: LanguageModel, split: str, batch_size: int | None = None, tick: Tick = lambda fraction: None
+        self,
+        model: LanguageModel,
+        split: str,
+        batch_size: int | None = None,
+        tick: Tick = lambda fraction: None,
     ) -> dict[str, float]:
         """Mean nats per predicted token of a split, from a zero state, dropouts off.
 
@@ -146,28 +146,6 @@ class LanguageModelling:
             tick(number / len(bounds))
         model.train(was_training)
         return scores(total, (len(rows) - 1) * rows.shape[1])
-
-    def write(
-        self, model: LanguageModel, prompt: str = "", tokens: int = 100, temperature: float = 0.8, seed: int = 1
-    ) -> str:
-        """Text that the model makes up, `prompt` included.
-
-        Args:
-            model: in any mode.
-            prompt: how the text begins; the end of a line when empty.
-            tokens: how many to write, at least 1.
-            temperature: below 1 is more cautious; 0 takes the most probable token.
-            seed: the same seed writes the same text.
-
-        Raises:
-            InputError: a prompt with a word that the vocabulary lacks and that has no unknown word to stand for it.
-        """
-        vocabulary, style = self.corpus.vocabulary, style_of(self.corpus.info)
-        given = vocabulary.encode(style.prompt(prompt)).tolist()
-        begin = given or [vocabulary.index.get(EOS, 0)]
-        generator = torch.Generator().manual_seed(seed)
-        drawn = islice(sample(model, begin, generator, temperature, vocabulary.unknown), tokens)
-        return style.text(vocabulary.decode([*given, *drawn]))
 
 
 def _window(rows: Tensor, first: int, length: int, lr_scale: float = 1.0) -> Batch:

@@ -81,10 +81,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     tensors, metadata = read_safetensors(path)
     if metadata.get("format") != FORMAT:
-        raise InputError(f"{path} is not a checkpoint of sparsernn (its format is {metadata.get('format')!r}).")
+        raise InputError(
+            f"{path} is not a checkpoint of sparsernn (its format is {metadata.get('format')!r})."
+        )
     if metadata.get("sha256") != _digest(metadata["state"], tensors):
-        raise InputError(f"{path} is damaged: its contents do not match their checksum; use another checkpoint.")
-    return _from_plain(json.loads(metadata["state"]), tensors)
+        raise InputError(
+            f"{path} is damaged: its contents do not match their checksum; use another checkpoint."
+        )
+    tree: dict[str, Any] = _from_plain(json.loads(metadata["state"]), tensors)
+    return tree
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -93,7 +98,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise InputError(f"there is no file {path}.")
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
+            return {name: file.get_tensor(name) for name in file}, dict(file.metadata() or {})
     except (SafetensorError, ValueError) as error:
         raise InputError(f"{path} is truncated, damaged or no safetensors file ({error}).") from error
 
@@ -102,7 +107,7 @@ def _digest(state: str, tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(state.encode())
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
+        digest.update(memoryview(tensors[name].reshape(-1).view(torch.uint8).numpy()))  # type: ignore[arg-type]
     return digest.hexdigest()
 
 
@@ -111,8 +116,15 @@ def _to_plain(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
         tensors[path] = _own_bytes(node, tensors)
         return {TENSOR: path}
     if isinstance(node, Mapping):
-        pairs = [(key, _to_plain(value, f"{path}/{key}" if path else str(key), tensors)) for key, value in node.items()]
-        return dict(pairs) if all(isinstance(key, str) for key in node) else {PAIRS: [list(pair) for pair in pairs]}
+        pairs = [
+            (key, _to_plain(value, f"{path}/{key}" if path else str(key), tensors))
+            for key, value in node.items()
+        ]
+        return (
+            dict(pairs)
+            if all(isinstance(key, str) for key in node)
+            else {PAIRS: [list(pair) for pair in pairs]}
+        )
     if isinstance(node, list | tuple):
         items = [_to_plain(value, f"{path}/{k}", tensors) for k, value in enumerate(node)]
         return {TUPLE: items} if isinstance(node, tuple) else items

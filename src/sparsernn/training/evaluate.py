@@ -6,7 +6,9 @@ from sparsernn.errors import InputError
 from sparsernn.training.run import Run
 
 
-def evaluate_run(run: Run, split: str = "test", batch_size: int | None = None, tick: Any = None) -> dict[str, Any]:
+def evaluate_run(
+    run: Run, split: str = "test", batch_size: int | None = None, tick: Any = None
+) -> dict[str, Any]:
     """Evaluate the best weights of a run (they are left in its model).
 
     Args:

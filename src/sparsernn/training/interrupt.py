@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
+Handlers = dict[int, Any]
 
 
 class Interrupted(Exception):
@@ -40,7 +42,7 @@ def stop_requests() -> Iterator[Request]:
     Outside the main thread, where Python allows no handlers, nothing is caught.
     """
     request = Request()
-    previous = {}
+    previous: Handlers = {}
 
     def remember(number: int, frame: FrameType | None) -> None:
         request.signal_number = number
@@ -57,6 +59,6 @@ def stop_requests() -> Iterator[Request]:
         _restore(previous)
 
 
-def _restore(handlers: dict) -> None:
+def _restore(handlers: Handlers) -> None:
     for number, handler in handlers.items():
         signal.signal(number, handler)

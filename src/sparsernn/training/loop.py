@@ -99,7 +99,7 @@ def _end_epoch(run: Run, watch: "Watch", keep: Safekeeping, request: Request) ->
 
 def _test(run: Run, watch: "Watch", request: Request) -> dict[str, float]:
     best = run.load_best()
-    scores = run.task.evaluate(run.model, "test", tick=watch.evaluating("test", request))
+    scores: dict[str, float] = run.task.evaluate(run.model, "test", tick=watch.evaluating("test", request))
     epoch = best["position"]["epoch"] + 1
     watch.record({"event": "test", "epoch": epoch, "split": "test", **scores, "averaged": best["averaged"]})
     return scores
@@ -122,8 +122,8 @@ def clip(parameters: list[torch.nn.Parameter], largest: float | None) -> Tensor:
 def _check_finite(loss: float, norm: float, step: int) -> None:
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise InputError(
-            f"the loss is {loss} and the gradient norm {norm} at step {step + 1}, so training cannot go on; the state "
-            f"before is kept in {LAST}. Lower optimizer.lr or clip."
+            f"the loss is {loss} and the gradient norm {norm} at step {step + 1}, so training cannot go on; "
+            f"the state before is kept in {LAST}. Lower optimizer.lr or clip."
         )
 
 
@@ -149,7 +149,9 @@ class Watch:
         self.run.events.append(full)
         self.reporter.event(full)
 
-    def step(self, loss: float, norm: float, batch: Any, happened: list[dict[str, Any]], seconds: float) -> None:
+    def step(
+        self, loss: float, norm: float, batch: Any, happened: list[dict[str, Any]], seconds: float
+    ) -> None:
         """After a step: sums for the next record, and a progress report."""
         here = self.run.position
         recent, tokens = here.recent, batch.targets.numel()

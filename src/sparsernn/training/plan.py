@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from sparsernn.gates import gate_blocks
+from sparsernn.gates import GateBlock, gate_blocks
 from sparsernn.training.memory import keep_buffers
 from sparsernn.training.run import Run
 
@@ -26,7 +26,9 @@ def plan(run: Run, measure: bool = True) -> dict[str, Any]:
         steps_per_epoch; estimated_seconds for the whole run on this machine.
     """
     masks, gates = run.sparsifier.masks(), gate_blocks(run.model)
-    tensors = [_row(name, p, masks.get(name), gates.get(name, ())) for name, p in run.model.named_parameters()]
+    tensors = [
+        _row(name, p, masks.get(name), gates.get(name, ())) for name, p in run.model.named_parameters()
+    ]
     masked = [row for row in tensors if row["name"] in masks]
     steps_per_epoch = run.task.steps_per_epoch()
     steps = steps_per_epoch * run.recipe.epochs
@@ -46,7 +48,9 @@ def plan(run: Run, measure: bool = True) -> dict[str, Any]:
     }
 
 
-def _row(name: str, p: torch.Tensor, mask: torch.Tensor | None, gates: tuple) -> dict[str, Any]:
+def _row(
+    name: str, p: torch.Tensor, mask: torch.Tensor | None, gates: tuple[GateBlock, ...]
+) -> dict[str, Any]:
     active = p.numel() if mask is None else int(mask.sum())
     return {
         "name": name,

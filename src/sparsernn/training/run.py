@@ -50,7 +50,7 @@ class Run:
 
     recipe: Any
     task: Any
-    model: nn.Module
+    model: Any
     optimizer: Any
     sparsifier: Any
     boundary: Any
