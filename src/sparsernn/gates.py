@@ -80,7 +80,9 @@ def _local_blocks(module: nn.Module) -> dict[str, tuple[GateBlock, ...]]:
     names = TORCH_GATES.get(type(module))
     if names is None:
         return {}
-    matrices = {n: p for n, p in module.named_parameters(recurse=False) if n.startswith(("weight_ih", "weight_hh"))}
+    matrices = {
+        n: p for n, p in module.named_parameters(recurse=False) if n.startswith(("weight_ih", "weight_hh"))
+    }
     return {n: stacked(names, p.shape[0] // len(names)) for n, p in matrices.items()}
 
 

@@ -75,7 +75,9 @@ def _check(
     given: Mapping[str, Any],
     open_ended: bool,
 ) -> None:
-    offered = [p for p, v in parameters.items() if p not in given and v.kind not in (v.VAR_KEYWORD, v.VAR_POSITIONAL)]
+    offered = [
+        p for p, v in parameters.items() if p not in given and v.kind not in (v.VAR_KEYWORD, v.VAR_POSITIONAL)
+    ]
     for key in settings:
         if key in given or (key not in parameters and not open_ended):
             accepted = ", ".join(offered) or "no settings"
