@@ -45,6 +45,7 @@ def _pour(total: float, weights: Numbers, room: Numbers) -> Numbers:
     open_ = (weights > 0) & (room > 0)
     while total > 0 and open_.any():
         wanted = np.where(open_, weights, 0.0)
+        wanted /= wanted.max()  # first, so that tiny weights do not overflow
         wanted *= total / wanted.sum()
         full = open_ & (wanted >= room)
         if not full.any():

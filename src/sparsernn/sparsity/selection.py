@@ -241,8 +241,8 @@ def _chunks(*tensors: Tensor) -> Iterator[tuple[Any, ...]]:
 
 def _pick(magnitudes: Floats, count: int, generator: torch.Generator, largest: bool) -> Bools:
     """True at the `count` smallest (largest) magnitudes; ties at the border by lot."""
-    if count <= 0 or not magnitudes.size:
-        return np.zeros(magnitudes.size, dtype=np.bool_)
+    if count <= 0 or count >= magnitudes.size:
+        return np.full(magnitudes.size, count > 0, dtype=np.bool_)
     at = magnitudes.size - count if largest else count - 1
     flat = magnitudes.min() == magnitudes.max()  # numpy partitions many equal numbers slowly
     border = magnitudes[0] if flat else np.partition(magnitudes, at)[at]

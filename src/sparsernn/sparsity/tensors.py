@@ -2,7 +2,7 @@
 
 Rules see every tensor as a *grid*: a matrix with one entry for each unit that lives or dies as a whole.
 Without blocks the grid is the tensor itself, flattened to rows x rest; with blocks it has one entry per
-block, whose value is the sum of the magnitudes inside. So no rule needs to know about blocks.
+block, whose value is the mean magnitude inside. So no rule needs to know about blocks.
 """
 
 import math
@@ -61,7 +61,7 @@ class MaskedTensor:
     def values(self, tensor: Tensor | None) -> Tensor:
         """The grid of any tensor of the parameter's shape, on the CPU (zeros for None).
 
-        Signs are kept without blocks; entries of blocks are sums of magnitudes. Half precision is widened.
+        Signs are kept without blocks; entries of blocks are mean magnitudes. Half precision is widened.
         """
         if tensor is None:
             return torch.zeros(self.grid_shape)
@@ -71,7 +71,7 @@ class MaskedTensor:
         flat = wide.reshape(self.shape[0], -1)
         if self.area > 1:
             rows, columns = self.grid_shape
-            flat = flat.abs().view(rows, self.block[0], columns, self.block[1]).sum((1, 3))
+            flat = flat.abs().view(rows, self.block[0], columns, self.block[1]).mean((1, 3))
         return flat.cpu().contiguous()
 
     def grid_mask(self) -> Tensor:
