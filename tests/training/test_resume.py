@@ -173,3 +173,12 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(tiny_recipe, tmp_path):
         create(tiny_recipe(), tmp_path / "run")
     with pytest.raises(InputError, match="is no run"):
         open_run(tmp_path / "nothing")
+
+
+def test_looking_at_a_run_does_not_touch_its_history(tiny_recipe, tmp_path):
+    run = create(tiny_recipe(), tmp_path / "run")
+    train(run)
+    run.events.append({"event": "sample", "text": "written after the end"})
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    open_run(tmp_path / "run")
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before

@@ -12,11 +12,8 @@ from sparsernn.cli.folders import fresh_folder
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sparsernn.training.run import Run
-
 RECIPES = ("demo/dense", "demo/static", "demo/selfish")
 PROMPT = "the value of"
-TOKENS = 60
 
 
 def register(app: typer.Typer) -> None:
@@ -35,7 +32,7 @@ def demo(
     """Train and compare a dense, a static-sparse and a Selfish-sparse language model: about two minutes."""
     from sparsernn.assemble import create
     from sparsernn.cli.console import output
-    from sparsernn.cli.running import show_results, with_progress
+    from sparsernn.cli.running import complete, show_results, with_progress
     from sparsernn.recipe import load_recipe
     from sparsernn.report import write_report
 
@@ -46,7 +43,7 @@ def demo(
         output().print(f"\n[bold]{recipe.name}[/bold]  {recipe.about}")
         run = create(recipe, place)
         with_progress(run, _show_sizes)
-        _finish(run)
+        complete(run, PROMPT)
     output().print()
     show_results(*folders)
     _show_samples(folders)
@@ -60,16 +57,6 @@ def _show_sizes(plan: Mapping[str, Any]) -> None:
 
     for line in plan_lines(plan):
         output().print(f"  {line}")
-
-
-def _finish(run: Run) -> None:
-    """Measure the best weights and let them write, for the table and the report."""
-    from sparsernn.results import generate, measure, take_best
-
-    take_best(run)
-    run.events.append(measure(run, batches=(1,)))
-    text = generate(run, PROMPT, TOKENS)
-    run.events.append({"event": "sample", "text": text, "prompt": PROMPT})
 
 
 def _show_samples(folders: list[Path]) -> None:

@@ -102,7 +102,9 @@ def train_to_the_end(run: Run) -> None:
     from sparsernn.cli.console import output
 
     with_progress(run, lambda plan: show_beginning(run, plan))
+    page = complete(run)
     show_results(run.home)
+    output().print(f"Curves, masks and sizes:  {page}", soft_wrap=True)
     for command, what in NEXT:
         output().print(f"  sparsernn {command} {run.home}  ".ljust(48) + what)
 
@@ -124,6 +126,17 @@ def with_progress(run: Run, greet: Callable[[Mapping[str, Any]], None]) -> None:
         raise typer.Exit(128 + stop.signal_number) from None
 
 
+def complete(run: Run, prompt: str = "") -> Path:
+    """Measure the best weights of a trained run, let them write, and make its report; returns the page."""
+    from sparsernn.report import write_report
+    from sparsernn.results import generate, measure, take_best
+
+    take_best(run)
+    run.events.append(measure(run))
+    run.events.append({"event": "sample", "text": generate(run, prompt, SAMPLE_TOKENS), "prompt": prompt})
+    return write_report([run.home], run.home)[0]
+
+
 def show_results(*folders: Path) -> None:
     """Print what came out of runs, side by side."""
     from sparsernn.cli.console import output
@@ -133,8 +146,8 @@ def show_results(*folders: Path) -> None:
     output().print(drawn(compare(folders)))
 
 
+SAMPLE_TOKENS = 60
 NEXT = (
-    ("report", "a page with curves, masks and sizes"),
     ("inspect", "densities per tensor and gate"),
     ("generate", "text from the model"),
     ("bench", "time per token"),

@@ -40,6 +40,7 @@ def train(run: Run, reporter: Reporter | None = None) -> dict[str, float]:
         InputError: the loss became NaN or infinite, or the disk is full; the state before is saved.
     """
     keep_buffers()
+    run.rewind()
     watch = Watch(run, reporter or Reporter())
     watch.start()
     with stop_requests() as request:

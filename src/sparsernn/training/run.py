@@ -46,6 +46,7 @@ class Run:
         schedule: step -> learning rate.
         carried: recurrent state at the next window; None stands for the initial state.
         folder: where it is written; None until `create` or `open_run` gives it one.
+        log_bytes: how much of metrics.jsonl belongs to the restored state; None: all of it.
     """
 
     recipe: Any
@@ -58,6 +59,7 @@ class Run:
     position: Position = field(default_factory=Position)
     carried: Any = None
     folder: Path | None = None
+    log_bytes: int | None = None
 
     @property
     def home(self) -> Path:
@@ -101,7 +103,10 @@ class Run:
         save_checkpoint(self.home / BEST, tree)
 
     def restore(self) -> None:
-        """Go back to `last`: weights, masks, averages, generators, carried state, position and history."""
+        """Go back to `last`: weights, masks, averages, generators, carried state and position.
+
+        Nothing is written: the records after that position are forgotten only when training goes on.
+        """
         tree = load_checkpoint(self.home / LAST)
         load_weights(self.model, tree["model"], self.home / LAST)
         self.optimizer.load_state_dict(tree["optimizer"])
@@ -110,7 +115,15 @@ class Run:
         self.position = Position(**tree["position"])
         self.carried = tree["carried"]
         torch.set_rng_state(tree["generators"]["torch"])
-        self.events.truncate(tree["history"]["metrics_bytes"])
+        self.log_bytes = tree["history"]["metrics_bytes"]
+
+    def rewind(self) -> None:
+        """Before training goes on: forget the records after the restored state, they will be written again.
+
+        Not in `restore`, which also serves those who only want to look at a finished run.
+        """
+        if self.log_bytes is not None:
+            self.events.truncate(self.log_bytes)
 
     def load_best(self) -> dict[str, Any]:
         """Put the best weights into the model; returns what else `best` says (valid, averaged, position)."""
