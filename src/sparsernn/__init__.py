@@ -22,7 +22,7 @@ _HOMES = {
     "NTASGD": "sparsernn.optim",
     "gate_blocks": "sparsernn.gates",
 }
-__all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604 - names of _HOMES, resolved below
+__all__ = ["__version__", *sorted(_HOMES)]
 
 
 def __getattr__(name: str) -> Any:
