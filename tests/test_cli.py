@@ -244,7 +244,8 @@ def test_training_prints_the_plan_a_line_per_epoch_the_result_and_what_next(trai
     assert len(epochs) == 3
     assert "averag" in output
     assert "masks moved" in output
-    assert f"sparsernn report {folder}" in output.replace("\n", "")
+    assert f"sparsernn inspect {folder}" in output.replace("\n", "")
+    assert (folder / "report.html").is_file()
     assert len(output.splitlines()) < 60
 
 

@@ -98,7 +98,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise InputError(f"there is no file {path}.")
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118 (it is no dict)
+            names = file.keys()  # a method of its own: the file is no mapping to loop over
+            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
     except (SafetensorError, ValueError) as error:
         raise InputError(f"{path} is truncated, damaged or no safetensors file ({error}).") from error
 
