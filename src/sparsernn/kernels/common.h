@@ -33,6 +33,7 @@ enum { DENSE = 0, DENSE_INT8 = 1, CSR = 2, CSR_INT8 = 3, BLOCK16 = 4, BLOCK16_IN
  *   start   CSR: first entry of each row (rows + 1); BLOCK16: first block of each group of 16 rows; else unused
  *   index   column of each entry (CSR) or block (BLOCK16), hence fewer than 65536 columns
  *   values  float or int8_t, row-major (BLOCK16: 16 consecutive rows of one column together)
+ *           DENSE_INT8 has 32 readable bytes after the last row
  *   scale   one factor per row for int8 values */
 typedef struct {
   int32_t kind, rows, columns, unused;
@@ -50,7 +51,7 @@ static inline float sum_vector(vw a) {
 }
 
 /* y[r] += (W x)[r] for the rows first <= r < last; x and y hold `batch` neighbouring columns (1, 4, 8 or 16).
- * first is a multiple of 16. scratch: `columns` 16-bit numbers of this thread alone. */
+ * first is a multiple of 16. scratch: 16-bit numbers of this thread alone, `columns` rounded up to 32. */
 void multiply_rows(const Matrix *m, int first, int last, const float *x, float *y, int batch, int16_t *scratch);
 
 /* First row of the share of `thread` among `threads`, by the work in a (and b unless NULL), a multiple of 16. */

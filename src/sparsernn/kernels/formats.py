@@ -30,6 +30,9 @@ BATCHES = (1, 4, 8, 16)
 BLOCK = 16
 """Rows of a block: one AVX-512 register, two AVX2 ones."""
 
+SLACK = 32
+"""Bytes after the last row of 8-bit weights that the compiled product may read (and multiply by 0)."""
+
 
 class CMatrix(ctypes.Structure):
     """`Matrix` of common.h."""
@@ -122,7 +125,7 @@ class Format(ABC):
         threads = found.threads(threads)
         x = functional.pad(x, (0, batch - used)).contiguous()
         y = torch.empty(self.shape[0], batch)
-        scratch = torch.empty(threads * self.shape[1], dtype=torch.int16)
+        scratch = torch.empty(threads * (self.shape[1] + SLACK), dtype=torch.int16)
         pointers = (
             ctypes.addressof(self.structure),
             x.data_ptr(),
@@ -155,7 +158,8 @@ class DenseInt8(Format):
 
     def _arrange(self, weight: Tensor, kept: Tensor) -> Tensor:
         values, self.scale = to_int8(torch.where(kept, weight, 0.0))
-        return values
+        room = torch.zeros(values.numel() + SLACK, dtype=torch.int8)
+        return room[: values.numel()].view(values.shape).copy_(values)
 
     def restored(self) -> Tensor:
         """The rounded weights."""

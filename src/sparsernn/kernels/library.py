@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sparsernn.errors import InputError
 
-INTERFACE = 2
+INTERFACE = 3
 """Must equal sparsernn_interface() in training.c: signatures and structures agree."""
 
 NEEDS = {"plain": "", "avx2": "AVX2", "avx512": "AVX512"}

@@ -4,6 +4,7 @@
 #include <immintrin.h>
 #endif
 
+#define ROUND32(n) (((n) + 31) / 32 * 32)
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define SPAN 256 /* int8 weights turned into floats at a time: 1 KB, stays in the nearest cache */
 
@@ -80,7 +81,8 @@ static void dense1(const Matrix *m, int first, int last, const float *x, float *
 }
 
 /* x rounded to 15 bits and a sign: products with int8 weights are then exact integer sums, and the rounding
- * (3e-5 of the largest |x|) is far below that of the weights (4e-3 of each row's largest). */
+ * (3e-5 of the largest |x|) is far below that of the weights (4e-3 of each row's largest). Filled up with 0 to a
+ * multiple of 32. */
 static float quantise(const float *x, int n, int16_t *out) {
   float top = 0;
   for (int i = 0; i < n; i++) {
@@ -92,23 +94,24 @@ static float quantise(const float *x, int n, int16_t *out) {
     float v = x[i] * factor;
     out[i] = (int16_t)(int32_t)(v + (v < 0 ? -0.5f : 0.5f));
   }
+  for (int i = n; i < ROUND32(n); i++) out[i] = 0;
   return top / 32767.0f;
 }
 
-/* Integer sums of one row in pieces short enough for 32 bits: a pair of products is below 2 * 127 * 32767 = 8.3e6,
+/* Rows are summed in whole vectors of 32 columns: beyond the last column x is 0, so that the weights read there (the
+ * next row's, and 32 bytes of slack after the last row) do not matter.
+ *
+ * Integer sums of one row in pieces short enough for 32 bits: a pair of products is below 2 * 127 * 32767 = 8.3e6,
  * and no 32-bit lane takes more than 256 pairs (2.1e9) before it moves to float. */
 #if defined(__AVX512BW__)
 #define PIECE 4096
 static inline float integer_sum(const int8_t *w, const int16_t *x, int n) {
   __m512i a = _mm512_setzero_si512();
-  int c = 0;
-  for (; c + 32 <= n; c += 32) {
+  for (int c = 0; c < n; c += 32) {
     __m512i wide = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(w + c)));
     a = _mm512_add_epi32(a, _mm512_madd_epi16(wide, _mm512_loadu_si512((const void *)(x + c))));
   }
-  float s = _mm512_reduce_add_ps(_mm512_cvtepi32_ps(a));
-  for (; c < n; c++) s += (float)((int32_t)w[c] * x[c]);
-  return s;
+  return _mm512_reduce_add_ps(_mm512_cvtepi32_ps(a));
 }
 #elif defined(__AVX2__)
 #define PIECE 4096
@@ -118,14 +121,11 @@ static inline __m256i madd16(const int8_t *w, const int16_t *x) {
 }
 static inline float integer_sum(const int8_t *w, const int16_t *x, int n) {
   __m256i a = _mm256_setzero_si256(), b = a;
-  int c = 0;
-  for (; c + 32 <= n; c += 32) {
+  for (int c = 0; c < n; c += 32) {
     a = _mm256_add_epi32(a, madd16(w + c, x + c));
     b = _mm256_add_epi32(b, madd16(w + c + 16, x + c + 16));
   }
-  float s = sum_vector((vw)_mm256_cvtepi32_ps(a) + (vw)_mm256_cvtepi32_ps(b));
-  for (; c < n; c++) s += (float)((int32_t)w[c] * x[c]);
-  return s;
+  return sum_vector((vw)_mm256_cvtepi32_ps(a) + (vw)_mm256_cvtepi32_ps(b));
 }
 #else
 #define PIECE 256
@@ -137,10 +137,11 @@ static inline float integer_sum(const int8_t *w, const int16_t *x, int n) {
 #endif
 
 static void dense_int8_1(const Matrix *m, int first, int last, const int16_t *x, float unit, float *y) {
+  const int columns = ROUND32(m->columns);
   for (int r = first; r < last; r++) {
     const int8_t *w = (const int8_t *)m->values + (size_t)r * m->columns;
     float s = 0;
-    for (int c = 0; c < m->columns; c += PIECE) s += integer_sum(w + c, x + c, MIN(PIECE, m->columns - c));
+    for (int c = 0; c < columns; c += PIECE) s += integer_sum(w + c, x + c, MIN(PIECE, columns - c));
     y[r] += m->scale[r] * unit * s;
   }
 }
@@ -262,7 +263,8 @@ int share_start(const Matrix *a, const Matrix *b, int thread, int threads) {
   return MIN((low + 15) / 16 * 16, a->rows);
 }
 
-/* y (rows, batch) = W x (columns, batch), feature-major, batch 1, 4, 8 or 16; scratch: threads * columns int16. */
+/* y (rows, batch) = W x (columns, batch), feature-major, batch 1, 4, 8 or 16; scratch: int16, for each thread
+ * as many as there are columns, rounded up to a multiple of 32. */
 EXPORT void sparsernn_multiply(const Matrix *m, const float *x, float *y, int batch, int16_t *scratch, int threads) {
 #ifdef _OPENMP
 #pragma omp parallel num_threads(threads) if (threads > 1)
@@ -276,6 +278,6 @@ EXPORT void sparsernn_multiply(const Matrix *m, const float *x, float *y, int ba
 #endif
     int first = share_start(m, NULL, me, all), last = share_start(m, NULL, me + 1, all);
     if (first < last) memset(y + (size_t)first * batch, 0, (size_t)(last - first) * batch * sizeof(float));
-    multiply_rows(m, first, last, x, y, batch, scratch + (size_t)me * m->columns);
+    multiply_rows(m, first, last, x, y, batch, scratch + (size_t)me * ROUND32(m->columns));
   }
 }

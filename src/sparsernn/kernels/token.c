@@ -67,8 +67,11 @@ static void fetch(const Matrix *m, int64_t row, float *x, int stride) {
 static void affine(const Matrix *a, const float *x, const Matrix *b, const float *h, const float *bias, float *y,
                    int batch, int16_t *scratch, int me, int all) {
   int first = share_start(a, b, me, all), last = share_start(a, b, me + 1, all);
-  for (int r = first; r < last; r++)
-    for (int j = 0; j < batch; j++) y[(size_t)r * batch + j] = bias[r];
+  if (batch == 1 && first < last)
+    memcpy(y + first, bias + first, (size_t)(last - first) * sizeof(float));
+  else
+    for (int r = first; r < last; r++)
+      for (int j = 0; j < batch; j++) y[(size_t)r * batch + j] = bias[r];
   multiply_rows(a, first, last, x, y, batch, scratch);
   if (b) multiply_rows(b, first, last, h, y, batch, scratch);
 }
