@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.backends import mkldnn
 
 from sparsernn.errors import InputError
+from sparsernn.nn.single_step import no_repacking
 
 
 class Stream(ABC):
@@ -66,20 +65,6 @@ class ModuleRuntime:
         return ModuleStream(self.model, batch)
 
 
-@contextmanager
-def _no_repacking() -> Iterator[None]:
-    """Keeps torch's LSTM off oneDNN, which rearranges all weights at each call: 40 times one step's work.
-
-    Measured with torch 2.13 and one LSTM layer of 1500: 159 ms a step with it, 3.8 ms without.
-    """
-    flag: Any = mkldnn
-    before, flag.enabled = flag.enabled, False
-    try:
-        yield
-    finally:
-        flag.enabled = before
-
-
 class ModuleStream(Stream):
     """Texts read by a model's own forward pass."""
 
@@ -92,7 +77,7 @@ class ModuleStream(Stream):
     def step(self, words: Sequence[int] | Tensor) -> Tensor:
         """One step of the model."""
         words = torch.tensor([self._ids(words)])
-        with _no_repacking():
+        with no_repacking():
             features = self.model(words, self.state)
         self.state = features.state
         scores: Tensor = self._scores(features.raw[0])

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from sparsernn.errors import InputError
 from sparsernn.models.language_model import LanguageModel
+from sparsernn.nn.single_step import no_repacking
 
 
 @torch.no_grad()
@@ -36,9 +37,11 @@ def sample(
     model.eval()
     words, state = torch.tensor(prompt).unsqueeze(1), model.initial_state(1)
     while True:
-        features = model(words, state)
+        with no_repacking():
+            features = model(words, state)
+            log_prob = model.head.log_prob(features.raw[-1, 0])
         state = features.state
-        number = _draw(model.head.log_prob(features.raw[-1, 0]), generator, temperature, avoid)
+        number = _draw(log_prob, generator, temperature, avoid)
         yield number
         words = torch.tensor([[number]])
 
