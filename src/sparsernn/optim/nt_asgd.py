@@ -243,6 +243,13 @@ class NTASGD(torch.optim.Optimizer):
             state["count"].masked_fill_(gone, 0)
             state["young"] = True
 
+    def per_weight_buffers(self, parameter: Tensor) -> list[Tensor]:
+        """What has to be zeroed at absent weights after each step: the running sum.
+
+        Averages and counts change only in `fold`, from sums that are 0 there, and in `rewired`.
+        """
+        return [self.state[parameter]["sum"]] if parameter in self.state else []
+
     def state_dict(self) -> dict[str, Any]:
         """Groups and averages, plus the trigger's memory."""
         own = {"losses": self._worse.losses, "averaging": self.averaging, "exhausted": self.exhausted}
