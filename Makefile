@@ -1,5 +1,6 @@
 # make demo   the main job: three small language models, their table and report.html
 # make test   the whole test suite
+# make test-slow   what takes longer: kill -9 at ten random moments, the demo end to end
 # make lint   style and types
 # Each makes the virtual environment when it is missing and installs only when something changed.
 
@@ -10,12 +11,15 @@ SOURCES = pyproject.toml constraints.txt $(wildcard setup.py) $(wildcard src/spa
 # Tests compare bits and share the cores between workers: one thread each.
 TEST_WORKERS ?= auto
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-slow lint clean
 demo: $(VENV)/.installed-report
 	$(BIN)/python -m sparsernn demo
 
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --maxprocesses 4
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --maxprocesses 4
+
+test-slow: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --maxprocesses 4 -m slow
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -2,7 +2,6 @@
 
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -98,12 +97,8 @@ def spoiled(trained, tmp_path):
 # --- help and lists
 
 
-def test_help_is_quick_and_lists_the_commands():
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+def test_help_lists_the_commands():  # that it does not wait for torch: test_architecture
     shown = subprocess.run(command("--help"), env=ENVIRONMENT, capture_output=True, text=True, check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    # Processor time, so that a busy machine does not fail the test; about 0.2 s where it was written.
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
     for name in COMMANDS:
         assert f" {name} " in shown.stdout
 

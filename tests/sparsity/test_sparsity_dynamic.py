@@ -264,6 +264,17 @@ def test_gradient_growth_takes_the_largest_dense_gradients(trainer):
         assert torch.equal(grads[name][grown].abs().sort().values, top.sort().values)
 
 
+def test_an_update_by_hand_sees_the_gradients_of_the_moment(trainer):
+    t = trainer()
+    sparsifier = engine(t, "rigl")
+    before = {n: m.clone() for n, m in sparsifier.masks().items()}
+    t.gradients(0)
+    sparsifier.update()
+    for name, mask in sparsifier.masks().items():
+        grad, grown = t.model.get_parameter(name).grad.abs(), mask & ~before[name]
+        assert grad[grown].min() >= grad[~mask & ~before[name]].max()
+
+
 def test_momentum_growth_uses_the_running_mean_of_dense_gradients(trainer):
     t = trainer("sgd")  # has no momentum of its own
     sparsifier = engine(t, "snfs")

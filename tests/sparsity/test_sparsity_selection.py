@@ -61,6 +61,20 @@ def test_a_sample_that_misleads_does_not_change_the_choice(monkeypatch):
 
 
 @pytest.mark.usefixtures("limits")
+@pytest.mark.parametrize("largest", [False, True])
+def test_many_equal_values(largest):
+    values, eligible = pool(6)
+    for part in values:
+        part[:, 3:] = 0.0 if largest else 2.5
+        part[:, :3] = part[:, :3].sign() * (part[:, :3].abs() + (0.1 if largest else 0.0)).clamp(max=2.4)
+    rare = sum(int(e[:, :3].sum()) for e in eligible)
+    for count in (rare - 5, rare, rare + 1, rare + 700):
+        chosen = by_magnitude(values, eligible, count, generator(count), largest=largest)
+        assert count_true(chosen) == count
+        assert sum(int(c[:, :3].sum()) for c in chosen) == min(count, rare)
+
+
+@pytest.mark.usefixtures("limits")
 @pytest.mark.parametrize("count", [0, 1, 63, 400, 1800, 99999])
 def test_lottery_is_exact(count):
     _, eligible = pool(2)

@@ -209,14 +209,10 @@ class DynamicSparse(Sparsifier):
         if GROW[self.settings.rules.grow].signal == "gradient" and (
             due or self.settings.updates.unit == "epoch"
         ):
-            grads = ((t.name, t.parameter.grad) for t in self.tensors)
-            self._gradients = {name: grad.detach() for name, grad in grads if grad is not None}
+            self._gradients = self._current_gradients()
 
     def _situation(self, rate: float) -> Situation:
         rules = self.settings.rules
-        signal = {"gradient": self._gradients, "momentum": self._momentum, "none": {}}[
-            GROW[rules.grow].signal
-        ]
         return Situation(
             pools=self._pools,
             rules=rules,
@@ -225,9 +221,19 @@ class DynamicSparse(Sparsifier):
             tau=self.tau,
             weights=[t.values(t.parameter) for t in self.tensors],
             masks=[t.grid_mask() for t in self.tensors],
-            signals=self._grids(signal) if GROW[rules.grow].signal != "none" else (),
+            signals=self._grids(self._signal()) if GROW[rules.grow].signal != "none" else (),
             momentum=self._grids(self._momentum) if rules.redistribute == "momentum" else (),
         )
+
+    def _signal(self) -> Mapping[str, Tensor]:
+        """What the growth rule looks at; gradients are read now if no step has put any aside."""
+        if GROW[self.settings.rules.grow].signal != "gradient":
+            return self._momentum
+        return self._gradients or self._current_gradients()
+
+    def _current_gradients(self) -> dict[str, Tensor]:
+        grads = ((t.name, t.parameter.grad) for t in self.tensors)
+        return {name: grad.detach() for name, grad in grads if grad is not None}
 
     def _grids(self, values: Mapping[str, Tensor]) -> list[Tensor]:
         return [t.values(values.get(t.name)) for t in self.tensors]

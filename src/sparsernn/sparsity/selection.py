@@ -83,10 +83,7 @@ def lottery(eligible: Sequence[Tensor], count: int, generator: torch.Generator) 
     reached = _histogram(keys, total).cumsum(0)
     level = int(torch.searchsorted(reached, count))
     chosen = [torch.from_numpy(key.numpy() < level) for key in keys]  # numpy compares bytes faster than torch
-    ties = [
-        torch.from_numpy(key.numpy() == level).logical_and_(part)
-        for key, part in zip(keys, eligible, strict=True)
-    ]
+    ties = [torch.from_numpy((k.numpy() == level) & e.numpy()) for k, e in zip(keys, eligible, strict=True)]
     needed = count - (int(reached[level - 1]) if level else 0)
     return _union(chosen, _draw(ties, needed, generator))
 
@@ -124,6 +121,8 @@ def by_magnitude(
         return lottery(eligible, count, generator)
     chosen = [torch.empty_like(part) for part in eligible]
     low, high = _bracket(values, eligible, (total - count if largest else count) / total, total)
+    if low == high and _at_border(values, eligible, chosen, low, count, generator, largest):
+        return chosen
     found = _scan(values, eligible, chosen, low, high, largest)
     if not 0 <= count - found.beyond <= found.magnitudes.size:  # the sample misled; look at everything
         found = _scan(values, eligible, chosen, 0.0, math.inf, largest)
@@ -159,9 +158,9 @@ def _random_bytes(eligible: Tensor, generator: torch.Generator) -> Tensor:
     words = torch.empty(-(-eligible.numel() // 8), dtype=torch.int64)
     words.random_(-(2**63), None, generator=generator)
     keys = words.view(torch.uint8)[: eligible.numel()].view(eligible.shape)
-    return keys.bitwise_or_(
-        eligible.view(torch.uint8) - 1
-    )  # 1 - 1 = 0 keeps the key, 0 - 1 = 255 overrides it
+    # 1 - 1 = 0 keeps the key, 0 - 1 = 255 overrides it
+    np.bitwise_or(keys.numpy(), eligible.view(torch.uint8).numpy() - np.uint8(1), out=keys.numpy())
+    return keys
 
 
 def _histogram(keys: Sequence[Tensor], total: int) -> Tensor:
@@ -172,7 +171,9 @@ def _histogram(keys: Sequence[Tensor], total: int) -> Tensor:
 
 
 def _union(first: Sequence[Tensor], second: Sequence[Tensor]) -> list[Tensor]:
-    return [a.logical_or_(b) for a, b in zip(first, second, strict=True)]
+    for a, b in zip(first, second, strict=True):
+        np.logical_or(a.numpy(), b.numpy(), out=a.numpy())
+    return list(first)
 
 
 def _bracket(
@@ -220,6 +221,35 @@ def _scan(
         places.append(np.concatenate([chunk.places[0] + i * CHUNK for i, chunk in enumerate(found)]))
         magnitudes += [chunk.magnitudes for chunk in found]
     return _Found(beyond, places, np.concatenate(magnitudes))
+
+
+def _at_border(
+    values: Sequence[Tensor],
+    eligible: Sequence[Tensor],
+    chosen: Sequence[Tensor],
+    border: float,
+    count: int,
+    generator: torch.Generator,
+    largest: bool,
+) -> bool:
+    """Choose when a great many values equal the border, such as the gradients of words that a batch lacks.
+
+    Returns:
+        False, and `chosen` is of no use, if the border is elsewhere.
+    """
+    ties = [torch.empty_like(part) for part in eligible]
+    for part in zip(values, eligible, chosen, ties, strict=True):
+        for value, allowed, out, tie in _chunks(*part):
+            magnitude = np.abs(value)
+            (np.greater if largest else np.less)(magnitude, border, out=out)
+            np.equal(magnitude, border, out=tie)
+            out &= allowed
+            tie &= allowed
+    needed = count - count_true(chosen)
+    if not 0 <= needed <= count_true(ties):
+        return False
+    _union(chosen, lottery(ties, needed, generator))
+    return True
 
 
 def _scan_chunk(value: Floats, allowed: Bools, out: Bools, low: float, high: float, largest: bool) -> _Found:
