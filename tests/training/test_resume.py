@@ -10,9 +10,10 @@ import torch
 from sparsernn.assemble import create, open_run
 from sparsernn.errors import InputError
 from sparsernn.training.checkpoint import load_checkpoint
+from sparsernn.training.events import EventLog
 from sparsernn.training.loop import Interrupted, train
 from sparsernn.training.reporter import Reporter
-from sparsernn.training.run import BEST, LAST
+from sparsernn.training.run import BEST, LAST, Run
 
 WALL_CLOCK = ("time", "seconds", "tokens_per_second")
 
@@ -152,6 +153,31 @@ def test_a_full_disk_loses_nothing_but_the_step_in_progress(tiny_recipe, tmp_pat
         train(run)
     assert open_run(tmp_path / "run").position.step == 7
     assert not ballast.exists()
+
+
+@pytest.mark.parametrize("event", ["step", "rewire", "epoch", "switch", "best"])
+def test_a_disk_that_is_full_for_a_moment_leaves_the_run_exact(tiny_recipe, tmp_path, monkeypatch, event):
+    recipe = tiny_recipe(checkpoint_seconds=0)
+    train(create(recipe, tmp_path / "whole"))
+    append, save_best, ballast = EventLog.append, Run.save_best, tmp_path / "cut" / ".ballast"
+
+    def full_log(self, record):
+        if record["event"] == event and ballast.exists():
+            raise OSError(28, os.strerror(28))
+        append(self, record)
+
+    def full_best(self, scores):
+        if event == "best" and ballast.exists():
+            raise OSError(28, os.strerror(28))
+        save_best(self, scores)
+
+    monkeypatch.setattr(EventLog, "append", full_log)
+    monkeypatch.setattr(Run, "save_best", full_best)
+    with pytest.raises(InputError, match=r"No space left.* is saved"):
+        train(create(recipe, tmp_path / "cut"))
+    monkeypatch.undo()
+    train(open_run(tmp_path / "cut"))
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 
 def test_another_vocabulary_or_other_data_are_refused(tiny_recipe, tmp_path):

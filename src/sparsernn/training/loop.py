@@ -41,16 +41,17 @@ def train(run: Run, reporter: Reporter | None = None) -> dict[str, float]:
     """
     keep_buffers()
     run.rewind()
-    watch = Watch(run, reporter or Reporter())
-    watch.start()
-    with stop_requests() as request:
-        with Safekeeping(run) as keep:
-            try:
-                while run.position.epoch < run.recipe.epochs and not run.optimizer.exhausted:
-                    _epoch(run, watch, keep, request)
-                run.sparsifier.finalize()
-            finally:
-                keep.save()
+    with stop_requests() as request, Safekeeping(run) as keep:
+        watch = Watch(run, reporter or Reporter(), keep)
+        watch.start()
+        try:
+            while run.position.epoch < run.recipe.epochs and not run.optimizer.exhausted:
+                _epoch(run, watch, keep, request)
+        except (Interrupted, Diverged):
+            keep.save()
+            raise
+        run.sparsifier.finalize()
+        keep.save()
         return _test(run, watch, request)
 
 
@@ -73,7 +74,7 @@ def _epoch(run: Run, watch: "Watch", keep: Safekeeping, request: Request) -> Non
         _check_finite(loss.item(), norm.item(), here.step)
         run.optimizer.step()
         happened = run.sparsifier.after_step()
-        run.carried = run.boundary.enter(state)
+        run.carried = detached(state)
         here.window, here.step = here.window + 1, here.step + 1
         watch.step(loss.item(), norm.item(), batch, happened, time.perf_counter() - started)
         keep.now_and_then()
@@ -88,7 +89,7 @@ def _end_epoch(run: Run, watch: "Watch", keep: Safekeeping, request: Request) ->
         better = scores["loss"] < here.best
         if better:
             here.best = scores["loss"]
-            keep.save_best(scores)
+            keep.write(lambda: run.save_best(scores))
     watch.epoch(scores, better)
     if run.optimizer.trigger(scores["loss"]):
         watch.record({"event": "switch", "to": "averaging"})
@@ -104,6 +105,11 @@ def _test(run: Run, watch: "Watch", request: Request) -> dict[str, float]:
     epoch = best["position"]["epoch"] + 1
     watch.record({"event": "test", "epoch": epoch, "split": "test", **scores, "averaged": best["averaged"]})
     return scores
+
+
+def detached(state: Any) -> Any:
+    """A recurrent state (a tensor, or tuples of them) without the graph that computed it."""
+    return state.detach() if isinstance(state, Tensor) else tuple(detached(part) for part in state)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
@@ -122,17 +128,21 @@ def clip(parameters: list[torch.nn.Parameter], largest: float | None) -> Tensor:
 
 def _check_finite(loss: float, norm: float, step: int) -> None:
     if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise InputError(
+        raise Diverged(
             f"the loss is {loss} and the gradient norm {norm} at step {step + 1}, so training cannot go on; "
             f"the state before is kept in {LAST}. Lower optimizer.lr or clip."
         )
 
 
+class Diverged(InputError):
+    """The loss or the gradient is not a finite number; the weights are those before it."""
+
+
 class Watch:
     """Turns what happens in the loop into records and progress."""
 
-    def __init__(self, run: Run, reporter: Reporter) -> None:
-        self.run, self.reporter = run, reporter
+    def __init__(self, run: Run, reporter: Reporter, keep: Safekeeping) -> None:
+        self.run, self.reporter, self.keep = run, reporter, keep
         self.steps_per_epoch = run.task.steps_per_epoch()
         self.pace = 0.0
 
@@ -147,7 +157,7 @@ class Watch:
         """Append to metrics.jsonl and tell the reporter."""
         here = self.run.position
         full = {"epoch": here.epoch + 1, "step": here.step, **event}
-        self.run.events.append(full)
+        self.keep.write(lambda: self.run.events.append(full))
         self.reporter.event(full)
 
     def step(

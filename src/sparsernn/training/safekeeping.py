@@ -2,26 +2,28 @@
 
 import os
 import time
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any
 
 from sparsernn.errors import InputError
-from sparsernn.training.run import LAST, Run
+from sparsernn.training.run import BEST, LAST, Run
 
 BALLAST = ".ballast"
 
 
 class Safekeeping:
-    """Saves a run now and then, with disk space put aside for the last save.
+    """Does all the writing of a run, with disk space put aside for the last save.
 
-    A file as large as a checkpoint is kept as ballast. When the disk turns out to be full it is given up, the state
-    in memory is saved in its place, and the run stops: nothing but the step in progress is lost.
+    A file as large as the checkpoints is kept as ballast. When a write fails because the disk is full, the ballast is
+    given up and the write repeated, so the step or the epoch's end that is going on is completed; then the state is
+    saved in the space that came free, and the run stops. Nothing is lost.
     """
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.ballast = run.home / BALLAST
         self.saved_at = time.monotonic()
+        self.trouble: OSError | None = None
 
     def __enter__(self) -> "Safekeeping":
         return self
@@ -31,38 +33,48 @@ class Safekeeping:
     ) -> None:
         self.ballast.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            self._last_resort(error)
+            raise self._stop(error, "the last complete checkpoint there is intact") from error
+
+    def write(self, action: Callable[[], None]) -> None:
+        """Do something that writes; once, if it fails, in the space of the ballast."""
+        try:
+            action()
+        except OSError as error:
+            if self.trouble is not None:
+                raise
+            self.trouble = error
+            self.ballast.unlink(missing_ok=True)
+            action()
 
     def now_and_then(self) -> None:
-        """Save if `checkpoint_seconds` have passed since the last time."""
-        if time.monotonic() - self.saved_at >= self.run.recipe.checkpoint_seconds:
+        """Save if `checkpoint_seconds` have passed since the last time, or if there was trouble."""
+        due = time.monotonic() - self.saved_at >= self.run.recipe.checkpoint_seconds
+        if due or self.trouble is not None:
             self.save()
 
     def save(self) -> None:
-        """Write `last` and keep the ballast as large as it."""
-        self.run.save()
-        self._reserve((self.run.home / LAST).stat().st_size)
+        """Write `last` and keep the ballast as large as the checkpoints.
+
+        Raises:
+            InputError: the disk is full; the state is saved.
+        """
+        self.write(self.run.save)
+        if self.trouble is None:
+            self._reserve()
+        if self.trouble is not None:
+            raise self._stop(self.trouble, f"the state of step {self.run.position.step} is saved")
         self.saved_at = time.monotonic()
 
-    def save_best(self, scores: dict[str, Any]) -> None:
-        """Write `best`."""
-        self.run.save_best(scores)
-
-    def _reserve(self, size: int) -> None:
-        with self.ballast.open("ab") as file:
-            os.posix_fallocate(file.fileno(), 0, size)
-
-    def _last_resort(self, error: OSError) -> None:
-        where = self.run.home
+    def _reserve(self) -> None:
+        files = [self.run.home / name for name in (LAST, BEST)]
         try:
-            self.run.save()
-        except OSError:
-            raise InputError(
-                f"cannot write to {where} ({error}); the last complete checkpoint there is intact, "
-                f"so free some space and run: sparsernn resume {where}"
-            ) from error
-        step = self.run.position.step
-        raise InputError(
-            f"cannot write to {where} ({error}); the state of step {step} is saved in the space put aside, "
-            f"so free some space and run: sparsernn resume {where}"
-        ) from error
+            with self.ballast.open("ab") as file:
+                os.posix_fallocate(file.fileno(), 0, sum(f.stat().st_size for f in files if f.exists()))
+        except OSError as error:
+            self.trouble = error
+
+    def _stop(self, error: OSError, saved: str) -> InputError:
+        where = self.run.home
+        return InputError(
+            f"cannot write to {where} ({error}); {saved}, so free some space and run: sparsernn resume {where}"
+        )
