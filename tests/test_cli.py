@@ -354,6 +354,26 @@ def test_bench_holds_sparse_against_dense_and_keeps_it_for_the_report(spoiled):
     assert "--batch-size is 'many'" in fault("bench", spoiled, "--batch-size", "many")
 
 
+def test_bench_adds_nothing_to_a_run_that_goes_on(spoiled):
+    log = spoiled / "metrics.jsonl"
+    records = log.read_text().splitlines(keepends=True)
+    ended = next(at for at, record in enumerate(records) if '"event": "test"' in record)
+    log.write_text("".join(records[:ended]))
+    output = invoke("bench", spoiled, "--repeats", "1").output
+    assert " torch " in output
+    assert "once the run has ended" in output
+    assert log.read_text() == "".join(records[:ended])
+
+
+@pytest.mark.parametrize("words", [("generate", "--tokens", "3"), ("pack",), ("bench", "--repeats", "1")])
+def test_data_that_moved_are_found_with_the_option(spoiled, corpus, tmp_path, words):
+    file = spoiled / "environment.json"
+    file.write_text(file.read_text().replace(str(corpus), str(tmp_path / "gone")))
+    assert "gone" in fault(words[0], spoiled, *words[1:])
+    result = invoke(words[0], spoiled, *words[1:], "--data", corpus)
+    assert result.exit_code == 0, result.output
+
+
 @pytest.mark.slow
 def test_the_demo_compares_three_models_and_writes_the_report(tmp_path):
     small = ("epochs=1", "model.embedding_size=8", "model.hidden_sizes=[8]", "threads=1")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sparsernn.cli.running import RunFolder
+from sparsernn.cli.running import Data, RunFolder
 from sparsernn.errors import InputError
 
 
@@ -21,13 +21,14 @@ def pack(
         Path | None, typer.Option("--out", metavar="FILE", help="RUN/packed.safetensors if not given.")
     ] = None,
     values: Annotated[str, typer.Option(help="float32, or int8 for smaller files.")] = "float32",
+    data: Data = None,
 ) -> None:
     """Write the best weights of a run as one small file: a bit per position, a number per active weight."""
     from sparsernn.assemble import open_run
     from sparsernn.report.formats import size
     from sparsernn.results import PACKED, pack_run, take_best
 
-    opened, target = open_run(run), out or run / PACKED
+    opened, target = open_run(run, data), out or run / PACKED
     take_best(opened)
     packed = pack_run(opened, target, values)
     dense = 4 * sum(p.numel() for p in opened.model.parameters())
@@ -40,18 +41,26 @@ def bench(
         str, typer.Option("--batch-size", help="Texts read at once, 1 to 16; 1,4 for both.")
     ] = "1",
     repeats: Annotated[int, typer.Option(min=1, help="Timed rounds.")] = 15,
+    data: Data = None,
 ) -> None:
-    """Measure milliseconds per token, sparse beside the best dense products, and keep it for the report."""
+    """Measure milliseconds per token, sparse beside the best dense products.
+
+    A run that has ended keeps the figures for its report.
+    """
     from sparsernn.assemble import open_run
     from sparsernn.cli.console import output
     from sparsernn.cli.tables import latency_rows
+    from sparsernn.report import load_run
     from sparsernn.results import measure, take_best
 
-    opened = open_run(run)
+    opened = open_run(run, data)
     take_best(opened)
     measured = measure(opened, _batches(batch_size), repeats)
-    opened.events.append(measured)
     output().print(latency_rows(measured))
+    if load_run(run).of("test"):
+        opened.events.append(measured)
+    else:  # what is written beyond the last checkpoint, a resumed run forgets
+        output().print("Not kept: the report takes these figures once the run has ended.", soft_wrap=True)
 
 
 def _batches(text: str) -> tuple[int, ...]:

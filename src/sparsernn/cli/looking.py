@@ -49,13 +49,14 @@ def generate(
         float, typer.Option(min=0.0, help="Below 1 is more cautious; 0 takes the likeliest token.")
     ] = 0.8,
     seed: Annotated[int, typer.Option(min=0, help="The same seed writes the same text.")] = 1,
+    data: Data = None,
 ) -> None:
     """Write text with the best weights of a run."""
     from sparsernn.assemble import open_run
     from sparsernn.results import generate as write
     from sparsernn.results import take_best
 
-    opened = open_run(run)
+    opened = open_run(run, data)
     take_best(opened)
     print(write(opened, prompt, tokens, temperature, seed))
 
