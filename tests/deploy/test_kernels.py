@@ -5,7 +5,7 @@ import torch
 
 from sparsernn import kernels
 from sparsernn.errors import InputError
-from sparsernn.kernels import FORMATS, build, library, mask_, masked_sgd_
+from sparsernn.kernels import FORMATS, build, library
 
 
 @pytest.fixture(params=["twin", "compiled", *build.VARIANTS])
@@ -89,53 +89,6 @@ def test_too_many_columns_or_too_large_a_batch():
     held = FORMATS["csr"](torch.zeros(2, 2))
     with pytest.raises(InputError, match="batch is 17"):
         held.multiply(torch.zeros(2, 17))
-
-
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("summed", [False, True])
-@pytest.mark.parametrize("shape", [(1,), (257, 301)])
-def test_masked_sgd_is_the_step_written_out(way, masked, summed, shape):
-    generator = torch.Generator().manual_seed(2)
-    w, g, total = (torch.randn(shape, generator=generator) for _ in range(3))
-    mask = torch.rand(shape, generator=generator) < 0.4 if masked else None
-    wanted = w.double() - 0.3 * (0.25 * g.double() + 0.01 * w.double())
-    wanted = wanted * mask if masked else wanted
-    summed_up = total.double() + wanted
-    masked_sgd_(w, g, mask, lr=0.3, weight_decay=0.01, scale=0.25, total=total if summed else None)
-    torch.testing.assert_close(w.double(), wanted, rtol=1e-6, atol=1e-6)
-    if summed:
-        torch.testing.assert_close(total.double(), summed_up, rtol=1e-6, atol=1e-6)
-    if masked:
-        assert not w[~mask].any()
-
-
-def test_masked_sgd_on_what_has_no_compiled_pass(way):
-    """Other types, strided tensors and parameters take the twin or the kernel, with the same result."""
-    w = torch.randn(6, 4)
-    half = w.t().double()
-    masked_sgd_(half, torch.ones(4, 6, dtype=torch.float64), lr=1.0)
-    torch.testing.assert_close(half, w.t().double() - 1)
-    strided = w.clone().t()
-    masked_sgd_(strided, torch.ones(4, 6), torch.ones(4, 6, dtype=torch.bool), lr=1.0)
-    torch.testing.assert_close(strided, w.t() - 1)
-    parameter = torch.nn.Parameter(w.clone())
-    masked_sgd_(parameter, torch.ones(6, 4), lr=1.0)
-    torch.testing.assert_close(parameter.detach(), w - 1)
-
-
-def test_changes_are_seen_by_autograd(way):
-    w = torch.ones(3, requires_grad=True)
-    loss = (w * w).sum()
-    masked_sgd_(w, torch.ones(3), torch.ones(3, dtype=torch.bool), lr=1.0)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        loss.backward()
-
-
-def test_mask_sets_zeros_even_over_nan(way):
-    w = torch.tensor([1.0, float("nan"), 3.0])
-    assert mask_(w, torch.tensor([True, False, False])).tolist() == [1.0, 0.0, 0.0]
-    large, mask = torch.randn(300, 300), torch.rand(300, 300) < 0.5
-    assert torch.equal(mask_(large.clone(), mask), large * mask + 0.0)
 
 
 def test_environment_forces_the_twins(monkeypatch):

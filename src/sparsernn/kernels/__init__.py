@@ -1,4 +1,4 @@
-"""Native passes and products, each with a pure-torch twin that gives the same numbers.
+"""Native products for inference, each with a pure-torch twin that gives the same numbers.
 
 The C files are compiled when the package is built, if a compiler is there, or in place with
 ``python -m sparsernn.kernels.build``. They are called through ctypes on plain pointers and link nothing of
@@ -8,6 +8,5 @@ torch.
 
 from sparsernn.kernels.formats import FORMATS, Format
 from sparsernn.kernels.library import available, describe
-from sparsernn.kernels.training import mask_, masked_sgd_
 
-__all__ = ["FORMATS", "Format", "available", "describe", "mask_", "masked_sgd_"]
+__all__ = ["FORMATS", "Format", "available", "describe"]

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from sparsernn.errors import InputError
 
-INTERFACE = 3
-"""Must equal sparsernn_interface() in training.c: signatures and structures agree."""
+INTERFACE = 4
+"""Must equal sparsernn_interface() in sparse.c: signatures and structures agree."""
 
 NEEDS = {"plain": "", "avx2": "AVX2", "avx512": "AVX512"}
 """Vector widths, the widest last, and torch's word for processors that have the instructions.
@@ -24,16 +23,11 @@ torch says AVX2 where there is FMA too, and AVX512 for the subsets F, BW, VL and
 
 NOT_BUILT = "not compiled; python -m sparsernn.kernels.build does it"
 
-POINTER, INT, LONG, FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
+POINTER, INT, LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 SIGNATURES: dict[str, list[Any]] = {
     "multiply": [POINTER, POINTER, POINTER, INT, POINTER, INT],
     "token": [POINTER, POINTER, POINTER, INT, INT],
     "lstm_cell": [POINTER, POINTER, POINTER, LONG],
-    "masked_sgd": [POINTER, POINTER, POINTER, FLOAT, FLOAT, FLOAT, LONG, INT],
-    "masked_sgd_sum": [POINTER, POINTER, POINTER, POINTER, FLOAT, FLOAT, FLOAT, LONG, INT],
-    "sgd": [POINTER, POINTER, FLOAT, FLOAT, FLOAT, LONG, INT],
-    "sgd_sum": [POINTER, POINTER, POINTER, FLOAT, FLOAT, FLOAT, LONG, INT],
-    "mask": [POINTER, POINTER, LONG, INT],
 }
 
 
@@ -127,9 +121,3 @@ def describe() -> str:
     forced = os.environ.get("SPARSERNN_NO_KERNELS", "0") not in ("", "0")
     why = "SPARSERNN_NO_KERNELS is set" if forced else _find(_wish())[1]
     return f"kernels: pure-torch twins ({why})"
-
-
-def native(*tensors: Tensor) -> Library | None:
-    """The library, if all these tensors can be given to it as pointers: on the CPU and contiguous."""
-    fit = all(t.device.type == "cpu" and t.is_contiguous() for t in tensors)
-    return library() if fit else None

@@ -281,3 +281,15 @@ EXPORT void sparsernn_multiply(const Matrix *m, const float *x, float *y, int ba
     multiply_rows(m, first, last, x, y, batch, scratch + (size_t)me * ROUND32(m->columns));
   }
 }
+
+/* What the loader asks. */
+EXPORT int sparsernn_has_openmp(void) {
+#ifdef _OPENMP
+  return 1;
+#else
+  return 0;
+#endif
+}
+
+/* Changes whenever a signature or structure changes, so that a library of an older build is not called wrongly. */
+EXPORT int sparsernn_interface(void) { return 4; }
