@@ -31,20 +31,13 @@ def test_torn_and_foreign_lines_are_skipped(tmp_path: Path) -> None:
     assert read_events(tmp_path / "nothing") == ()
 
 
-def test_what_a_resumed_run_repeats_counts_once(tmp_path: Path) -> None:
-    first = [
-        {"event": kind, "step": 8, "epoch": 2, "update": 2} for kind in ("step", "epoch", "rewire", "switch")
-    ]
-    kept = [{"event": "step", "step": 5}, {"event": "test", "step": 9}]
-    again = [{"event": "step", "step": 8, "second": True}]
-    events = read_events(lines(tmp_path / "m", *kept, *first, {"event": "resume", "step": 5}, *again))
-    assert [e for e in events if e["event"] == "step"] == [kept[0], again[0]]
-    assert {e["event"] for e in events} == {"step", "test", "resume"}
-
-
-def test_an_epoch_written_twice_counts_once(tmp_path: Path) -> None:
-    twice = [{"event": "epoch", "epoch": 1, "step": 4, "life": k} for k in range(2)]
-    assert read_events(lines(tmp_path / "m", *twice)) == (twice[1],)
+def test_a_run_that_stopped_early_is_finished_once_it_is_tested(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", epochs=10, done=4)
+    assert not gather(load_run(folder)).progress.finished
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"event": "test", "split": "test", "perplexity": 70.0}) + "\n")
+    progress = gather(load_run(folder)).progress
+    assert (progress.finished, progress.epochs, progress.planned) == (True, 4, 10)
 
 
 def test_key_figures(tmp_path: Path) -> None:

@@ -254,8 +254,6 @@ def _samples(run: RunRecord) -> Section:
     texts = [
         Text("sample", str(e.get("text", "")), _prompt(e)) for e in run.of("sample")[-3:] if e.get("text")
     ]
-    if not texts and run.samples.strip():
-        texts = [Text("sample", run.samples.strip())]
     return Section("Sample text", "Written by the model.", texts=tuple(texts))
 
 

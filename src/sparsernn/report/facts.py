@@ -181,4 +181,6 @@ def _progress(run: RunRecord) -> Progress:
     planned = plan_of(run).get("epochs") or run.recipe.get("epochs")
     steps = [number(event.get("step")) for kind in ("step", "epoch") for event in run.of(kind)]
     reached = max((step for step in steps if math.isfinite(step)), default=0)
-    return Progress(epochs, planned, int(reached), bool(planned and epochs >= planned))
+    # a run may end before its last epoch; it is tested at its end and never before
+    finished = bool(test_event(run) or (planned and epochs >= planned))
+    return Progress(epochs, planned, int(reached), finished)

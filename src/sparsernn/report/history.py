@@ -1,12 +1,12 @@
 """A run folder as plain data: its recipe, its environment and the events of its life.
 
-Runs are killed, resumed and still being written while somebody asks for a report. So a line that cannot be
-read is skipped, and what a resumed run lived through a second time counts once.
+Runs are killed and still being written while somebody asks for a report, so a line that cannot be read is
+skipped. A run that is resumed cuts its records back to its checkpoint first: none counts twice.
 """
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,6 @@ import yaml
 from sparsernn.errors import InputError
 
 Event = dict[str, Any]
-REPLAYED = (
-    "step",
-    "epoch",
-    "rewire",
-    "switch",
-)  # what a run resumed from an older checkpoint lives through again
-ONCE = {"epoch": "epoch", "switch": "epoch", "rewire": "update"}  # event -> the key that names it uniquely
 
 
 @dataclass(frozen=True)
@@ -33,8 +26,7 @@ class RunRecord:
         folder: the run folder.
         recipe: the resolved recipe, as in recipe.yaml.
         environment: as in environment.json.
-        events: metrics.jsonl in order, without torn lines and without what was lived through twice.
-        samples: the text of samples.txt.
+        events: metrics.jsonl in order, without torn lines.
         recipe_text: recipe.yaml as it was written.
     """
 
@@ -42,7 +34,6 @@ class RunRecord:
     recipe: Mapping[str, Any]
     environment: Mapping[str, Any]
     events: tuple[Event, ...]
-    samples: str = ""
     recipe_text: str = ""
 
     @property
@@ -79,7 +70,6 @@ def load_run(folder: Path | str) -> RunRecord:
         recipe=_read_recipe(folder / "recipe.yaml"),
         environment=_read_environment(folder / "environment.json"),
         events=read_events(folder / "metrics.jsonl"),
-        samples=_read_text(folder / "samples.txt"),
         recipe_text=_read_text(folder / "recipe.yaml"),
     )
 
@@ -87,25 +77,7 @@ def load_run(folder: Path | str) -> RunRecord:
 def read_events(path: Path) -> tuple[Event, ...]:
     """The events of a metrics.jsonl without torn or foreign lines; () where there is no file."""
     events = (_parse(line) for line in _read_text(path).splitlines())
-    return drop_replayed(event for event in events if event is not None)
-
-
-def drop_replayed(events: Iterable[Event]) -> tuple[Event, ...]:
-    """Keep one life of a run that was killed and resumed.
-
-    A `resume` at step n takes back every step, epoch, rewire and switch event after n that stands before it.
-
-    Example:
-        >>> lost, resume = {"event": "step", "step": 8}, {"event": "resume", "step": 5}
-        >>> [e["step"] for e in drop_replayed([lost, resume, {"event": "step", "step": 6}])]
-        [5, 6]
-    """
-    kept: list[Event] = []
-    for event in events:
-        if event["event"] == "resume":
-            kept = [e for e in kept if e["event"] not in REPLAYED or _step(e) <= _step(event)]
-        kept.append(event)
-    return _newest_of_each(kept)
+    return tuple(event for event in events if event is not None)
 
 
 def number(value: Any) -> float:
@@ -117,21 +89,6 @@ def number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return math.nan
     return float(value)
-
-
-def _newest_of_each(events: list[Event]) -> tuple[Event, ...]:
-    newest = {_identity(event, position): event for position, event in enumerate(events)}
-    return tuple(newest.values())
-
-
-def _identity(event: Event, position: int) -> tuple[str, Any]:
-    key = event.get(ONCE.get(event["event"], ""))
-    return (event["event"], position) if key is None else (event["event"], f"key {key}")
-
-
-def _step(event: Event) -> float:
-    step = number(event.get("step"))
-    return 0.0 if math.isnan(step) else step
 
 
 def _parse(line: str) -> Event | None:
