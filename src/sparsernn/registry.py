@@ -6,12 +6,24 @@ and a typo is answered with the names that the constructor knows.
 
 import difflib
 import inspect
+import math
+import typing
 from collections.abc import Callable, Mapping
+from functools import partial
+from types import NoneType, UnionType
 from typing import Any
 
 from sparsernn.errors import InputError
 
 Registry = Mapping[str, Callable[..., Any]]
+
+# The types that a setting is checked for, as messages call them.
+_PLAIN: dict[type, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a finite number",
+    NoneType: "null",
+}
 
 
 def suggest(word: str, known: list[str]) -> str:
@@ -35,7 +47,8 @@ def make(kind: str, registry: Registry, spec: str | Mapping[str, Any], **context
             what its signature names; the rest is dropped. It is never offered to users as a setting.
 
     Raises:
-        InputError: unknown name, unknown argument, or a required argument that is missing.
+        InputError: unknown name, unknown argument, a required argument that is missing, or a value that is not
+            of its annotation (see `check_value`) or that the constructor refuses.
 
     Example:
         >>> make("number", {"integer": lambda digits, base=10: int(digits, base)},
@@ -51,12 +64,66 @@ def make(kind: str, registry: Registry, spec: str | Mapping[str, Any], **context
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     given = context if open_ended else {k: v for k, v in context.items() if k in parameters}
     _check(kind, str(name), parameters, settings, given, open_ended)
+    hints = _hints(constructor, parameters)
+    for key, value in settings.items():
+        check_value(f"{kind}.{key}", value, hints.get(key, Any))
     try:
         return constructor(**given, **settings)
     except InputError:
         raise
-    except (TypeError, ValueError) as error:  # a value of the wrong type, met somewhere inside
-        raise InputError(f"{kind} '{name}' cannot be built from {settings}: {error}.") from error
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # met somewhere inside
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise InputError(f"{kind} '{name}' cannot be built from {settings}: {reason}.") from error
+
+
+def check_value(what: str, value: Any, hint: Any) -> None:
+    """Refuse a value that is not of the type `hint`, as far as that is a truth value or a number.
+
+    A whole number also stands for a float; a truth value never stands for a number. Hints that allow words or
+    mappings, or say nothing, are left to whoever uses the value.
+
+    Args:
+        what: the setting, for the message.
+        value: as the user wrote it.
+        hint: a type, or a union of types.
+
+    Raises:
+        InputError: another type, or a number that is not finite.
+
+    Example:
+        >>> check_value("update.last", "no", bool)
+        Traceback (most recent call last):
+        sparsernn.errors.InputError: update.last is 'no'; it must be true or false.
+    """
+    union = typing.get_origin(hint) in (typing.Union, UnionType)
+    members = typing.get_args(hint) if union else (hint,)
+    others = tuple(m for m in members if m not in _PLAIN)
+    plain = [t for t in _PLAIN if t in members]
+    if not plain or not all(isinstance(m, type) and m is not str for m in others):
+        return
+    if not isinstance(value, others) and not _fits(value, plain):
+        wanted = " or ".join(_PLAIN[t] for t in plain)
+        raise InputError(f"{what} is {value!r}; it must be {wanted}.")
+
+
+def _fits(value: Any, plain: list[type]) -> bool:
+    if value is None or isinstance(value, bool):
+        return type(value) in plain
+    if isinstance(value, int):
+        return int in plain or float in plain
+    return isinstance(value, float) and float in plain and math.isfinite(value)
+
+
+def _hints(constructor: Callable[..., Any], parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+    """Parameter -> type; what is not annotated has the type bool if its default is one."""
+    while isinstance(constructor, partial):
+        constructor = constructor.func
+    try:
+        hints = typing.get_type_hints(constructor.__init__ if inspect.isclass(constructor) else constructor)
+    except (NameError, TypeError, AttributeError):  # written for a type checker only
+        hints = {}
+    switches = {name: bool for name, p in parameters.items() if isinstance(p.default, bool)}
+    return {**switches, **hints}
 
 
 def _split(kind: str, spec: str | Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -93,13 +93,20 @@ def test_a_layer_keeps_at_least_one_unit():
     ("settings", "words"),
     [
         ({"hidden_sizes": []}, "must list one size per layer"),
+        ({"hidden_sizes": 4}, "hidden_sizes is 4; it must list"),
+        ({"hidden_sizes": [4, 0]}, "a hidden size is 0; it must be a whole number of at least 1"),
+        ({"hidden_sizes": [4, "x"]}, "a hidden size is 'x'"),
+        ({"hidden_sizes": [4], "embedding_size": -5}, "embedding_size is -5; it must be a whole number"),
+        ({"hidden_sizes": [4], "embedding_size": 2.0}, "embedding_size is 2.0"),
+        ({"hidden_sizes": [4], "dropout": 0.5}, "dropout is 0.5; it must be a mapping"),
         ({"hidden_sizes": [4], "tied": True}, "tied weights need"),
         ({"hidden_sizes": [4], "dropout": {"inptu": 0.1}}, "Did you mean 'input'"),
         ({"hidden_sizes": [4], "dropout": {"input": 1.0}}, r"must lie in \[0, 1\)"),
         ({"hidden_sizes": [4], "layer": "lstmm"}, "Did you mean 'lstm'"),
         ({"hidden_sizes": [4], "layer": {"name": "lstm", "drop": 1}}, "it accepts: weight_drop, batch_first"),
+        ({"hidden_sizes": [4], "layer": {"name": "lstm", "weight_drop": "x"}}, "layer.weight_drop is 'x'"),
     ],
 )
 def test_bad_settings_are_answered_in_one_sentence(settings, words):
     with pytest.raises(InputError, match=words):
-        LanguageModel(7, 3, **settings)
+        LanguageModel(7, **{"embedding_size": 3, **settings})

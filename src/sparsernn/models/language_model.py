@@ -30,8 +30,8 @@ class LanguageModel(nn.Module):
 
     Args:
         vocabulary_size: V.
-        embedding_size: E.
-        hidden_sizes: H of each layer, from the bottom.
+        embedding_size: E, at least 1.
+        hidden_sizes: H of each layer, from the bottom, at least 1 each.
         layer: spec of the layers, {name: ..., its settings}; sizes come from `hidden_sizes`.
         head: spec of the head.
         tied: decode with the embedding's weight; the last hidden size must then equal `embedding_size`.
@@ -58,7 +58,11 @@ class LanguageModel(nn.Module):
         dropout: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        dropout = dropout or {}
+        dropout = {} if dropout is None else dropout
+        if not isinstance(dropout, Mapping):
+            raise InputError(
+                f"dropout is {dropout!r}; it must be a mapping with some of {', '.join(DROPOUTS)}."
+            )
         check_probabilities(dropout, DROPOUTS)
         _check_sizes(embedding_size, hidden_sizes, tied)
         self.dropout = {name: dropout.get(name, 0.0) for name in DROPOUTS[:-1]}
@@ -109,11 +113,14 @@ class LanguageModel(nn.Module):
         ]
 
 
-def _check_sizes(embedding_size: int, hidden_sizes: Sequence[int], tied: bool) -> None:
-    if isinstance(hidden_sizes, int | str) or not hidden_sizes:
+def _check_sizes(embedding_size: Any, hidden_sizes: Any, tied: bool) -> None:
+    if not isinstance(hidden_sizes, Sequence) or isinstance(hidden_sizes, str) or not hidden_sizes:
         raise InputError(
             f"hidden_sizes is {hidden_sizes!r}; it must list one size per layer, such as [200, 200]."
         )
+    for what, size in [("embedding_size", embedding_size), *(("a hidden size", h) for h in hidden_sizes)]:
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise InputError(f"{what} is {size!r}; it must be a whole number of at least 1.")
     if tied and hidden_sizes[-1] != embedding_size:
         raise InputError(
             f"tied weights need a last hidden size equal to embedding_size, but they are {hidden_sizes[-1]} and "

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sparsernn.errors import InputError
-from sparsernn.registry import make
+from sparsernn.registry import check_value, make
 
 Schedule = Callable[[int], float]
 
@@ -83,6 +83,7 @@ def make_schedule(spec: float | str | Mapping[str, Any], steps: int) -> Schedule
     if isinstance(spec, bool) or not isinstance(spec, int | float | str | Mapping):
         raise InputError(f"a schedule is a number or a mapping with the key 'name', not {spec!r}.")
     if isinstance(spec, int | float):
+        check_value("a schedule", spec, float)
         return constant(float(spec))
     own_length = isinstance(spec, Mapping) and "steps" in spec
     schedule: Schedule = make("schedule", SCHEDULES, spec, **({} if own_length else {"steps": max(1, steps)}))

@@ -5,12 +5,13 @@ and answers anything it does not know with what it does. Only `update` is a mapp
 """
 
 import dataclasses
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sparsernn.errors import InputError
-from sparsernn.registry import suggest
+from sparsernn.registry import check_value, suggest
 from sparsernn.sparsity.grow import GROW
 from sparsernn.sparsity.prune import PRUNE
 
@@ -58,7 +59,8 @@ class Rules:
         redistribute: what shares the pruned budget between tensors: "none" (each gets back what it lost),
             "magnitude", "momentum", "nonzeros" or "uniform".
         gate_scope: what competes inside a recurrent layer: "pooled", "even", "independent" or "cell".
-        tau: first value of the adaptive threshold, and the threshold of "nonzeros"; 0.001 as in the original.
+        tau: first value of the adaptive threshold, and the threshold of "nonzeros", above 0; 0.001 as in the
+            original.
     """
 
     init: str = "uniform"
@@ -157,7 +159,6 @@ _CHOICES: dict[str, Sequence[str]] = {
     "regrow_init": REGROW_INITS,
     "state_at_growth": STATES_AT_GROWTH,
 }
-_FRACTIONS = ("prune_rate_end", "momentum_beta")
 
 
 def accepted() -> list[str]:
@@ -187,7 +188,9 @@ def parse(given: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -
     given = dict(given)
     _check_names(given, accepted(), "sparsity")
     flat = _density_only(given)
-    layers = [defaults or {}, FAITHFUL if flat.pop("faithful", False) else {}, flat]
+    faithful = flat.pop("faithful", False)
+    check_value("faithful", faithful, bool)
+    layers = [defaults or {}, FAITHFUL if faithful else {}, flat]
     update: dict[str, Any] = {}
     merged: dict[str, Any] = {}
     for layer in layers:
@@ -235,33 +238,46 @@ def _mapping(what: str, value: Any) -> Mapping[str, Any]:
 
 def _build(group: type, merged: Mapping[str, Any]) -> Any:
     mine = {f.name: merged[f.name] for f in dataclasses.fields(group) if f.name in merged}
+    hints = typing.get_type_hints(group)
     for key, value in mine.items():
-        _check_value(key, value)
+        check_value(key, value, hints[key])
+        _check_range(key, value)
     return group(**mine)
 
 
-def _check_value(key: str, value: Any) -> None:
+def _check_range(key: str, value: Any) -> None:
     if key in _CHOICES and value not in _CHOICES[key]:
         raise InputError(f"{key} is {value!r}; known: {', '.join(_CHOICES[key])}.")
-    if key in _FRACTIONS and (not _is_number(value) or not 0 <= value <= 1):
+    if key == "prune_rate_end" and not 0 <= value <= 1:
         raise InputError(f"{key} is {value!r}; it must lie in [0, 1].")
+    if key == "momentum_beta" and not 0 <= value < 1:
+        raise InputError(f"{key} is {value!r}; it must lie in [0, 1).")
+    if key == "tau" and not value > 0:
+        raise InputError(f"{key} is {value!r}; it must be above 0.")
     if key == "prune_rate" and not isinstance(value, Mapping) and not (_is_number(value) and 0 <= value <= 1):
         raise InputError(f"prune_rate is {value!r}; it is a number in [0, 1] or a schedule.")
-    if key in ("include", "exclude") and isinstance(value, str):
+    if key in ("include", "exclude") and not _is_list_of(str, value):
         raise InputError(f"{key} is {value!r}; it must be a list of names or patterns.")
     if key == "densities":
         for pattern, density in _mapping(key, value).items():
             check_density(f"the density of '{pattern}'", density)
-    if key == "block" and (len(tuple(value)) != 2 or not all(isinstance(n, int) and n > 0 for n in value)):
+    if key == "block" and not (_is_list_of(int, value) and len(value) == 2 and min(value) > 0):
         raise InputError(f"block is {value!r}; it must be two positive whole numbers: rows and columns.")
+
+
+def _is_list_of(kind: type, value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str) and all(type(v) is kind for v in value)
 
 
 def _updates(given: Mapping[str, Any]) -> Updates:
     _check_names(given, [f.name for f in dataclasses.fields(Updates)], "update")
+    hints = typing.get_type_hints(Updates)
+    for key, value in given.items():
+        check_value(f"update.{key}", value, hints[key])
     updates = Updates(**given)
     if updates.unit not in UNITS:
         raise InputError(f"the unit of update is {updates.unit!r}; known: {', '.join(UNITS)}.")
-    if not isinstance(updates.every, int) or updates.every < 0:
+    if updates.every < 0:
         raise InputError(f"update.every is {updates.every!r}; it is a whole number, and 0 means never.")
     if not 0 <= updates.start <= updates.stop <= 1:
         raise InputError(
