@@ -336,3 +336,18 @@ def test_the_threshold_adapts(trainer):
     for _ in range(3):
         sparsifier.end_epoch()
     assert sparsifier.tau == pytest.approx(0.008)  # too low at first: doubled three times
+
+
+@pytest.mark.parametrize("block", [(1, 1), (16, 1)])
+@pytest.mark.parametrize(("below", "factor"), [(0.25, 2.0), (0.75, 0.5)])
+def test_the_threshold_counts_what_the_rules_see_with_blocks_too(block, below, factor, trainer):
+    name = "rnn.weight_hh_l0"
+    sparsifier = engine(trainer(width=16), "dsr", include=[name], block=block, prune_rate=0.5)
+    weight = sparsifier.tensors[0]
+    magnitudes = weight.values(weight.parameter).abs()[weight.grid_mask()]
+    before = sparsifier.tau = magnitudes.quantile(below).item()
+    report = sparsifier.update()
+    assert report["tensors"][name]["pruned"] == pytest.approx(
+        below * magnitudes.numel() * weight.area, abs=weight.area
+    )
+    assert sparsifier.tau == pytest.approx(factor * before)

@@ -123,9 +123,10 @@ class DynamicSparse(Sparsifier):
         began = time.perf_counter()
         rate = self.prune_rate(self.step_count)
         change = rewire(self._situation(rate), self.generator)
-        tensors = {t.name: self._apply(t, change, i) for i, t in enumerate(self.tensors)}
         if self.settings.rules.prune == "threshold":
-            self.tau = update_tau(self.tau, sum(t["pruned"] for t in tensors.values()), change.expected)
+            # in units of the grids, as `expected` is: with blocks the report counts more, namely weights
+            self.tau = update_tau(self.tau, count_true(change.removed), change.expected)
+        tensors = {t.name: self._apply(t, change, i) for i, t in enumerate(self.tensors)}  # uses up `change`
         self.update_count += 1
         if self.settings.updates.unit == "step":
             self._gradients = {}

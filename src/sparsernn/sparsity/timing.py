@@ -53,8 +53,8 @@ def is_due(updates: Updates, length: Length, unit: str, epoch: int, step: int) -
     progress = _progress(length, unit, epoch, step)
     if progress is None:  # nothing is known about the end
         return True
-    # Windows of random length may take more steps than planned; without an early stop, updates go on.
-    within = updates.start <= progress and (progress <= updates.stop or updates.stop == 1)
+    # Windows of random length may take more steps than planned: past the plan, masks stay as they are.
+    within = updates.start <= progress <= updates.stop
     return within and (updates.last or progress < 1)
 
 
