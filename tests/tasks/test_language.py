@@ -80,6 +80,18 @@ def test_windows_can_be_entered_anywhere(corpus):
     assert [len(b.words) for b in whole] != [len(b.words) for b in settings.batches(seed=3, epoch=3)]
 
 
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("random", [False, True])
+def test_the_first_epoch_has_the_steps_that_are_planned_for_its_seed(corpus, seed, random):
+    settings = task(corpus, random_windows=random)
+    assert settings.steps_per_epoch(seed) == len(list(settings.batches(seed, epoch=0)))
+
+
+def test_seeds_differ_in_their_number_of_random_windows(corpus):
+    settings = task(corpus, random_windows=True)
+    assert len({settings.steps_per_epoch(seed) for seed in range(8)}) > 1
+
+
 def test_fixed_windows_do_not_scale_the_learning_rate(corpus):
     assert {b.lr_scale for b in task(corpus).batches(seed=0, epoch=0)} == {1.0}
 
@@ -96,6 +108,9 @@ def test_targets_are_the_next_words(corpus):
         ({"metric": "accuracy"}, "metric is 'accuracy'"),
         ({"window": 0}, "window"),
         ({"batch_size": 9999}, "batch_size 9999"),
+        ({"alpha": -1.0}, "alpha is -1.0; it must be at least 0"),
+        ({"beta": -0.5}, "beta is -0.5; it must be at least 0"),
+        ({"beta": float("nan")}, "beta is nan; it must be at least 0"),
     ],
 )
 def test_bad_settings_are_answered_in_one_sentence(corpus, settings, words):

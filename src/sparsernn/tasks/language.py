@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparsernn.data.text import Corpus
 from sparsernn.data.windows import random_windows as parse_random_windows
-from sparsernn.data.windows import streams, window_bounds
+from sparsernn.data.windows import streams, window_bounds, window_of
 from sparsernn.errors import InputError
 from sparsernn.models.language_model import LanguageModel
 from sparsernn.nn.layer import State
@@ -43,8 +43,9 @@ class LanguageModelling:
         eval_batch_size: streams in evaluation; 1 gives every token its full context.
         window: BPTT length in tokens.
         random_windows: false, true or settings of `RandomWindows`.
-        alpha: activation regularisation (AR): alpha * mean(h^2) of the dropped top output.
-        beta: temporal activation regularisation (TAR): beta * mean((h_{t+1} - h_t)^2) of the raw top output.
+        alpha: activation regularisation (AR): alpha * mean(h^2) of the dropped top output; at least 0.
+        beta: temporal activation regularisation (TAR): beta * mean((h_{t+1} - h_t)^2) of the raw top output;
+            at least 0.
         metric: how results are shown, "perplexity" (per token) or "bits" (per token; per character at character
             level).
 
@@ -52,8 +53,6 @@ class LanguageModelling:
     arXiv:1708.01009.
     Differs from the original: evaluation divides by the number of predicted tokens, whatever the window.
     """
-
-    carries_state = True
 
     def __init__(
         self,
@@ -71,6 +70,9 @@ class LanguageModelling:
             raise InputError(f"metric is {metric!r}; it must be 'perplexity' or 'bits'.")
         if window < 1:
             raise InputError(f"window is {window}; it must be at least 1 token.")
+        for name, value in (("alpha", alpha), ("beta", beta)):
+            if not value >= 0:
+                raise InputError(f"{name} is {value!r}; it must be at least 0.")
         self.corpus, self.window, self.metric = corpus, window, metric
         self.eval_batch_size, self.alpha, self.beta = eval_batch_size, alpha, beta
         self.random_windows = parse_random_windows(random_windows)
@@ -88,14 +90,14 @@ class LanguageModelling:
         rows = len(self.train_streams)
         return window_bounds(rows, self.window, random=self.random_windows, seed=seed, epoch=epoch)
 
-    def steps_per_epoch(self) -> int:
-        """Windows of an epoch; with random windows, of the first one."""
-        return len(self.bounds(seed=0, epoch=0))
+    def steps_per_epoch(self, seed: int = 0) -> int:
+        """Windows of an epoch; with random windows, of the first one of a run with this seed."""
+        return len(self.bounds(seed, epoch=0))
 
     def batches(self, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Training windows of an epoch from number `start` on: a pure function of its arguments."""
         for first, length in self.bounds(seed, epoch)[start:]:
-            yield _window(self.train_streams, first, length, self._lr_scale(length))
+            yield Batch(*window_of(self.train_streams, first, length), self._lr_scale(length))
 
     def _lr_scale(self, length: int) -> float:
         return length / self.window if self.random_windows else 1.0
@@ -139,17 +141,13 @@ class LanguageModelling:
         state, total = model.initial_state(rows.shape[1]), 0.0
         bounds = window_bounds(len(rows), self.window)
         for number, (first, length) in enumerate(bounds, 1):
-            batch = _window(rows, first, length)
-            features = model(batch.words, state)
+            words, targets = window_of(rows, first, length)
+            features = model(words, state)
             state = features.state
-            total += model.head.nll(features.dropped, batch.targets).double().sum().item()
+            total += model.head.nll(features.dropped, targets).double().sum().item()
             tick(number / len(bounds))
         model.train(was_training)
         return scores(total, (len(rows) - 1) * rows.shape[1])
-
-
-def _window(rows: Tensor, first: int, length: int, lr_scale: float = 1.0) -> Batch:
-    return Batch(rows[first : first + length], rows[first + 1 : first + 1 + length], lr_scale)
 
 
 def scores(total_nats: float, tokens: int) -> dict[str, float]:
