@@ -66,12 +66,9 @@ class LinearHead(nn.Module):
 
     def __init__(self, vocabulary_size: int, input_size: int, tied: nn.Parameter | None = None) -> None:
         super().__init__()
-        own = (
-            torch.empty(0)
-            if tied is not None
-            else torch.empty(vocabulary_size, input_size).uniform_(-0.1, 0.1)
-        )
-        self.weight = tied if tied is not None else nn.Parameter(own)
+        if tied is None:
+            tied = nn.Parameter(torch.empty(vocabulary_size, input_size).uniform_(-0.1, 0.1))
+        self.weight = tied
         self.bias = nn.Parameter(torch.zeros(vocabulary_size))
 
     def nll(self, y: Tensor, target: Tensor) -> Tensor:
