@@ -132,6 +132,10 @@ class NTASGD(torch.optim.Optimizer):
         per_weight: bool = False,
         stop_when_worse: bool = False,
     ) -> None:
+        if not weight_decay >= 0:
+            raise InputError(f"weight_decay is {weight_decay!r}; it must be at least 0.")
+        if switch_epoch is not None and switch_epoch < 0:
+            raise InputError(f"switch_epoch is {switch_epoch!r}; it must be null or at least 0.")
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
         self.per_weight, self.stop_when_worse = per_weight, stop_when_worse
         self._worse = NonMonotone(nonmono, None if switch_epoch == 0 else switch_epoch)
