@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"errors", "gates", "deploy", "training"},
     "assemble": GROUND | {"boundary", "data", "models", "optim", "recipe", "sparsity", "tasks", "training"},
     "results": {"data", "deploy", "models", "training"},
-    "finetune": {"assemble", "recipe", "results", "training"},
+    "finetune": {"assemble", "errors", "recipe", "results", "training"},
     "cli": GROUND | {"assemble", "data", "finetune", "recipe", "report", "results", "training"},
 }
 TOP_LEVEL = set(MAY_IMPORT)

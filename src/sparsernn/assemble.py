@@ -5,6 +5,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def assemble(recipe: Recipe, data_dir: Path | None = None, vocabulary: Vocabular
     corpus = make("corpus", CORPORA, settings.pop("corpus"), data_dir=data_dir, vocabulary=vocabulary)
     task = make("task", TASKS, settings, corpus=corpus)
     model = make("model", MODELS, recipe.model, vocabulary_size=len(corpus.vocabulary))
-    per_epoch = task.steps_per_epoch()
+    per_epoch = task.steps_per_epoch(recipe.seed)
     steps = recipe.epochs * per_epoch
     schedule, optimizer = _optimizer(recipe, model, steps)
     sparsifier = make(
@@ -75,8 +76,21 @@ def _optimizer(recipe: Recipe, model: torch.nn.Module, steps: int) -> tuple[Any,
     return schedule, optimizer
 
 
-def create(recipe: Recipe, folder: Path, data_dir: Path | None = None) -> Run:
+def create(
+    recipe: Recipe,
+    folder: Path,
+    data_dir: Path | None = None,
+    vocabulary: Vocabulary | None = None,
+    begin: Callable[[Run], None] = lambda run: None,
+) -> Run:
     """A new run in a new folder: recipe, environment and vocabulary are written before the first step.
+
+    Args:
+        recipe: the settings.
+        folder: must not hold a run yet.
+        data_dir: where the corpus lies.
+        vocabulary: see `assemble`.
+        begin: sets the run's first state where it is not the random one, before anything is written.
 
     Raises:
         InputError: the folder already holds a run, or the recipe cannot be assembled.
@@ -85,14 +99,15 @@ def create(recipe: Recipe, folder: Path, data_dir: Path | None = None) -> Run:
         raise InputError(
             f"{folder} already holds a run; resume it with 'sparsernn resume {folder}' or choose another."
         )
-    run = assemble(recipe, data_dir)
+    run = assemble(recipe, data_dir, vocabulary)
+    begin(run)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ENVIRONMENT).write_text(json.dumps(environment(run, data_dir), indent=1), encoding="utf-8")
     run.task.corpus.vocabulary.save(folder / VOCABULARY)
-    # Last: a folder with a recipe is a run.
-    (folder / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
     run.folder = folder
     run.save()
+    # Last: a folder with a recipe is a run.
+    (folder / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
     return run
 
 
@@ -104,22 +119,47 @@ def open_run(folder: Path, data_dir: Path | None = None) -> Run:
     """
     if not (folder / RECIPE).is_file():
         raise InputError(f"{folder} is no run: it has no {RECIPE}.")
+    known = read_environment(folder)
     vocabulary = Vocabulary.load(folder / VOCABULARY)
-    run = assemble(load_recipe(folder / RECIPE), data_dir or _data_dir(folder), vocabulary)
+    if vocabulary.sha256() != known["data"]["vocabulary_sha256"]:
+        raise InputError(
+            f"{folder / VOCABULARY} ({len(vocabulary):,} tokens) is not the vocabulary that the run was trained with "
+            f"({known['data']['vocabulary']:,} tokens, another checksum); put the original file back."
+        )
+    recipe = load_recipe(folder / RECIPE)
+    # Sums are taken in another order on another number of threads: going on to the bit needs the same.
+    torch.set_num_threads(recipe.threads or known["threads"])
+    run = assemble(recipe, data_dir or data_of(folder), vocabulary)
     run.folder = folder
-    _check_data(run)
+    _check_data(run, known["data"]["sha256"])
     run.restore()
     return run
 
 
-def _data_dir(folder: Path) -> Path | None:
+def read_environment(folder: Path) -> dict[str, Any]:
+    """What `environment` wrote into a run's folder.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    path = folder / ENVIRONMENT
+    try:
+        known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        _ = known["data"]["sha256"], known["data"]["vocabulary_sha256"], known["threads"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is missing or damaged ({error!r}); the run cannot be opened without it."
+        ) from error
+    return known
+
+
+def data_of(folder: Path) -> Path | None:
     """Where the run's data lay when it was created."""
-    given = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8")).get("data_dir")
+    given = read_environment(folder).get("data_dir")
     return Path(given) if given else None
 
 
-def _check_data(run: Run) -> None:
-    before = json.loads((run.home / ENVIRONMENT).read_text(encoding="utf-8"))["data"].get("sha256", {})
+def _check_data(run: Run, before: Mapping[str, str]) -> None:
     now = run.task.corpus.info.get("sha256", {})
     changed = sorted(split for split in before if now.get(split) != before[split])
     if changed:

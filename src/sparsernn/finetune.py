@@ -6,14 +6,14 @@ all but the last `nonmono` epochs.
 Differs from the original: masks stay as they are, for a restarted prune rate would tear down what was learnt.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparsernn.assemble import ENVIRONMENT, create, open_run
+from sparsernn.assemble import create, data_of, open_run
+from sparsernn.errors import InputError
 from sparsernn.recipe import load_recipe
 from sparsernn.results import take_best
-from sparsernn.training.run import Run
+from sparsernn.training.run import Run, load_weights, weights
 
 AVERAGING = ("optimizer.switch_epoch=0", "optimizer.stop_when_worse=true")
 FIXED_MASKS = ("sparsity.name=static", "sparsity.update={every: 0}")
@@ -37,17 +37,19 @@ def start(source: Path, folder: Path, changes: Sequence[str] = (), data_dir: Pat
     if original.sparsifier.masks():
         settings += FIXED_MASKS
     recipe = load_recipe(source / "recipe.yaml", [*settings, *changes])
-    run = create(recipe, folder, data_dir or _data_of(source))
-    run.model.load_state_dict(original.model.state_dict())
-    masks = original.sparsifier.masks()
-    for name, mask in run.sparsifier.masks().items():
+    data, vocabulary = data_dir or data_of(source), original.task.corpus.vocabulary
+    return create(recipe, folder, data, vocabulary, begin=lambda run: _take_over(original, run))
+
+
+def _take_over(original: Run, run: Run) -> None:
+    """The best weights and masks of `original` become the beginning of `run`."""
+    load_weights(run.model, weights(original.model), original.home)
+    masks, own = original.sparsifier.masks(), run.sparsifier.masks()
+    if masks.keys() != own.keys():
+        raise InputError(
+            f"the masks of {original.home} cover {len(masks)} tensors and those of the new run {len(own)}; "
+            "finetuning keeps the masks, so leave sparsity as it is."
+        )
+    for name, mask in own.items():
         mask.copy_(masks[name])
     run.sparsifier.finalize()
-    run.save()
-    return run
-
-
-def _data_of(folder: Path) -> Path | None:
-    """The data folder that the run in `folder` was given."""
-    given = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8")).get("data_dir")
-    return Path(given) if given else None

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from sparsernn.optim import NTASGD, OPTIMIZERS
+from sparsernn.optim import NTASGD, OPTIMIZERS, nt_asgd
 from sparsernn.optim.nt_asgd import FOLD_EVERY, NonMonotone
+from sparsernn.registry import make
+from sparsernn.sparsity import SPARSIFIERS
 from sparsernn.training.checkpoint import load_checkpoint, save_checkpoint
 
 MASKS = {1: [1, 1, 0], 2: [1, 1, 0], 3: [1, 1, 0], 4: [1, 0, 1], 5: [1, 0, 1], 6: [1, 1, 1], 7: [1, 1, 1]}
@@ -73,6 +75,29 @@ def test_average_over_many_folds_is_the_mean_of_the_iterates():
         iterates.append(w.item())
     with optimizer.averaged():
         assert math.isclose(w.item(), sum(iterates[1:]) / len(iterates[1:]), rel_tol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["nt_asgd", "snt_asgd"])
+def test_averages_of_absent_weights_are_zero_whenever_they_are_folded(name, monkeypatch):
+    monkeypatch.setattr(nt_asgd, "FOLD_EVERY", 4)
+    torch.manual_seed(0)
+    model = nn.Linear(8, 8)
+    optimizer = OPTIMIZERS[name](model.parameters(), lr=1.0, switch_epoch=0)
+    sparsifier = make(
+        "sparsity", SPARSIFIERS, {"name": "static", "density": 0.5}, model=model, optimizer=optimizer
+    )
+    absent = ~sparsifier.masks()["weight"]
+    for _ in range(11):
+        for p in model.parameters():
+            p.grad = torch.randn_like(p)
+        optimizer.step()
+        sparsifier.after_step()
+        state = optimizer.state[model.weight]
+        assert state["average"][absent].abs().sum() == 0
+        assert state["sum"][absent].abs().sum() == 0
+    with optimizer.averaged():
+        assert model.weight[absent].abs().sum() == 0
+        assert model.weight[~absent].abs().min() > 0
 
 
 def test_plain_averaging_drags_a_grown_weight_to_zero_and_per_weight_averaging_does_not():

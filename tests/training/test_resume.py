@@ -21,7 +21,11 @@ WALL_CLOCK = ("time", "seconds", "tokens_per_second")
 def history(folder):
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
-    return [{k: v for k, v in r.items() if k not in WALL_CLOCK} for r in records if r["event"] != "start"]
+    return [
+        {k: v for k, v in r.items() if k not in WALL_CLOCK}
+        for r in records
+        if r["event"] not in ("start", "resume")
+    ]
 
 
 def flat(node, path=""):
@@ -190,6 +194,34 @@ def test_another_vocabulary_or_other_data_are_refused(tiny_recipe, tmp_path):
     train(create(tiny_recipe(epochs=1, task=task), tmp_path / "run"))
     (data / "valid.txt").write_text((data / "test.txt").read_text())
     with pytest.raises(InputError, match="valid data are not those"):
+        open_run(tmp_path / "run")
+
+
+def test_a_swapped_vocabulary_is_refused(tiny_recipe, tmp_path):
+    create(tiny_recipe(), tmp_path / "run")
+    path = tmp_path / "run" / "vocabulary.txt"
+    first, second, *rest = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([second, first, *rest]))
+    with pytest.raises(InputError, match="is not the vocabulary that the run was trained with"):
+        open_run(tmp_path / "run")
+
+
+def test_checkpoints_of_other_runs_are_refused(tiny_recipe, tmp_path):
+    train(create(tiny_recipe(), tmp_path / "run"))
+    train(create(tiny_recipe(sparsity={"name": "dense"}), tmp_path / "dense"))
+    last = tmp_path / "run" / LAST
+    last.write_bytes((tmp_path / "dense" / LAST).read_bytes())
+    with pytest.raises(InputError, match="does not fit the run's recipe"):
+        open_run(tmp_path / "run")
+    last.write_bytes((tmp_path / "run" / BEST).read_bytes())
+    with pytest.raises(InputError, match="is no full state"):
+        open_run(tmp_path / "run")
+
+
+def test_a_damaged_environment_is_one_sentence(tiny_recipe, tmp_path):
+    create(tiny_recipe(), tmp_path / "run")
+    (tmp_path / "run" / "environment.json").write_text("{")
+    with pytest.raises(InputError, match=r"environment.json is missing or damaged"):
         open_run(tmp_path / "run")
 
 

@@ -54,7 +54,8 @@ def resume(run: RunFolder, data: Data = None) -> None:
     from sparsernn.assemble import open_run
     from sparsernn.report import load_run
 
-    if load_run(run).of("test"):
+    record = load_run(run)
+    if all(record.of(event) for event in ("test", "sizes", "sample")):
         print(f"{run} is complete; to train on from its best weights: sparsernn finetune {run}")
         return
     train_to_the_end(open_run(run, data))

@@ -93,8 +93,7 @@ def _end_epoch(run: Run, watch: "Watch", keep: Safekeeping, request: Request) ->
     watch.epoch(scores, better)
     if run.optimizer.trigger(scores["loss"]):
         watch.record({"event": "switch", "to": "averaging"})
-    if here.epoch + 1 < run.recipe.epochs:
-        watch.rewired(run.sparsifier.end_epoch())
+    watch.rewired(run.sparsifier.end_epoch())
     here.epoch, here.window, here.epoch_nats, here.epoch_tokens, run.carried = here.epoch + 1, 0, 0.0, 0, None
     keep.save()
 
@@ -130,7 +129,7 @@ def _check_finite(loss: float, norm: float, step: int) -> None:
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise Diverged(
             f"the loss is {loss} and the gradient norm {norm} at step {step + 1}, so training cannot go on; "
-            f"the state before is kept in {LAST}. Lower optimizer.lr or clip."
+            f"the state before is kept in {LAST}. Train again with a lower optimizer.lr or clip."
         )
 
 
@@ -143,14 +142,16 @@ class Watch:
 
     def __init__(self, run: Run, reporter: Reporter, keep: Safekeeping) -> None:
         self.run, self.reporter, self.keep = run, reporter, keep
-        self.steps_per_epoch = run.task.steps_per_epoch()
+        self.steps_per_epoch = run.task.steps_per_epoch(run.recipe.seed)
         self.pace = 0.0
 
     def start(self) -> None:
         """Say what is going to be done; a new run writes it down."""
         intent = plan(self.run)
         self.reporter.started(intent)
-        if self.run.position.step == 0 and not self.run.events.size():
+        if self.run.events.size():
+            self.record({"event": "resume"})
+        else:
             self.record({"event": "start", "recipe": self.run.recipe.name, "plan": intent})
 
     def record(self, event: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ def plan(run: Run, measure: bool = True) -> dict[str, Any]:
         _row(name, p, masks.get(name), gates.get(name, ())) for name, p in run.model.named_parameters()
     ]
     masked = [row for row in tensors if row["name"] in masks]
-    steps_per_epoch = run.task.steps_per_epoch()
+    steps_per_epoch = run.task.steps_per_epoch(run.recipe.seed)
     steps = steps_per_epoch * run.recipe.epochs
     corpus = run.task.corpus
     return {

@@ -107,7 +107,21 @@ class Run:
 
         Nothing is written: the records after that position are forgotten only when training goes on.
         """
-        tree = load_checkpoint(self.home / LAST)
+        source = self.home / LAST
+        tree = load_checkpoint(source)
+        if tree.get("recipe") != self.recipe.name or "optimizer" not in tree:
+            raise InputError(
+                f"{source} is no full state of '{self.recipe.name}' (it says '{tree.get('recipe')}'); "
+                "put the run's own file back."
+            )
+        try:
+            self._take(tree)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"{source} does not fit the run's recipe.yaml, which must not be changed ({error})."
+            ) from error
+
+    def _take(self, tree: dict[str, Any]) -> None:
         load_weights(self.model, tree["model"], self.home / LAST)
         self.optimizer.load_state_dict(tree["optimizer"])
         self.sparsifier.load_state_dict(tree["sparsifier"])
