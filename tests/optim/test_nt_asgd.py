@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from sparsernn.optim import NTASGD, OPTIMIZERS, nt_asgd
-from sparsernn.optim.nt_asgd import FOLD_EVERY, NonMonotone
+from sparsernn.optim.nt_asgd import FOLD_EVERY
+from sparsernn.optim.trigger import NonMonotone
 from sparsernn.registry import make
 from sparsernn.sparsity import SPARSIFIERS
 from sparsernn.training.checkpoint import load_checkpoint, save_checkpoint

@@ -5,7 +5,8 @@ from functools import partial
 
 from torch.optim import Optimizer
 
-from sparsernn.optim.nt_asgd import NTASGD, SGD, Adam, RMSprop, SteadyWeights
+from sparsernn.optim.nt_asgd import NTASGD
+from sparsernn.optim.steady import SGD, Adam, RMSprop, SteadyWeights
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "sgd": SGD,

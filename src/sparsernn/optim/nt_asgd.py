@@ -13,7 +13,7 @@ arXiv:1708.02182; S. Liu et al., "Selfish Sparse RNN Training", ICML 2021, arXiv
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.optim.sgd import sgd
 
 from sparsernn.errors import InputError
+from sparsernn.optim.trigger import NonMonotone
 
 FOLD_EVERY = 1024
 """Steps between folds. A sum of n equal numbers is off by up to n/2 units in the last place: 3e-5 at 1024."""
@@ -28,68 +29,6 @@ FOLD_EVERY = 1024
 
 PIECE = 1 << 17
 """Weights folded at a time: half a megabyte in float32, the second-level cache of a small core."""
-
-
-class SteadyWeights:
-    """The null members: an optimizer that keeps no averages."""
-
-    averaging = False
-
-    def trigger(self, validation_loss: float) -> bool:
-        """Called after each epoch's validation; True in the moment when averaging starts."""
-        return False
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether the optimizer asks the run to stop."""
-        return False
-
-    def averaged(self) -> AbstractContextManager[None]:
-        """Context in which the parameters are the ones to evaluate."""
-        return nullcontext()
-
-
-class SGD(SteadyWeights, torch.optim.SGD):
-    """torch's SGD with the null members."""
-
-
-class Adam(SteadyWeights, torch.optim.Adam):
-    """torch's Adam with the null members."""
-
-
-class RMSprop(SteadyWeights, torch.optim.RMSprop):
-    """torch's RMSprop with the null members."""
-
-
-class NonMonotone:
-    """Fires when the newest loss is above the best of all but the last `patience` ones.
-
-    Args:
-        patience: n of "min(V[:-n])", at least 1.
-        fixed_epoch: fire at the end of this epoch (counted from 1; 0 = from the start) instead.
-
-    Example:
-        >>> trigger = NonMonotone(patience=2)
-        >>> [trigger(loss) for loss in (3.0, 2.0, 2.5, 2.4, 2.6)]
-        [False, False, False, False, True]
-
-    The newest value is compared with V before it is appended, and V must hold more than n values, as in the
-    published code (its authors called the condition of their paper a misprint).
-    """
-
-    def __init__(self, patience: int, fixed_epoch: int | None = None) -> None:
-        if patience < 1:
-            raise InputError(f"nonmono is {patience}; it must be at least 1.")
-        self.patience, self.fixed_epoch = patience, fixed_epoch
-        self.losses: list[float] = []
-
-    def __call__(self, loss: float) -> bool:
-        """Judge the newest loss, then remember it."""
-        worse = len(self.losses) > self.patience and loss > min(self.losses[: -self.patience])
-        self.losses.append(loss)
-        if self.fixed_epoch is None or len(self.losses) > self.fixed_epoch:
-            return worse
-        return len(self.losses) == self.fixed_epoch
 
 
 class NTASGD(torch.optim.Optimizer):
@@ -301,7 +240,7 @@ def _pieces(p: Tensor, average: Tensor, total: Tensor, count: Tensor) -> Iterato
     if not all(t.is_contiguous() for t in whole) or p.ndim == 0:
         yield p, average, total, count
         return
-    cut = [t.view(-1).split(PIECE) for t in whole]
+    cut = [torch.split(t.view(-1), PIECE) for t in whole]
     for number in range(len(cut[0])):
         pieces = [column[number] for column in cut]
         yield pieces[0], pieces[1], pieces[2], (pieces[3] if count.ndim else count)
