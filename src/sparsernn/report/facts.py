@@ -50,8 +50,15 @@ class Cost:
 
     @property
     def fastest(self) -> Mapping[str, Any]:
-        """The row of the fastest runtime at the smallest batch that was measured; {} where there is none."""
-        rows = [row for row in self.latency if math.isfinite(number(row.get("ms_per_token")))]
+        """The row of the fastest exact runtime at the smallest batch that was measured; {} where there is none.
+
+        Runtimes with 8-bit weights are in the latency table, but the run's perplexity is not theirs.
+        """
+        rows = [
+            row
+            for row in self.latency
+            if math.isfinite(number(row.get("ms_per_token"))) and "int8" not in str(row.get("runtime"))
+        ]
         return min(rows, key=lambda row: (number(row.get("batch")), number(row["ms_per_token"])), default={})
 
 

@@ -283,7 +283,7 @@ def _run_row(facts: Facts) -> tuple[str, ...]:
         size(cost.packed_bytes),
         quality(facts.quality.valid),
         quality(facts.quality.test),
-        milliseconds(cost.fastest.get("ms_per_token")),
+        f"{milliseconds(cost.fastest.get('ms_per_token'))} {cost.fastest.get('runtime', '')}".strip(),
         duration(cost.seconds),
         f"{progress.epochs}{of}",
     )
