@@ -64,16 +64,15 @@ def assemble(recipe: Recipe, data_dir: Path | None = None, vocabulary: Vocabular
 
 
 def _optimizer(recipe: Recipe, model: torch.nn.Module, steps: int) -> tuple[Any, Any]:
-    settings = dict(recipe.optimizer)
-    if "lr" not in settings:
+    if "lr" not in recipe.optimizer:
         raise InputError(
             "optimizer.lr is missing; it must be a number or a schedule, such as 20 or {name: cosine, ...}."
         )
-    schedule = make_schedule(settings.pop("lr"), steps)
+    schedule = make_schedule(recipe.optimizer["lr"], steps)
     if not schedule(0) > 0:
         raise InputError(f"optimizer.lr starts at {schedule(0)}; it must be above 0.")
-    optimizer = make("optimizer", OPTIMIZERS, settings, params=model.parameters(), lr=schedule(0))
-    return schedule, optimizer
+    settings = {**recipe.optimizer, "lr": schedule(0)}
+    return schedule, make("optimizer", OPTIMIZERS, settings, params=model.parameters())
 
 
 def create(
