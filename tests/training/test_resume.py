@@ -67,6 +67,16 @@ class StopAt(Reporter):
                 os.kill(os.getpid(), signal.SIGTERM)
 
 
+def assert_resumes(recipe, folder, stop):
+    """A run stopped by `stop` and taken up again is the run that nobody stopped."""
+    train(create(recipe, folder / "whole"))
+    stop.evaluations = 0
+    with pytest.raises(Interrupted):
+        train(create(recipe, folder / "cut"), stop)
+    train(open_run(folder / "cut"))
+    assert_same_run(folder / "whole", folder / "cut")
+
+
 SPARSITIES = {
     "dense": {"name": "dense"},
     "selfish": {"name": "selfish", "density": 0.4, "prune_rate": 0.5},
@@ -87,33 +97,20 @@ OPTIMIZERS = {
 )
 def test_stopped_and_resumed_equals_undisturbed(tiny_recipe, tmp_path, sparsity, stop):
     recipe = tiny_recipe(sparsity=SPARSITIES[sparsity], checkpoint_seconds=1000)
-    train(create(recipe, tmp_path / "whole"))
-    stop.evaluations = 0
-    with pytest.raises(Interrupted):
-        train(create(recipe, tmp_path / "cut"), stop)
-    train(open_run(tmp_path / "cut"))
-    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+    assert_resumes(recipe, tmp_path, stop)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_resumes(tiny_recipe, tmp_path, optimizer):
     recipe = tiny_recipe(optimizer=OPTIMIZERS[optimizer], checkpoint_seconds=1000)
-    train(create(recipe, tmp_path / "whole"))
-    with pytest.raises(Interrupted):
-        train(create(recipe, tmp_path / "cut"), StopAt(step=25))
-    train(open_run(tmp_path / "cut"))
-    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+    assert_resumes(recipe, tmp_path, StopAt(step=25))
 
 
 def test_random_windows_resume(tiny_recipe, tmp_path):
     recipe = tiny_recipe()
     task = {**recipe.task, "random_windows": True, "alpha": 2.0, "beta": 1.0}
     recipe = tiny_recipe(task=task, checkpoint_seconds=1000)
-    train(create(recipe, tmp_path / "whole"))
-    with pytest.raises(Interrupted):
-        train(create(recipe, tmp_path / "cut"), StopAt(step=22))
-    train(open_run(tmp_path / "cut"))
-    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+    assert_resumes(recipe, tmp_path, StopAt(step=22))
 
 
 def test_saving_often_does_not_change_the_run(tiny_recipe, tmp_path):

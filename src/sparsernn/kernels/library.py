@@ -27,7 +27,6 @@ POINTER, INT, LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 SIGNATURES: dict[str, list[Any]] = {
     "multiply": [POINTER, POINTER, POINTER, INT, POINTER, INT],
     "token": [POINTER, POINTER, POINTER, INT, INT],
-    "lstm_cell": [POINTER, POINTER, POINTER, LONG],
 }
 
 

@@ -45,9 +45,6 @@ static void cell(const float *restrict gates, float *restrict h, float *restrict
   }
 }
 
-/* The pointwise part alone: gates (4 n), h and c (n). */
-EXPORT void sparsernn_lstm_cell(const float *gates, float *h, float *c, int64_t n) { cell(gates, h, c, 0, n, n); }
-
 static void fetch(const Matrix *m, int64_t row, float *x, int stride) {
   float scale = IS_INT8(m->kind) ? m->scale[row] : 1.0f;
   const float *f = m->values;

@@ -14,8 +14,8 @@ class EventLog:
         >>> import tempfile
         >>> log = EventLog(Path(tempfile.mkdtemp()) / "metrics.jsonl")
         >>> log.append({"event": "step", "loss": 1.5})
-        >>> [record["loss"] for record in log.read()]
-        [1.5]
+        >>> json.loads(log.path.read_text())["loss"]
+        1.5
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,10 +40,3 @@ class EventLog:
         """Forget what was written after `size` bytes: a resumed run writes it again."""
         if self.size() > size:
             os.truncate(self.path, size)
-
-    def read(self) -> list[dict[str, Any]]:
-        """All whole records."""
-        if not self.path.exists():
-            return []
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
