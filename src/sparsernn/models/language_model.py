@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from sparsernn.errors import InputError
-from sparsernn.nn import HEADS, LAYERS, Embedding, Stack
+from sparsernn.nn import HEADS, LAYERS, Embedding, Head, Stack
 from sparsernn.nn.dropout import check_probabilities, drop
 from sparsernn.nn.layer import State
 from sparsernn.registry import make
@@ -34,7 +34,8 @@ class LanguageModel(nn.Module):
         hidden_sizes: H of each layer, from the bottom, at least 1 each.
         layer: spec of the layers, {name: ..., its settings}; sizes come from `hidden_sizes`.
         head: spec of the head.
-        tied: decode with the embedding's weight; the last hidden size must then equal `embedding_size`.
+        tied: decode with the embedding's weight; the last hidden size must then equal `embedding_size`, unless the
+            head brings what it reads to that size itself (a mixture).
         dropout: probabilities `embedding` (whole word types), `input` (after the embedding), `hidden` (between
             layers), `output` (before the head), all 0 unless given, and `locked` (default False): one mask for all
             time steps of a window.
@@ -64,16 +65,21 @@ class LanguageModel(nn.Module):
                 f"dropout is {dropout!r}; it must be a mapping with some of {', '.join(DROPOUTS)}."
             )
         check_probabilities(dropout, DROPOUTS)
-        _check_sizes(embedding_size, hidden_sizes, tied)
+        _check_sizes(embedding_size, hidden_sizes)
         self.dropout = {name: dropout.get(name, 0.0) for name in DROPOUTS[:-1]}
         self.locked = bool(dropout.get("locked", False))
         self.embedding = Embedding(vocabulary_size, embedding_size, self.dropout["embedding"])
         sizes = zip([embedding_size, *hidden_sizes], hidden_sizes, strict=False)
         layers = [make("layer", LAYERS, layer, input_size=i, hidden_size=h) for i, h in sizes]
         self.layers = Stack(layers, self.dropout["hidden"], self.locked)
-        shared = self.embedding.weight if tied else None
-        self.head = make(
-            "head", HEADS, head, vocabulary_size=vocabulary_size, input_size=hidden_sizes[-1], tied=shared
+        self.head: Head = make(
+            "head",
+            HEADS,
+            head,
+            vocabulary_size=vocabulary_size,
+            input_size=hidden_sizes[-1],
+            embedding_size=embedding_size,
+            tied=self.embedding.weight if tied else None,
         )
 
     @property
@@ -103,17 +109,19 @@ class LanguageModel(nn.Module):
     def units(self) -> list[Units]:
         """Hidden units of every layer, from the bottom, each with all its readers.
 
-        With tied weights a unit of the last layer is a column of the embedding too, and so an input of the first.
+        With tied weights a unit of the last layer is a column of the embedding too, and so an input of the first,
+        where the head decodes the units themselves; a head that projects them first reads them there alone.
         """
         last = self.layers.members[-1]
-        readers = self.head.inputs() + (self.layers.members[0].inputs() if self.tied else ())
+        same = self.tied and self.head.decodes_directly
+        readers = self.head.inputs() + (self.layers.members[0].inputs() if same else ())
         return [
             *self.layers.units(),
             Units(f"layer {len(self.layers) - 1}", last.hidden_size, last.outputs() + readers),
         ]
 
 
-def _check_sizes(embedding_size: Any, hidden_sizes: Any, tied: bool) -> None:
+def _check_sizes(embedding_size: Any, hidden_sizes: Any) -> None:
     if not isinstance(hidden_sizes, Sequence) or isinstance(hidden_sizes, str) or not hidden_sizes:
         raise InputError(
             f"hidden_sizes is {hidden_sizes!r}; it must list one size per layer, such as [200, 200]."
@@ -121,8 +129,3 @@ def _check_sizes(embedding_size: Any, hidden_sizes: Any, tied: bool) -> None:
     for what, size in [("embedding_size", embedding_size), *(("a hidden size", h) for h in hidden_sizes)]:
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise InputError(f"{what} is {size!r}; it must be a whole number of at least 1.")
-    if tied and hidden_sizes[-1] != embedding_size:
-        raise InputError(
-            f"tied weights need a last hidden size equal to embedding_size, but they are {hidden_sizes[-1]} and "
-            f"{embedding_size}; set both alike or tied: false."
-        )

@@ -1,14 +1,26 @@
 """Layers, embeddings and heads; `LAYERS` and `HEADS` name the ones that a recipe can ask for."""
 
 from collections.abc import Callable
-from typing import Any
 
 from sparsernn.nn.embedding import Embedding
-from sparsernn.nn.heads import LinearHead
+from sparsernn.nn.heads import Head, LinearHead
 from sparsernn.nn.layer import Layer, Stack
 from sparsernn.nn.lstm import LSTM
+from sparsernn.nn.mixture import MixtureHead
+from sparsernn.nn.split_softmax import SplitHead
 
 LAYERS: dict[str, Callable[..., Layer]] = {"lstm": LSTM}
-HEADS: dict[str, Callable[..., Any]] = {"linear": LinearHead}
+HEADS: dict[str, Callable[..., Head]] = {"linear": LinearHead, "mixture": MixtureHead, "split": SplitHead}
 
-__all__ = ["HEADS", "LAYERS", "LSTM", "Embedding", "Layer", "LinearHead", "Stack"]
+__all__ = [
+    "HEADS",
+    "LAYERS",
+    "LSTM",
+    "Embedding",
+    "Head",
+    "Layer",
+    "LinearHead",
+    "MixtureHead",
+    "SplitHead",
+    "Stack",
+]

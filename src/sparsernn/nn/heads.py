@@ -1,9 +1,6 @@
-"""Heads: from hidden vectors to the probability of the next word.
+"""Heads: from hidden vectors to the probability of the next word."""
 
-Contract: `nll(y, target) -> (N,)` negative log-likelihood per token in nats, `log_prob(y) -> (..., V)`, and
-`inputs()`, the slices through which a head reads feature k.
-"""
-
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -11,6 +8,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from sparsernn.errors import InputError
 from sparsernn.units import Slice
 
 EVAL_ROWS = 512
@@ -44,7 +42,77 @@ class _SoftmaxNLL(torch.autograd.Function):
         return d_x, d_weight, d_bias, None
 
 
-class LinearHead(nn.Module):
+def softmax_nll(rows: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> Tensor:
+    """-log softmax(rows W^T + b) at the target, with one buffer of logits, or a few rows of them in evaluation.
+
+    Args:
+        rows: (N, H).
+        weight: (V, H).
+        bias: (V,).
+        target: (N,) int64.
+
+    Returns:
+        nats, (N,).
+
+    Example:
+        >>> softmax_nll(torch.ones(1, 3), torch.zeros(4, 3), torch.zeros(4), torch.tensor([2])).exp()
+        tensor([4.])
+    """
+    if torch.is_grad_enabled():
+        nll: Tensor = _SoftmaxNLL.apply(rows, weight, bias, target)  # type: ignore[no-untyped-call]
+        return nll
+    parts = zip(torch.split(rows, EVAL_ROWS), torch.split(target, EVAL_ROWS), strict=True)
+    pairs = ((functional.linear(part, weight, bias), wanted) for part, wanted in parts)
+    return torch.cat([functional.cross_entropy(scores, wanted, reduction="none") for scores, wanted in pairs])
+
+
+def decoder(vocabulary_size: int, size: int, tied: nn.Parameter | None) -> nn.Parameter:
+    """The matrix that a head decodes vectors of `size` with, (V, size): the embedding's, or one of its own.
+
+    Args:
+        vocabulary_size: V.
+        size: width of what is decoded.
+        tied: the embedding's weight; None makes a new weight, U(-0.1, 0.1).
+
+    Raises:
+        InputError: the embedding has another width.
+    """
+    if tied is None:
+        return nn.Parameter(torch.empty(vocabulary_size, size).uniform_(-0.1, 0.1))
+    if tied.shape[1] != size:
+        raise InputError(
+            f"tied weights need a last hidden size equal to embedding_size, but they are {size} and "
+            f"{tied.shape[1]}; set both alike or tied: false."
+        )
+    return tied
+
+
+class Head(nn.Module, ABC):
+    """What a head offers.
+
+    Every head decodes with `weight` (V, .), which may be the embedding's own, and has a `bias` (V,).
+    `decodes_directly` says whether column k of `weight` reads feature k of y itself: then a tied weight makes feature
+    k of the top layer and feature k of the embedding one thing, and they can only be removed together.
+    """
+
+    weight: nn.Parameter
+    bias: nn.Parameter
+    decodes_directly: bool = True
+
+    @abstractmethod
+    def nll(self, y: Tensor, target: Tensor) -> Tensor:
+        """y (..., H), target (...) int64 -> nats per token, (N,) in row-major order."""
+
+    @abstractmethod
+    def log_prob(self, y: Tensor) -> Tensor:
+        """log P(word), (..., V)."""
+
+    @abstractmethod
+    def inputs(self) -> tuple[Slice, ...]:
+        """The slices through which the head reads feature k of y."""
+
+
+class LinearHead(Head):
     """softmax(W y + b).
 
     Args:
@@ -66,19 +134,12 @@ class LinearHead(nn.Module):
 
     def __init__(self, vocabulary_size: int, input_size: int, tied: nn.Parameter | None = None) -> None:
         super().__init__()
-        if tied is None:
-            tied = nn.Parameter(torch.empty(vocabulary_size, input_size).uniform_(-0.1, 0.1))
-        self.weight = tied
+        self.weight = decoder(vocabulary_size, input_size, tied)
         self.bias = nn.Parameter(torch.zeros(vocabulary_size))
 
     def nll(self, y: Tensor, target: Tensor) -> Tensor:
         """y (..., H), target (...) int64 -> nats per token, (N,) in row-major order."""
-        rows, wanted = y.reshape(-1, y.shape[-1]), target.reshape(-1)
-        if torch.is_grad_enabled():
-            nll: Tensor = _SoftmaxNLL.apply(rows, self.weight, self.bias, wanted)  # type: ignore[no-untyped-call]
-            return nll
-        pairs = zip(torch.split(rows, EVAL_ROWS), torch.split(wanted, EVAL_ROWS), strict=True)
-        return torch.cat([functional.cross_entropy(self.logits(r), t, reduction="none") for r, t in pairs])
+        return softmax_nll(y.reshape(-1, y.shape[-1]), self.weight, self.bias, target.reshape(-1))
 
     def logits(self, y: Tensor) -> Tensor:
         """Scores before the softmax, (..., V)."""
