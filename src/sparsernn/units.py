@@ -9,11 +9,12 @@ Differs from the original: the groups follow from the layers instead of hand-wri
 consumer of a unit.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sparsernn.errors import InputError
 
@@ -28,6 +29,10 @@ class Slice:
         dim: 0 for rows, 1 for columns.
         starts: one offset per block, such as one per gate.
         in_norm: whether the slice counts in the group norm (biases do not).
+        span: the units that own a part of this parameter, where not all do; index `start` is then the first of
+            them. None: all.
+        removed: called by `remove`, before any parameter is replaced, with the bool tensor (width,) of the units
+            that stay: for a layer whose geometry does not follow from the shapes alone.
     """
 
     module: nn.Module
@@ -35,6 +40,8 @@ class Slice:
     dim: int
     starts: tuple[int, ...] = (0,)
     in_norm: bool = True
+    span: range | None = None
+    removed: Callable[[Tensor], None] | None = None
 
     @property
     def parameter(self) -> nn.Parameter:
@@ -43,8 +50,18 @@ class Slice:
         return parameter
 
     def indices(self, units: Tensor) -> Tensor:
-        """Positions along `dim` that the given unit numbers occupy, (len(starts) * len(units),)."""
+        """Positions along `dim` that the given unit numbers occupy, (len(starts) * len(units),).
+
+        Units outside `span` occupy none.
+        """
+        if self.span is not None:
+            inside = (units >= self.span.start) & (units < self.span.stop)
+            units = units[inside] - self.span.start
         return torch.cat([units + start for start in self.starts])
+
+    def covered(self, width: int) -> range:
+        """The units, of `width` in all, that own a part of the parameter."""
+        return range(width) if self.span is None else self.span
 
 
 @dataclass
@@ -109,14 +126,30 @@ class Units:
 
 
 def _squares(s: Slice, width: int) -> Tensor:
-    blocks = [s.parameter.narrow(s.dim, start, width) for start in s.starts]
-    return torch.stack([b.square().movedim(s.dim, 0).reshape(width, -1).sum(1) for b in blocks]).sum(0)
+    units = s.covered(width)
+    blocks = [s.parameter.narrow(s.dim, start, len(units)) for start in s.starts]
+    sums = [b.square().movedim(s.dim, 0).unsqueeze(-1).flatten(1).sum(1) for b in blocks]
+    return _placed(torch.stack(sums).sum(0), units, width)
 
 
 def _crossings(rows: Slice, columns: Slice, width: int) -> Tensor:
-    k = torch.arange(width)
-    cells = [rows.parameter[k + r, k + c].square() for r in rows.starts for c in columns.starts]
-    return torch.stack(cells).sum(0)
+    units = range(width)[_overlap(rows.covered(width), columns.covered(width))]
+    k = torch.arange(units.start, units.stop)
+    row, column = k - rows.covered(width).start, k - columns.covered(width).start
+    cells = [rows.parameter[row + r, column + c].square() for r in rows.starts for c in columns.starts]
+    return _placed(torch.stack(cells).sum(0), units, width)
+
+
+def _overlap(a: range, b: range) -> slice:
+    start = max(a.start, b.start)
+    return slice(start, max(start, min(a.stop, b.stop)))
+
+
+def _placed(values: Tensor, units: range, width: int) -> Tensor:
+    """`values` at their units, 0 for all others, (width,)."""
+    if len(units) == width:
+        return values
+    return functional.pad(values, (units.start, width - units.stop))
 
 
 @torch.no_grad()
@@ -147,6 +180,10 @@ def remove(model: nn.Module, units: Sequence[Units], keep: Sequence[Tensor]) -> 
         for s in group.slices:
             cuts.setdefault(id(s.parameter), Cut(s.parameter))
             gone.setdefault((id(s.parameter), s.dim), []).append(s.indices((~kept).nonzero().squeeze(1)))
+    for group, kept in zip(units, keep, strict=True):
+        for s in group.slices:
+            if s.removed is not None:
+                s.removed(kept)
     for (key, dim), indices in gone.items():
         stays = torch.ones(cuts[key].old.shape[dim], dtype=torch.bool)
         stays[torch.cat(indices)] = False

@@ -1,0 +1,293 @@
+"""An LSTM layer made of small LSTMs side by side, each reading a window of the input."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import accumulate, pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from sparsernn.errors import InputError
+from sparsernn.gates import GateBlock, stacked
+from sparsernn.nn.block_geometry import composition, spans, windows
+from sparsernn.nn.dropout import drop_weight
+from sparsernn.nn.layer import Layer
+from sparsernn.nn.lstm import LSTMState
+from sparsernn.units import Slice
+
+Kernel = Callable[[Tensor, Tensor, Tensor, list[Tensor]], tuple[Tensor, Tensor, Tensor]]
+WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
+class BlockLSTM(Layer):
+    """One LSTM layer made of k dense LSTMs that know nothing of each other.
+
+    It is the dense LSTM I -> H whose recurrent weights are k blocks on the diagonal of every gate, and whose input
+    weights are a band around it: component n owns the n-th of k slices of the hidden units and reads a window of
+    density x I neighbouring inputs; windows slide from the left edge to the right one. The absent weights are never
+    there: no masks, no zeros.
+
+    Args:
+        input_size: I.
+        hidden_size: H, per direction.
+        blocks: k, from 1 to the smaller of I and H. Without any of `blocks`, `density`, `reduce`: 2.
+        density: part of the inputs that a component reads, in [1 / k, 1]. Without any of the three: 0.75; with
+            `blocks` alone: 1.
+        reduce: instead of these two: (a, b) in (0, 1], the layer gets as many parameters as a dense LSTM with a I
+            inputs and b H units, and k and density follow (`block_geometry.reduced_blocks`).
+        weight_drop: probability in [0, 1) of dropping each recurrent weight, one sample per forward pass.
+        bidirectional: a second set of components reads the sequence backwards; y is [forward | backward],
+            (T, B, 2H), the state is (h, c), each (2, B, H), and `hidden_size` says 2H.
+        batch_first: x and y are (B, T, .) instead of (T, B, .).
+
+    Parameters, for every component n: `weight_ih_n` (4h, i), `weight_hh_n` (4h, h), `bias_ih_n` and `bias_hh_n`
+    (4h,), h its hidden units and i its window; gates stacked in the order i, f, g, o; all initialised
+    U(-1/sqrt(h), 1/sqrt(h)). Those that read backwards have the suffix `_reverse`.
+
+    Hidden units can be removed (`units.remove`); with two directions, the same number from both directions of a
+    component. A component without units is left out.
+
+    Raises:
+        InputError: sizes, fractions or probabilities out of range, or settings of both kinds.
+
+    Example:
+        >>> layer = BlockLSTM(40, 60, reduce=(0.5, 0.5))
+        >>> layer
+        BlockLSTM(40 -> 60, 5 components of 12 hidden units, windows 0:12 7:19 14:26 21:33 28:40)
+        >>> y, (h, c) = layer(torch.zeros(7, 2, 40))
+        >>> y.shape, h.shape, sum(p.numel() for p in layer.parameters())
+        (torch.Size([7, 2, 60]), torch.Size([2, 60]), 6240)
+
+    Source: T. Demeester, J. Deleu, F. Godin and C. Develder, "Predefined Sparseness in Recurrent Sequence Models",
+    2018, arXiv:1808.08720.
+    Differs from the original: exact borders (see `block_geometry`); a missing state is zeros; two directions put out
+    [all forward | all backward] instead of alternating by component, and weight drop meets both.
+    """
+
+    gates = ("i", "f", "g", "o")
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        blocks: int | None = None,
+        density: float | None = None,
+        reduce: Sequence[float] | None = None,
+        weight_drop: float = 0.0,
+        bidirectional: bool = False,
+        batch_first: bool = False,
+    ) -> None:
+        super().__init__()
+        if min(input_size, hidden_size) < 1:
+            raise InputError(
+                f"a block LSTM of sizes {input_size} -> {hidden_size} is impossible; sizes start at 1."
+            )
+        if not 0 <= weight_drop < 1:
+            raise InputError(f"weight_drop is {weight_drop}; it must lie in [0, 1).")
+        self.weight_drop, self.batch_first, self.bidirectional = weight_drop, batch_first, bidirectional
+        count, part = composition(input_size, hidden_size, blocks, density, reduce)
+        self.windows = list(windows(input_size, count, part))
+        self.suffixes = ("", "_reverse") if bidirectional else ("",)
+        for n, (window, span) in enumerate(zip(self.windows, spans(hidden_size, count), strict=True)):
+            for suffix in self.suffixes:
+                self._add_component(f"_{n}{suffix}", len(window), len(span))
+
+    def _add_component(self, suffix: str, inputs: int, hidden: int) -> None:
+        rows, bound = len(self.gates) * hidden, 1 / math.sqrt(hidden)
+        for name, shape in zip(WEIGHTS, ((rows, inputs), (rows, hidden), (rows,), (rows,)), strict=True):
+            weight = torch.empty(shape).uniform_(-bound, bound)
+            self.register_parameter(name + suffix, nn.Parameter(weight))
+
+    def weights(self, n: int, suffix: str = "") -> list[Tensor]:
+        """The four parameters of component n, in the order of `WEIGHTS`; suffix "_reverse" for backwards."""
+        return [getattr(self, f"{name}_{n}{suffix}") for name in WEIGHTS]
+
+    @property
+    def input_size(self) -> int:
+        """I."""
+        return self.windows[-1].stop
+
+    @property
+    def hidden_size(self) -> int:
+        """Features of y: H, or 2H with two directions."""
+        return sum(len(span) for suffix in self.suffixes for span in self.hidden_spans(suffix))
+
+    def hidden_spans(self, suffix: str = "") -> list[range]:
+        """Each component's slice of one direction's hidden units."""
+        widths = [self.weights(n, suffix)[1].shape[1] for n in range(len(self.windows))]
+        return [range(a, b) for a, b in pairwise(accumulate(widths, initial=0))]
+
+    @property
+    def density(self) -> float:
+        """Part of the parameters of the dense LSTM of the same sizes that is there."""
+        inputs, hidden = self.input_size, self.hidden_size // len(self.suffixes)
+        dense = len(self.suffixes) * len(self.gates) * (inputs * hidden + hidden**2 + 2 * hidden)
+        return sum(p.numel() for p in self.parameters()) / dense
+
+    def extra_repr(self) -> str:
+        """Sizes, components and windows."""
+        widths = "/".join(dict.fromkeys(str(len(span)) for span in self.hidden_spans()))
+        shown = " ".join(f"{w.start}:{w.stop}" for w in self.windows)
+        return (
+            f"{self.input_size} -> {self.hidden_size}, {len(self.windows)} components of {widths} hidden units, "
+            f"windows {shown}"
+        )
+
+    def initial_state(self, batch: int) -> LSTMState:
+        """Zeros: (h, c), each (B, H), or (2, B, H) with two directions."""
+        shape = (batch, self.hidden_spans()[-1].stop)
+        zeros = self.weights(0)[0].new_zeros((2, *shape) if self.bidirectional else shape)
+        return zeros, zeros.clone()
+
+    def forward(
+        self, x: Tensor, state: LSTMState | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, LSTMState]:
+        """Read a window.
+
+        Args:
+            x: (T, B, I), or (B, T, I) with `batch_first`.
+            state: (h, c), each (B, H), or (2, B, H) with two directions; zeros when missing.
+            lengths: valid steps of each sequence, (B,) on the CPU; outputs beyond are 0, and the final state is the
+                one after each sequence's last valid step.
+
+        Returns:
+            y (T, B, H) or (B, T, H), 2H with two directions, and the final (h, c).
+        """
+        x = x.transpose(0, 1) if self.batch_first else x
+        h, c = state if state is not None else self.initial_state(x.shape[1])
+        if not self.bidirectional:
+            h, c = h.unsqueeze(0), c.unsqueeze(0)
+        elif self.hidden_spans() != self.hidden_spans("_reverse"):
+            raise InputError(
+                f"the components have {self.hidden_spans()} units forwards and {self.hidden_spans('_reverse')} "
+                "backwards; remove equally many from both."
+            )
+        y, h, c = self._read(x, h, c) if lengths is None else self._read_ragged(x, h, c, lengths)
+        if not self.bidirectional:
+            h, c = h.squeeze(0), c.squeeze(0)
+        return (y.transpose(0, 1) if self.batch_first else y), (h, c)
+
+    def _read(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        def kernel(x: Tensor, h: Tensor, c: Tensor, weights: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+            return torch.lstm(x, (h, c), weights, True, 1, 0.0, self.training, self.bidirectional, False)
+
+        return self._side_by_side(kernel, x, h, c)
+
+    def _read_ragged(self, x: Tensor, h: Tensor, c: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All components share one packing of the sequences."""
+        packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
+        sizes, order, back = packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices
+        assert order is not None
+        assert back is not None
+
+        def kernel(x: Tensor, h: Tensor, c: Tensor, weights: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+            return torch.lstm(x, sizes, (h, c), weights, True, 1, 0.0, self.training, self.bidirectional)
+
+        h, c = h.index_select(1, order), c.index_select(1, order)
+        y, h, c = self._side_by_side(kernel, packed.data, h, c)
+        y, _ = pad_packed_sequence(PackedSequence(y, sizes, order, back), total_length=x.shape[0])
+        return y, h.index_select(1, back), c.index_select(1, back)
+
+    def _side_by_side(self, kernel: Kernel, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Every component on its own window and slice of the state; the outputs next to each other."""
+        results = []
+        for n, (window, span) in enumerate(zip(self.windows, self.hidden_spans(), strict=True)):
+            if span:
+                read = x[..., window.start : window.stop]
+                own = slice(span.start, span.stop)
+                results.append(kernel(read, h[..., own], c[..., own], self._dropped(n)))
+        y, h, c = (torch.cat(parts, -1) for parts in zip(*results, strict=True))
+        return (self._by_direction([r[0] for r in results]) if self.bidirectional else y), h, c
+
+    def _dropped(self, n: int) -> list[Tensor]:
+        """Weights of component n as the kernel takes them, both directions one after the other."""
+        weights = []
+        for suffix in self.suffixes:
+            w_ih, w_hh, b_ih, b_hh = self.weights(n, suffix)
+            weights += [w_ih, drop_weight(w_hh, self.weight_drop, self.training), b_ih, b_hh]
+        return weights
+
+    @staticmethod
+    def _by_direction(ys: list[Tensor]) -> Tensor:
+        forward, backward = zip(*(y.chunk(2, -1) for y in ys), strict=True)
+        return torch.cat(forward + backward, -1)
+
+    @torch.no_grad()
+    def dense_weights(self) -> dict[str, Tensor]:
+        """Weights of the dense LSTM of the same function: what a layer `LSTM` loads; `_reverse` where backwards."""
+        return {name + suffix: self._dense(name, suffix) for suffix in self.suffixes for name in WEIGHTS}
+
+    def _dense(self, name: str, suffix: str) -> Tensor:
+        spans = self.hidden_spans(suffix)
+        hidden, first = spans[-1].stop, self.weights(0, suffix)[0]
+        columns = {"weight_ih": self.windows, "weight_hh": spans}.get(name)
+        width = columns[-1].stop if columns else 1
+        dense = first.new_zeros(len(self.gates), hidden, width)
+        for n, span in enumerate(spans):
+            column = columns[n] if columns else range(1)
+            part = getattr(self, f"{name}_{n}{suffix}")
+            shape = (len(self.gates), len(span), len(column))
+            dense[:, span.start : span.stop, column.start : column.stop] = part.reshape(shape)
+        return dense.view(-1, width) if columns else dense.view(-1)
+
+    def to_dense(self) -> nn.LSTM:
+        """torch's own LSTM of the same function, with zeros where no weights are; without weight drop."""
+        hidden = self.hidden_spans()[-1].stop
+        other = nn.LSTM(
+            self.input_size, hidden, batch_first=self.batch_first, bidirectional=self.bidirectional
+        )
+        dense = {
+            name.removesuffix("_reverse") + "_l0" + "_reverse" * name.endswith("_reverse"): weight
+            for name, weight in self.dense_weights().items()
+        }
+        other.load_state_dict(dense)
+        return other.to(self.weights(0)[0]).train(self.training)
+
+    def gate_rows(self) -> dict[str, tuple[GateBlock, ...]]:
+        """Both weights of every component are stacked in the order of `gates`."""
+        return {
+            f"{name}_{n}{suffix}": stacked(self.gates, len(span))
+            for suffix, n, span in self._components()
+            for name in WEIGHTS[:2]
+        }
+
+    def outputs(self) -> tuple[Slice, ...]:
+        """A row in every gate of one component's weights and biases, and a column of its recurrent weight."""
+        first, slices = 0, []
+        for suffix, n, span in self._components():
+            units = range(first, first + len(span))
+            first = units.stop
+            rows = tuple(block.start for block in stacked(self.gates, len(span)))
+            for name in WEIGHTS:
+                in_norm = name.startswith("weight")
+                slices.append(Slice(self, f"{name}_{n}{suffix}", 0, rows, in_norm=in_norm, span=units))
+            slices.append(Slice(self, f"weight_hh_{n}{suffix}", 1, span=units))
+        return tuple(slices)
+
+    def inputs(self) -> tuple[Slice, ...]:
+        """The columns of the input weights whose windows hold the feature."""
+        return tuple(
+            Slice(
+                self,
+                f"weight_ih_{n}{suffix}",
+                1,
+                span=self.windows[n],
+                removed=partial(self._narrow, n, suffix),
+            )
+            for suffix, n, _ in self._components()
+        )
+
+    def _components(self) -> Iterator[tuple[str, int, range]]:
+        for suffix in self.suffixes:
+            for n, span in enumerate(self.hidden_spans(suffix)):
+                yield suffix, n, span
+
+    def _narrow(self, n: int, suffix: str, kept: Tensor) -> None:
+        """Features were removed: the window keeps those of its own that stay."""
+        if suffix == self.suffixes[0]:
+            window = self.windows[n]
+            before = int(kept[: window.start].sum())
+            self.windows[n] = range(before, before + int(kept[window.start : window.stop].sum()))
