@@ -25,7 +25,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "units": {"errors", "gates"},
     "kernels": {"errors"},
     "settings": {"errors"},
-    "validate": {"errors", "registry"},
+    "metrics": set(),
+    "validate": {"errors", "metrics", "registry"},
     "recipe": {"errors", "registry", "settings", "validate"},
     "boundary": {"errors"},
     "optim": {"errors", "registry", "kernels"},
@@ -36,11 +37,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sparsity": GROUND | {"optim"},
     "training": {"errors", "gates"},
     "deploy": GROUND | {"nn", "models", "sparsity", "training"},
-    "report": {"errors", "gates", "deploy", "training"},
+    "report": {"errors", "gates", "deploy", "metrics", "training"},
     "assemble": GROUND | {"boundary", "data", "models", "optim", "recipe", "sparsity", "tasks", "training"},
     "results": {"data", "deploy", "models", "training"},
     "finetune": {"assemble", "errors", "recipe", "results", "training"},
-    "cli": GROUND | {"assemble", "data", "finetune", "recipe", "report", "results", "training"},
+    "cli": GROUND | {"assemble", "data", "finetune", "metrics", "recipe", "report", "results", "training"},
 }
 TOP_LEVEL = set(MAY_IMPORT)
 

@@ -1,5 +1,6 @@
 """From a recipe to a run: the one place that knows every registry."""
 
+import inspect
 import json
 import os
 import platform
@@ -16,24 +17,30 @@ from sparsernn.boundary import BOUNDARIES
 from sparsernn.data import CORPORA, Vocabulary
 from sparsernn.errors import InputError
 from sparsernn.models import MODELS
-from sparsernn.optim import OPTIMIZERS
-from sparsernn.optim.schedules import make_schedule
+from sparsernn.optim import (
+    OPTIMIZERS,
+    LearningRate,
+    check_groups,
+    make_learning_rate,
+    parameter_groups,
+)
 from sparsernn.recipe import Recipe, load_recipe
 from sparsernn.registry import make
 from sparsernn.sparsity import SPARSIFIERS
-from sparsernn.tasks import TASKS
+from sparsernn.tasks import TASKS, Task
 from sparsernn.training.run import Run
 
-RECIPE, VOCABULARY, ENVIRONMENT = "recipe.yaml", "vocabulary.txt", "environment.json"
+RECIPE, ENVIRONMENT = "recipe.yaml", "environment.json"
+Vocabularies = Mapping[str, Vocabulary]
 
 
-def assemble(recipe: Recipe, data_dir: Path | None = None, vocabulary: Vocabulary | None = None) -> Run:
+def assemble(recipe: Recipe, data_dir: Path | None = None, vocabularies: Vocabularies | None = None) -> Run:
     """Build every part of a run; the global torch generator is seeded with the recipe's seed.
 
     Args:
         recipe: the settings.
-        data_dir: where the corpus lies; None leaves the search to the corpus.
-        vocabulary: of an earlier run, so that its word numbers hold.
+        data_dir: where the data lie; None leaves the search to the corpus or the task.
+        vocabularies: of an earlier run by name, so that its numbers hold.
 
     Raises:
         InputError: a setting that a component does not know or refuses, or data that cannot be had.
@@ -41,10 +48,8 @@ def assemble(recipe: Recipe, data_dir: Path | None = None, vocabulary: Vocabular
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
-    settings = dict(recipe.task)
-    corpus = make("corpus", CORPORA, settings.pop("corpus"), data_dir=data_dir, vocabulary=vocabulary)
-    task = make("task", TASKS, settings, corpus=corpus)
-    model = make("model", MODELS, recipe.model, vocabulary_size=len(corpus.vocabulary))
+    task = _task(recipe, data_dir, vocabularies)
+    model = make("model", MODELS, recipe.model, **task.sizes)
     per_epoch = task.steps_per_epoch(recipe.seed)
     steps = recipe.epochs * per_epoch
     schedule, optimizer = _optimizer(recipe, model, steps)
@@ -63,32 +68,53 @@ def assemble(recipe: Recipe, data_dir: Path | None = None, vocabulary: Vocabular
     return Run(recipe, task, model, optimizer, sparsifier, boundary, schedule)
 
 
-def _optimizer(recipe: Recipe, model: torch.nn.Module, steps: int) -> tuple[Any, Any]:
+def _task(recipe: Recipe, data_dir: Path | None, vocabularies: Vocabularies | None) -> Task:
+    """The task, with a corpus where its recipe names one."""
+    settings: dict[str, Any] = dict(recipe.task)
+    context: dict[str, Any] = {"data_dir": data_dir, "vocabularies": vocabularies}
+    if "corpus" in settings and _takes(TASKS.get(settings["name"]), "corpus"):
+        own = (vocabularies or {}).get("vocabulary")
+        spec = settings.pop("corpus")
+        context["corpus"] = make("corpus", CORPORA, spec, data_dir=data_dir, vocabulary=own)
+    task: Task = make("task", TASKS, settings, **context)
+    return task
+
+
+def _takes(constructor: Callable[..., Any] | None, name: str) -> bool:
+    return constructor is not None and name in inspect.signature(constructor).parameters
+
+
+def _optimizer(
+    recipe: Recipe, model: torch.nn.Module, steps: int
+) -> tuple[LearningRate, torch.optim.Optimizer]:
     if "lr" not in recipe.optimizer:
         raise InputError(
             "optimizer.lr is missing; it must be a number or a schedule, such as 20 or {name: cosine, ...}."
         )
-    schedule = make_schedule(recipe.optimizer["lr"], steps)
+    schedule = make_learning_rate(recipe.optimizer["lr"], steps)
     if not schedule(0) > 0:
         raise InputError(f"optimizer.lr starts at {schedule(0)}; it must be above 0.")
     settings = {**recipe.optimizer, "lr": schedule(0)}
-    return schedule, make("optimizer", OPTIMIZERS, settings, params=model.parameters())
+    params = parameter_groups(model.named_parameters(), settings.pop("groups", None))
+    optimizer: torch.optim.Optimizer = make("optimizer", OPTIMIZERS, settings, params=params)
+    check_groups(optimizer)
+    return schedule, optimizer
 
 
 def create(
     recipe: Recipe,
     folder: Path,
     data_dir: Path | None = None,
-    vocabulary: Vocabulary | None = None,
+    vocabularies: Vocabularies | Vocabulary | None = None,
     begin: Callable[[Run], None] = lambda run: None,
 ) -> Run:
-    """A new run in a new folder: recipe, environment and vocabulary are written before the first step.
+    """A new run in a new folder: recipe, environment and vocabularies are written before the first step.
 
     Args:
         recipe: the settings.
         folder: must not hold a run yet.
-        data_dir: where the corpus lies.
-        vocabulary: see `assemble`.
+        data_dir: where the data lie.
+        vocabularies: see `assemble`; a single one stands for {"vocabulary": that one}.
         begin: sets the run's first state where it is not the random one, before anything is written.
 
     Raises:
@@ -98,11 +124,14 @@ def create(
         raise InputError(
             f"{folder} already holds a run; resume it with 'sparsernn resume {folder}' or choose another."
         )
-    run = assemble(recipe, data_dir, vocabulary)
+    if isinstance(vocabularies, Vocabulary):
+        vocabularies = {"vocabulary": vocabularies}
+    run = assemble(recipe, data_dir, vocabularies)
     begin(run)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ENVIRONMENT).write_text(json.dumps(environment(run, data_dir), indent=1), encoding="utf-8")
-    run.task.corpus.vocabulary.save(folder / VOCABULARY)
+    for name, vocabulary in run.task.vocabularies.items():
+        vocabulary.save(folder / f"{name}.txt")
     run.folder = folder
     run.save()
     # Last: a folder with a recipe is a run.
@@ -114,21 +143,16 @@ def open_run(folder: Path, data_dir: Path | None = None) -> Run:
     """An existing run, taken up where its last checkpoint left it.
 
     Raises:
-        InputError: no run there, or its checkpoint, vocabulary or data are not what they were.
+        InputError: no run there, or its checkpoint, vocabularies or data are not what they were.
     """
     if not (folder / RECIPE).is_file():
         raise InputError(f"{folder} is no run: it has no {RECIPE}.")
     known = read_environment(folder)
-    vocabulary = Vocabulary.load(folder / VOCABULARY)
-    if vocabulary.sha256() != known["data"]["vocabulary_sha256"]:
-        raise InputError(
-            f"{folder / VOCABULARY} ({len(vocabulary):,} tokens) is not the vocabulary that the run was trained with "
-            f"({known['data']['vocabulary']:,} tokens, another checksum); put the original file back."
-        )
+    vocabularies = _load_vocabularies(folder, known["data"])
     recipe = load_recipe(folder / RECIPE)
     # Sums are taken in another order on another number of threads: going on to the bit needs the same.
     torch.set_num_threads(recipe.threads or known["threads"])
-    run = assemble(recipe, data_dir or data_of(folder), vocabulary)
+    run = assemble(recipe, data_dir or data_of(folder), vocabularies)
     run.folder = folder
     _check_data(run, known["data"]["sha256"])
     run.restore()
@@ -144,7 +168,8 @@ def read_environment(folder: Path) -> dict[str, Any]:
     path = folder / ENVIRONMENT
     try:
         known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        _ = known["data"]["sha256"], known["data"]["vocabulary_sha256"], known["threads"]
+        data = known["data"]
+        _ = data["sha256"], known["threads"], [data[f"{name}_sha256"] for name in _names(data)]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} is missing or damaged ({error!r}); the run cannot be opened without it."
@@ -158,8 +183,27 @@ def data_of(folder: Path) -> Path | None:
     return Path(given) if given else None
 
 
+def _load_vocabularies(folder: Path, data: Mapping[str, Any]) -> dict[str, Vocabulary]:
+    """The vocabularies of a run, each the one that it was trained with."""
+    found = {}
+    for name in _names(data):
+        path = folder / f"{name}.txt"
+        found[name] = Vocabulary.load(path)
+        if found[name].sha256() != data[f"{name}_sha256"]:
+            raise InputError(
+                f"{path} ({len(found[name]):,} tokens) is not the vocabulary that the run was trained with "
+                f"({data[name]:,} tokens, another checksum); put the original file back."
+            )
+    return found
+
+
+def _names(data: Mapping[str, Any]) -> list[str]:
+    # runs from before there were other tasks than language modelling do not say
+    return list(data.get("vocabularies", ["vocabulary"]))
+
+
 def _check_data(run: Run, before: Mapping[str, str]) -> None:
-    now = run.task.corpus.info.get("sha256", {})
+    now = run.task.info.get("sha256", {})
     changed = sorted(split for split in before if now.get(split) != before[split])
     if changed:
         raise InputError(
@@ -181,8 +225,16 @@ def environment(run: Run, data_dir: Path | None = None) -> dict[str, Any]:
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
         "command": " ".join(["sparsernn", *sys.argv[1:]]),
         "data_dir": str(data_dir.resolve()) if data_dir else None,
-        "data": run.task.corpus.info,
+        "data": {**run.task.info, **_described(run.task.vocabularies)},
     }
+
+
+def _described(vocabularies: Vocabularies) -> dict[str, Any]:
+    """Size and hash of each vocabulary under its name, and the names."""
+    facts: dict[str, Any] = {"vocabularies": list(vocabularies)}
+    for name, vocabulary in vocabularies.items():
+        facts |= {name: len(vocabulary), f"{name}_sha256": vocabulary.sha256()}
+    return facts
 
 
 def processor() -> str:

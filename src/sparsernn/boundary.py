@@ -13,7 +13,9 @@ Roots = tuple[list[Tensor], list[Tensor]]
 
 
 def detach(state: Any) -> Any:
-    """The same nested state, cut off from its graph."""
+    """The same nested state, cut off from its graph; None is no state."""
+    if state is None:
+        return None
     return state.detach() if isinstance(state, Tensor) else tuple(detach(s) for s in state)
 
 

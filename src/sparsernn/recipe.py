@@ -33,13 +33,14 @@ class Recipe:
         boundary: component spec of what happens at a cut between two windows; `truncate` when not given.
         seed: of every generator of the run, >= 0.
         epochs: passes over the training data, >= 1.
-        clip: largest global norm of the gradient, > 0; None does not clip.
+        clip: largest global norm of the gradient, > 0, also written {"norm": ...}; {"value": ...} cuts off every
+            single number of it instead; None does not clip.
         log_every: steps between two `step` records, >= 1.
         checkpoint_seconds: seconds between two saves of `last`, >= 0 (0 saves after every step).
         threads: torch's threads; None leaves them to torch.
         about, source, command: one sentence, the paper, the command line of the original code.
         published, obtained: `{"valid_perplexity": ..., "test_perplexity": ..., "note": ...}`: the authors'
-            numbers, and ours.
+            numbers, and ours; shares such as `test_accuracy` between 0 and 1.
         overrides: the `key=value` settings that were changed when it was loaded.
 
     Example:
@@ -56,7 +57,7 @@ class Recipe:
     boundary: Tree = field(default_factory=lambda: {"name": "truncate"})
     seed: int = 1111
     epochs: int = 40
-    clip: float | None = None
+    clip: float | dict[str, float] | None = None
     log_every: int = 100
     checkpoint_seconds: float = 120
     threads: int | None = None

@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sparsernn.errors import InputError
+from sparsernn.metrics import METRICS
 from sparsernn.registry import suggest
 
 COMPONENTS = ("task", "model", "optimizer", "sparsity", "boundary")
 REQUIRED = ("task", "model", "optimizer")
-NUMBERS = ("valid_perplexity", "test_perplexity", "valid_bits", "test_bits", "note")
+NUMBERS = {f"{split}_{name}": row for split in ("train", "valid", "test") for name, row in METRICS.items()}
 
 Rule = tuple[Callable[[Any], bool], str]
 
@@ -61,14 +62,18 @@ def _check_component(key: str, spec: Any, origin: str) -> None:
 def _check_numbers(key: str, numbers: Any, origin: str) -> None:
     if not isinstance(numbers, Mapping):
         raise InputError(
-            f"{origin}: {key} is {numbers!r}; it must be a mapping with some of {', '.join(NUMBERS)}."
+            f"{origin}: {key} is {numbers!r}; it must be a mapping with some of {', '.join(NUMBERS)}, note."
         )
     for name, value in numbers.items():
-        if name not in NUMBERS:
-            raise InputError(f"{origin}: {key} has no place for '{name}'; known: {', '.join(NUMBERS)}.")
-        fits = isinstance(value, str) if name == "note" else _is_number(value) and value > 0
+        if name != "note" and name not in NUMBERS:
+            raise InputError(f"{origin}: {key} has no place for '{name}'; known: {', '.join(NUMBERS)}, note.")
+        if name == "note":
+            fits, wanted = isinstance(value, str), "a sentence"
+        elif NUMBERS[name].scale == 1:
+            fits, wanted = _is_number(value) and value > 0, "a number above 0"
+        else:
+            fits, wanted = _is_number(value) and 0 <= value <= 1, "a share between 0 and 1"
         if not fits:
-            wanted = "a sentence" if name == "note" else "a number above 0"
             raise InputError(f"{origin}: {key}.{name} is {value!r}; it must be {wanted}.")
 
 
@@ -78,6 +83,12 @@ def _is_integer(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return (_is_integer(value) or isinstance(value, float)) and math.isfinite(value)
+
+
+def _is_clip(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return len(value) == 1 and all(k in ("norm", "value") and _is_clip(v) for k, v in value.items())
+    return _is_number(value) and bool(value > 0)
 
 
 def _is_text(value: Any) -> bool:
@@ -98,7 +109,10 @@ _RULES: dict[str, Rule] = {
     # torch's generators take seeds of 64 bits
     "seed": (lambda v: _is_integer(v) and 0 <= v < 2**63, "a whole number, 0 or more and below 2**63"),
     "epochs": _COUNT,
-    "clip": (lambda v: _is_number(v) and v > 0, "a number above 0, or null for no clipping"),
+    "clip": (
+        _is_clip,
+        "a number above 0, or null for no clipping, or one of {norm: number} and {value: number}",
+    ),
     "log_every": _COUNT,
     "checkpoint_seconds": (lambda v: _is_number(v) and v >= 0, "a number of seconds, 0 or more"),
     "threads": (

@@ -4,7 +4,6 @@ Both reporters offer what the training loop calls: `started(plan)`, `step(positi
 `phase(name, fraction)`. Use them as context managers.
 """
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -13,6 +12,8 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from sparsernn.metrics import metric as row_of
+from sparsernn.metrics import shown_loss
 from sparsernn.report.formats import duration
 from sparsernn.training.reporter import Reporter
 
@@ -26,7 +27,7 @@ class PlainReporter(Reporter):
 
     Args:
         console: where to print.
-        metric: "perplexity" or "bits", how losses are shown.
+        metric: the task's, a name from `metrics.METRICS`.
         greet: prints the plan when the run starts.
         clock: seconds that only grow, for tests.
     """
@@ -40,7 +41,7 @@ class PlainReporter(Reporter):
     ) -> None:
         self.console, self.metric, self.greet, self.clock = console, metric, greet, clock
         self.last_line = clock()
-        self.epochs = 0
+        self.epochs, self.counts = 0, "tokens"
 
     def __enter__(self) -> Self:
         return self
@@ -51,13 +52,13 @@ class PlainReporter(Reporter):
     def started(self, plan: Record) -> None:
         """The run begins or goes on."""
         self.greet(plan)
-        self.epochs = plan["epochs"]
+        self.epochs, self.counts = plan["epochs"], plan.get("counts", self.counts)
         self.last_line = self.clock()
 
     def step(self, position: Record) -> None:
         """One optimizer step is done."""
         if self.clock() - self.last_line >= QUIET_SECONDS:
-            self._say(progress_line(position, self.metric))
+            self._say(progress_line(position, self.metric, self.counts))
 
     def event(self, record: Record) -> None:
         """A record was written to metrics.jsonl."""
@@ -99,7 +100,7 @@ class LiveReporter(PlainReporter):
             completed=position["step"],
             total=position["steps"],
             visible=True,
-            facts=facts(position, self.metric),
+            facts=facts(position, self.metric, self.counts),
         )
 
     def phase(self, name: str, fraction: float) -> None:
@@ -114,33 +115,28 @@ def make_reporter(
     return (LiveReporter if console.is_terminal else PlainReporter)(console, metric, greet)
 
 
-def progress_line(position: Record, metric: str) -> str:
+def progress_line(position: Record, metric: str, counts: str = "tokens") -> str:
     """Where a run stands, in one line."""
     place = f"epoch {position['epoch']}/{position['epochs']}  step {position['step']:,}/{position['steps']:,}"
-    return f"{place}  {facts(position, metric)}"
+    return f"{place}  {facts(position, metric, counts)}"
 
 
-def facts(position: Record, metric: str) -> str:
+def facts(position: Record, metric: str, counts: str = "tokens") -> str:
     """Loss, speed and time left of a position."""
     parts = []
     if position.get("loss") is not None:
-        parts.append(f"train {shown(position['loss'], metric)}")
+        parts.append(f"train {shown_loss(position['loss'], metric)}")
     if position.get("tokens_per_second"):
-        parts.append(f"{position['tokens_per_second']:,.0f} tokens/s")
+        parts.append(f"{position['tokens_per_second']:,.0f} {counts}/s")
     if position.get("seconds_left") is not None:
         parts.append(f"{duration(position['seconds_left'])} left")
     return "  ".join(parts)
 
 
-def shown(loss: float, metric: str) -> str:
-    """Nats per token in the unit that the task is judged by.
-
-    >>> shown(math.log(80), "perplexity"), shown(math.log(2), "bits")
-    ('80.00 ppl', '1.000 bits')
-    """
-    if metric == "bits":
-        return f"{loss / math.log(2):.3f} bits"
-    return f"{math.exp(min(loss, 700)):.2f} ppl"  # exp overflows a double at 709
+def shown(scores: Record, metric: str) -> str:
+    """A record's figure by the metric, from its loss where the figure follows from that."""
+    row = row_of(metric)
+    return shown_loss(scores["loss"], metric) if row.of_loss else row.shown(scores[metric])
 
 
 def event_line(record: Record, metric: str, epochs: int) -> str:
@@ -150,10 +146,10 @@ def event_line(record: Record, metric: str, epochs: int) -> str:
 
 
 def _epoch(record: Record, metric: str, epochs: int) -> str:
-    valid = shown(record["valid"]["loss"], metric)
+    valid = shown(record["valid"], metric)
     marks = f"{'  averaged' if record.get('averaged') else ''}{'  best' if record.get('best') else ''}"
     head = f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}"
-    train = f"train {shown(record['train_loss'], metric):>12}"
+    train = f"train {shown_loss(record['train_loss'], metric):>12}"
     return f"{head}  {train}  valid {valid:>12}  {duration(record['seconds'])}{marks}"
 
 
@@ -173,8 +169,14 @@ def _resume(record: Record, metric: str, epochs: int) -> str:
 
 
 def _test(record: Record, metric: str, epochs: int) -> str:
-    result = f"{record['split']} {shown(record['loss'], metric)} over {record['tokens']:,} tokens"
+    result = f"{record['split']} {shown(record, metric)}"
+    if "tokens" in record:
+        result += f" over {record['tokens']:,} tokens"
     return f"{result}, averaged weights" if record.get("averaged") else result
+
+
+def _end(record: Record, metric: str, epochs: int) -> str:
+    return f"epoch {record['epoch']}: the training ends here, for {record['why']}"
 
 
 _LINES: dict[str, Callable[[Record, str, int], str]] = {
@@ -183,4 +185,5 @@ _LINES: dict[str, Callable[[Record, str, int], str]] = {
     "rewire": _rewire,
     "resume": _resume,
     "test": _test,
+    "end": _end,
 }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.box import SIMPLE
 from rich.table import Table
 
+from sparsernn.metrics import metric
 from sparsernn.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def recipes_table(recipes: Sequence[Recipe], width: int) -> Table:
     for column in made.columns:
         column.no_wrap = column.header != "about"
     for r in recipes:
-        results = (_test_result(r.published), _test_result(r.obtained))
+        results = (_test_result(r.published, r), _test_result(r.obtained, r))
         row = (r.name, r.sparsity["name"], _corpus_name(r), str(r.epochs), *results)
         made.add_row(*row, *((r.about,) if told else ()))
     return made
@@ -49,8 +50,14 @@ def _corpus_name(recipe: Recipe) -> str:
     return str(corpus.get("name", "") if isinstance(corpus, Mapping) else corpus)
 
 
-def _test_result(numbers: Mapping[str, Any]) -> str:
-    return str(numbers.get("test_perplexity", numbers.get("test_bits", "")))
+def _test_result(numbers: Mapping[str, Any], recipe: Recipe) -> str:
+    """The test figure by the task's own metric, else the first one there is; with all the digits it is given."""
+    wanted = f"test_{recipe.task.get('metric', '')}"
+    names = [name for name in (wanted, *numbers) if name in numbers and name.startswith("test_")]
+    if not names:
+        return ""
+    value, scale = numbers[names[0]], metric(names[0].removeprefix("test_")).scale
+    return str(value) if scale == 1 else f"{value * scale:.4g} %"
 
 
 def plan_table(plan: Mapping[str, Any]) -> Table:
@@ -68,12 +75,12 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
     from sparsernn.report.formats import duration
 
     total, active = plan["parameters_total"], plan["parameters_active"]
-    tokens = "   ".join(f"{split} {count:,}" for split, count in plan["tokens"].items())
+    counts = {**plan["examples"], **plan["vocabularies"]}
     lines = [f"parameters  {total:,} dense, {active:,} active ({active / total:.1%})"]
     if plan.get("masked_total"):
         masked, held = plan["masked_total"], plan["masked_active"]
         lines.append(f"masked      {masked:,} dense, {held:,} active (density {held / masked:.4f})")
-    lines.append(f"tokens      {tokens}   vocabulary {plan['vocabulary']:,}")
+    lines.append(f"{plan['counts']:<12}" + "   ".join(f"{name} {count:,}" for name, count in counts.items()))
     lines.append(
         f"steps       {plan['steps']:,} = {plan['epochs']} epochs x about {plan['steps_per_epoch']:,}"
     )

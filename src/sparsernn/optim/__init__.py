@@ -5,6 +5,8 @@ from functools import partial
 
 from torch.optim import Optimizer
 
+from sparsernn.optim.groups import check_groups, parameter_groups
+from sparsernn.optim.learning_rate import LearningRate, Plateau, make_learning_rate
 from sparsernn.optim.nt_asgd import NTASGD
 from sparsernn.optim.steady import SGD, Adam, RMSprop, SteadyWeights
 
@@ -16,4 +18,16 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "snt_asgd": partial(NTASGD, per_weight=True),
 }
 
-__all__ = ["NTASGD", "OPTIMIZERS", "SGD", "Adam", "RMSprop", "SteadyWeights"]
+__all__ = [
+    "NTASGD",
+    "OPTIMIZERS",
+    "SGD",
+    "Adam",
+    "LearningRate",
+    "Plateau",
+    "RMSprop",
+    "SteadyWeights",
+    "check_groups",
+    "make_learning_rate",
+    "parameter_groups",
+]

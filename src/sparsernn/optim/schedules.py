@@ -72,8 +72,12 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
 }
 
 
-def make_schedule(spec: float | str | Mapping[str, Any], steps: int) -> Schedule:
-    """A number means that constant; a mapping names one of `SCHEDULES`, which gets `steps` unless it sets it.
+def make_schedule(
+    spec: float | str | Mapping[str, Any],
+    steps: int,
+    schedules: Mapping[str, Callable[..., Schedule]] = SCHEDULES,
+) -> Schedule:
+    """A number means that constant; a mapping names one of `schedules`, which gets `steps` unless it sets it.
 
     >>> make_schedule(0.5, steps=100)(99)
     0.5
@@ -86,5 +90,5 @@ def make_schedule(spec: float | str | Mapping[str, Any], steps: int) -> Schedule
         check_value("a schedule", spec, float)
         return constant(float(spec))
     own_length = isinstance(spec, Mapping) and "steps" in spec
-    schedule: Schedule = make("schedule", SCHEDULES, spec, **({} if own_length else {"steps": max(1, steps)}))
+    schedule: Schedule = make("schedule", schedules, spec, **({} if own_length else {"steps": max(1, steps)}))
     return schedule

@@ -1,10 +1,10 @@
 """Tasks: batches, loss, evaluation; `TASKS` names the ones that a recipe can ask for."""
 
 from collections.abc import Callable
-from typing import Any
 
 from sparsernn.tasks.language import LanguageModelling
+from sparsernn.tasks.task import Task
 
-TASKS: dict[str, Callable[..., Any]] = {"language_modelling": LanguageModelling}
+TASKS: dict[str, Callable[..., Task]] = {"language_modelling": LanguageModelling}
 
-__all__ = ["TASKS", "LanguageModelling"]
+__all__ = ["TASKS", "LanguageModelling", "Task"]

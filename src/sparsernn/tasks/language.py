@@ -1,7 +1,7 @@
 """Language modelling: windows of text, the loss with its activation penalties, perplexity per scored token."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,7 @@ from sparsernn.data.windows import streams, window_bounds, window_of
 from sparsernn.errors import InputError
 from sparsernn.models.language_model import LanguageModel
 from sparsernn.nn.layer import State
-
-Tick = Callable[[float], None]
+from sparsernn.tasks.task import Task, Tick
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Batch:
     lr_scale: float = 1.0
 
 
-class LanguageModelling:
+class LanguageModelling(Task):
     """Predict the next token of a text; the state is carried from window to window.
 
     Args:
@@ -53,6 +52,9 @@ class LanguageModelling:
     arXiv:1708.01009.
     Differs from the original: evaluation divides by the number of predicted tokens, whatever the window.
     """
+
+    counts = "tokens"
+    eval_batch_size: int
 
     def __init__(
         self,
@@ -76,14 +78,12 @@ class LanguageModelling:
         self.corpus, self.window, self.metric = corpus, window, metric
         self.eval_batch_size, self.alpha, self.beta = eval_batch_size, alpha, beta
         self.random_windows = parse_random_windows(random_windows)
-        self.train_streams = streams(corpus.splits["train"], batch_size, "train")
+        self.batch_size, self.train_streams = batch_size, streams(corpus.splits["train"], batch_size, "train")
         for split in ("valid", "test"):
             streams(corpus.splits[split], eval_batch_size, split)
-
-    @property
-    def batch_size(self) -> int:
-        """Streams read in parallel in training."""
-        return self.train_streams.shape[1]
+        self.info, self.vocabularies = corpus.info, {"vocabulary": corpus.vocabulary}
+        self.sizes = {"vocabulary_size": len(corpus.vocabulary)}
+        self.examples = {split: len(ids) for split, ids in corpus.splits.items()}
 
     def bounds(self, seed: int, epoch: int) -> list[tuple[int, int]]:
         """Start and length of each training window of an epoch."""

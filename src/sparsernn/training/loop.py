@@ -2,13 +2,14 @@
 
 A step: learning rate | boundary.enter | loss + penalties | zero gradients | one backward | boundary.learn | clip
 (dense gradients) | optimizer.step | sparsifier.after_step | log.
-An epoch's end: evaluate (averaged weights where the optimizer keeps them) | best checkpoint | trigger |
+An epoch's end: evaluate (averaged weights where the optimizer keeps them) | best checkpoint | trigger | schedule |
 sparsifier.end_epoch | checkpoint. The run's end: finalize | test.
-No branch knows a method by name.
+No branch knows a method or a task by name.
 """
 
 import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -45,7 +46,7 @@ def train(run: Run, reporter: Reporter | None = None) -> dict[str, float]:
         watch = Watch(run, reporter or Reporter(), keep)
         watch.start()
         try:
-            while run.position.epoch < run.recipe.epochs and not run.optimizer.exhausted:
+            while run.position.epoch < run.recipe.epochs and not ended_early(run):
                 _epoch(run, watch, keep, request)
         except (Interrupted, Diverged):
             keep.save()
@@ -86,14 +87,19 @@ def _end_epoch(run: Run, watch: "Watch", keep: Safekeeping, request: Request) ->
     here = run.position
     with run.optimizer.averaged():
         scores = run.task.evaluate(run.model, "valid", tick=watch.evaluating("valid", request))
-        better = scores["loss"] < here.best
+        criterion = run.task.criterion(scores)
+        better = criterion < here.best
         if better:
-            here.best = scores["loss"]
+            here.best = criterion
             keep.write(lambda: run.save_best(scores))
     watch.epoch(scores, better)
     if run.optimizer.trigger(scores["loss"]):
         watch.record({"event": "switch", "to": "averaging"})
+    run.schedule.observe(scores["loss"])
     watch.rewired(run.sparsifier.end_epoch())
+    here.solved = bool(run.task.solved(scores))
+    if ended_early(run):
+        watch.record({"event": "end", "why": ended_early(run)})
     here.epoch, here.window, here.epoch_nats, here.epoch_tokens, run.carried = here.epoch + 1, 0, 0.0, 0, None
     keep.save()
 
@@ -106,8 +112,17 @@ def _test(run: Run, watch: "Watch", request: Request) -> dict[str, float]:
     return scores
 
 
+def ended_early(run: Run) -> str:
+    """Why training ends before the recipe's last epoch; '' while it does not."""
+    if run.position.solved:
+        return "the task is solved"
+    return "the averaged weights got worse on validation" if run.optimizer.exhausted else ""
+
+
 def detached(state: Any) -> Any:
-    """A recurrent state (a tensor, or tuples of them) without the graph that computed it."""
+    """A recurrent state (a tensor, or tuples of them, or None) without the graph that computed it."""
+    if state is None:
+        return None
     return state.detach() if isinstance(state, Tensor) else tuple(detached(part) for part in state)
 
 
@@ -117,12 +132,33 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group.get("lr_scale", 1.0)
 
 
-def clip(parameters: list[torch.nn.Parameter], largest: float | None) -> Tensor:
-    """Scale all gradients so that their joint norm is at most `largest`; returns the norm before.
+def learning_rate(optimizer: torch.optim.Optimizer) -> float:
+    """What `set_learning_rate` was last given."""
+    first = optimizer.param_groups[0]
+    return float(first["lr"] / first.get("lr_scale", 1.0))
+
+
+def clip(parameters: list[torch.nn.Parameter], largest: float | Mapping[str, float] | None) -> Tensor:
+    """Keep the gradients small; returns their joint norm as it came.
 
     The norm includes the gradients of absent weights: published learning rates and clips assume the dense norm.
+
+    Args:
+        parameters: the trained ones.
+        largest: a number or {"norm": number} scales all gradients so that their joint norm is at most that;
+            {"value": number} cuts every single one off at plus and minus that; None leaves them.
+
+    Example:
+        >>> w = torch.nn.Parameter(torch.zeros(2))
+        >>> w.grad = torch.tensor([3.0, -4.0])
+        >>> clip([w], {"value": 1.0}).item(), w.grad.tolist()
+        (5.0, [1.0, -1.0])
     """
-    return torch.nn.utils.clip_grad_norm_(parameters, math.inf if largest is None else largest, foreach=True)
+    limits = largest if isinstance(largest, Mapping) else {"norm": math.inf if largest is None else largest}
+    norm = torch.nn.utils.clip_grad_norm_(parameters, limits.get("norm", math.inf), foreach=True)
+    if "value" in limits:
+        torch.nn.utils.clip_grad_value_(parameters, limits["value"], foreach=True)
+    return norm
 
 
 def _check_finite(loss: float, norm: float, step: int) -> None:
@@ -180,7 +216,7 @@ class Watch:
 
     def _log(self, speed: float) -> None:
         recent = self.run.position.recent
-        lr, steps = self.run.optimizer.param_groups[0]["lr"], recent["steps"]
+        lr, steps = learning_rate(self.run.optimizer), recent["steps"]
         means = {"loss": recent["loss"] / steps, "grad_norm": recent["norm"] / steps}
         self.record({"event": "step", **means, "lr": lr, "tokens_per_second": round(speed)})
         recent.update(loss=0.0, norm=0.0, steps=0)
@@ -194,7 +230,7 @@ class Watch:
             "step": here.step,
             "steps": self.steps_per_epoch * epochs,
             "loss": loss,
-            "lr": self.run.optimizer.param_groups[0]["lr"],
+            "lr": learning_rate(self.run.optimizer),
             "tokens_per_second": speed,
             "seconds_left": left * self.pace,
         }
@@ -210,7 +246,7 @@ class Watch:
                 "averaged": bool(optimizer.averaging),
                 "best": better,
                 "seconds": round(here.seconds, 1),
-                "lr": optimizer.param_groups[0]["lr"],
+                "lr": learning_rate(optimizer),
             }
         )
 

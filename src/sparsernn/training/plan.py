@@ -10,7 +10,7 @@ from sparsernn.training.memory import keep_buffers
 from sparsernn.training.run import Run
 
 TRIALS = 3
-"""Windows tried for the estimate; the first one, with cold buffers, does not count."""
+"""Batches tried for the estimate; the first one, with cold buffers, does not count."""
 
 
 def plan(run: Run, measure: bool = True) -> dict[str, Any]:
@@ -18,12 +18,13 @@ def plan(run: Run, measure: bool = True) -> dict[str, Any]:
 
     Args:
         run: from `assemble` or `create`; it is left exactly as it came.
-        measure: try a few windows, forward and backward, to estimate the time; without, `estimated_seconds` is None.
+        measure: try a few batches, forward and backward, to estimate the time; without, `estimated_seconds` is None.
 
     Returns:
         tensors: [{name, shape, numel, active, density, gates}] of every parameter, gates being their names;
-        parameters_total, parameters_active; masked_total, masked_active; tokens per split; vocabulary; steps, epochs,
-        steps_per_epoch; estimated_seconds for the whole run on this machine.
+        parameters_total, parameters_active; masked_total, masked_active; examples, scored targets per split;
+        counts, what they are called; vocabularies {name: size}; metric; steps, epochs, steps_per_epoch;
+        estimated_seconds for the whole run on this machine.
     """
     masks, gates = run.sparsifier.masks(), gate_blocks(run.model)
     tensors = [
@@ -32,15 +33,16 @@ def plan(run: Run, measure: bool = True) -> dict[str, Any]:
     masked = [row for row in tensors if row["name"] in masks]
     steps_per_epoch = run.task.steps_per_epoch(run.recipe.seed)
     steps = steps_per_epoch * run.recipe.epochs
-    corpus = run.task.corpus
     return {
         "tensors": tensors,
         "parameters_total": sum(row["numel"] for row in tensors),
         "parameters_active": sum(row["active"] for row in tensors),
         "masked_total": sum(row["numel"] for row in masked),
         "masked_active": sum(row["active"] for row in masked),
-        "tokens": {split: len(ids) for split, ids in corpus.splits.items()},
-        "vocabulary": len(corpus.vocabulary),
+        "examples": dict(run.task.examples),
+        "counts": run.task.counts,
+        "vocabularies": {name: len(vocabulary) for name, vocabulary in run.task.vocabularies.items()},
+        "metric": run.task.metric,
         "steps": steps,
         "epochs": run.recipe.epochs,
         "steps_per_epoch": steps_per_epoch,
@@ -63,9 +65,10 @@ def _row(
 
 
 def seconds_per_step(run: Run) -> float:
-    """Least time of a window's forward and backward pass; weights, gradients and generators stay as they are."""
+    """Least time of a batch's forward and backward pass; weights, buffers, gradients, generators stay as they are."""
     keep_buffers()
     generator, times = torch.get_rng_state(), []
+    buffers = [(buffer, buffer.clone()) for buffer in run.model.buffers()]
     run.model.train()
     for _ in range(TRIALS):
         started = time.perf_counter()
@@ -75,4 +78,6 @@ def seconds_per_step(run: Run) -> float:
         times.append(time.perf_counter() - started)
     run.optimizer.zero_grad()
     torch.set_rng_state(generator)
+    for buffer, before in buffers:  # such as the running statistics of a batch normalisation
+        buffer.copy_(before)
     return min(times[1:])

@@ -23,8 +23,9 @@ class Position:
         epoch: epochs completed, their evaluation and mask update included.
         window: windows done of the epoch that is running.
         step: optimizer steps done.
-        best: lowest validation loss so far, nats per token.
+        best: lowest criterion of a validation so far (`Task.criterion`).
         seconds: time spent training.
+        solved: the task asked for the end of the training.
     """
 
     epoch: int = 0
@@ -34,6 +35,7 @@ class Position:
     seconds: float = 0.0
     epoch_nats: float = 0.0
     epoch_tokens: int = 0
+    solved: bool = False
     recent: dict[str, float] = field(default_factory=lambda: {"loss": 0.0, "norm": 0.0, "steps": 0})
 
 
@@ -43,7 +45,7 @@ class Run:
 
     Attributes:
         recipe: the plain settings: `name`, `seed`, `epochs`, `clip`, `log_every`, `checkpoint_seconds` are read here.
-        schedule: step -> learning rate.
+        schedule: step -> learning rate; it hears every validation loss (`optim.LearningRate`).
         carried: recurrent state at the next window; None stands for the initial state.
         folder: where it is written; None until `create` or `open_run` gives it one.
         log_bytes: how much of metrics.jsonl belongs to the restored state; None: all of it.
@@ -78,6 +80,7 @@ class Run:
             "recipe": self.recipe.name,
             "model": weights(self.model),
             "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
             "sparsifier": self.sparsifier.state_dict(),
             "boundary": self.boundary.state_dict(),
             "position": asdict(self.position),
@@ -124,6 +127,7 @@ class Run:
     def _take(self, tree: dict[str, Any]) -> None:
         load_weights(self.model, tree["model"], self.home / LAST)
         self.optimizer.load_state_dict(tree["optimizer"])
+        self.schedule.load_state_dict(tree.get("schedule") or {})
         self.sparsifier.load_state_dict(tree["sparsifier"])
         self.boundary.load_state_dict(tree["boundary"])
         self.position = Position(**tree["position"])

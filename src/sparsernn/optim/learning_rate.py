@@ -1,0 +1,99 @@
+"""Learning rates: schedules that may listen to the validation loss."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sparsernn.errors import InputError
+from sparsernn.optim.schedules import SCHEDULES, Schedule, make_schedule
+
+
+class LearningRate:
+    """A function of the step that listens to nothing: the null member.
+
+    Args:
+        schedule: step -> learning rate.
+
+    Example:
+        >>> rate = LearningRate(lambda step: 0.5)
+        >>> rate.observe(3.0)
+        >>> rate(10)
+        0.5
+    """
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule = schedule
+
+    def __call__(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        return self._schedule(step)
+
+    def observe(self, loss: float) -> None:
+        """Hear an epoch's validation loss."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was learnt from the losses: nothing."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Nothing to take up."""
+
+
+class Plateau(LearningRate):
+    """Multiplied by `factor` after an epoch whose validation loss is not below the lowest one so far.
+
+    Args:
+        start: learning rate of the first epoch, above 0.
+        factor: above 0 and at most 1.
+        patience: epochs without a new lowest loss that are let pass first, at least 0; counted anew after a cut.
+        end: the learning rate does not fall below this, at least 0.
+
+    Example:
+        >>> rate = Plateau(start=1.0)
+        >>> for loss in (5.0, 4.0, 4.0, 3.0, 3.5):
+        ...     rate.observe(loss)
+        >>> rate(0)
+        0.25
+    """
+
+    def __init__(self, start: float, factor: float = 0.5, patience: int = 0, end: float = 0.0) -> None:
+        if not 0 < factor <= 1:
+            raise InputError(
+                f"the factor of a plateau schedule is {factor!r}; it must be above 0, at most 1."
+            )
+        for name, value in (("patience", patience), ("end", end)):
+            if not value >= 0:
+                raise InputError(f"the {name} of a plateau schedule is {value!r}; it must be at least 0.")
+        super().__init__(lambda step: self.rate)
+        self.rate, self.factor, self.patience, self.end = float(start), factor, patience, end
+        self.best, self.waited = math.inf, 0
+
+    def observe(self, loss: float) -> None:
+        """Cut the learning rate if this epoch's loss says so; a loss that is not a number is no new lowest one."""
+        if loss < self.best:
+            self.best, self.waited = loss, 0
+            return
+        self.waited += 1
+        if self.waited > self.patience:
+            self.rate, self.waited = max(self.rate * self.factor, self.end), 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rate, the lowest loss and the epochs waited since."""
+        return {"rate": self.rate, "best": self.best, "waited": self.waited}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.rate, self.best, self.waited = state["rate"], state["best"], state["waited"]
+
+
+LEARNING_RATES: dict[str, Callable[..., Schedule]] = {**SCHEDULES, "plateau": Plateau}
+
+
+def make_learning_rate(spec: float | str | Mapping[str, Any], steps: int) -> LearningRate:
+    """As `make_schedule`, with "plateau" among the names.
+
+    >>> make_learning_rate({"name": "plateau", "start": 2.0}, steps=100)(0)
+    2.0
+    """
+    made = make_schedule(spec, steps, LEARNING_RATES)
+    return made if isinstance(made, LearningRate) else LearningRate(made)

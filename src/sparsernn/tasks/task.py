@@ -1,0 +1,102 @@
+"""The contract of a task: the data, the batches made of them, the loss, and the score that people look at."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from sparsernn.data.vocabulary import Vocabulary
+
+Tick = Callable[[float], None]
+"""Told the fraction done of an evaluation."""
+
+
+class Trainable(Protocol):
+    """What the training loop reads of a batch; the rest is between `Task.batches` and `Task.loss`."""
+
+    @property
+    def targets(self) -> Tensor:
+        """What is scored; its number of elements weighs the batch in the epoch's mean loss."""
+
+    @property
+    def lr_scale(self) -> float:
+        """Factor on the learning rate of this step, 1.0 for batches of the usual size."""
+
+
+class Task(ABC):
+    """What a model is trained for. The training loop, the plan and the reports know a task only by this.
+
+    A constructor takes its settings from the recipe, and from `assemble` what its signature names of `corpus` (a
+    `Corpus`; the recipe then has `task.corpus`), `data_dir` (where the data lie, None: not said) and `vocabularies`
+    (those of an earlier run by name, so that its numbers hold; None for a new run).
+
+    Attributes:
+        info: facts about the data for the run folder, plain; at least `sha256`, {split: hex digest}, by which a
+            resumed run knows its data again.
+        sizes: what the data fix about the model; arguments of its constructor, such as {"vocabulary_size": 10000}.
+        examples: scored targets per split; its keys are the splits that can be evaluated.
+        batch_size: sequences per training batch, for the model's `initial_state`.
+        metric: the key of an evaluation that people look at, one of `sparsernn.metrics.METRICS`.
+        counts: what a target is called in the plural ("tokens").
+        vocabularies: saved into the run folder as NAME.txt and handed back when it is opened.
+        eval_batch_size: sequences evaluated at once unless said otherwise; None: the task sees to it.
+    """
+
+    info: dict[str, Any]
+    sizes: dict[str, int]
+    examples: dict[str, int]
+    batch_size: int
+    metric: str
+    counts: str = "targets"
+    vocabularies: Mapping[str, Vocabulary] = MappingProxyType({})
+    eval_batch_size: int | None = None
+
+    @abstractmethod
+    def steps_per_epoch(self, seed: int = 0) -> int:
+        """Batches of an epoch; where that differs between epochs, of the first one of a run with this seed."""
+
+    @abstractmethod
+    def batches(self, seed: int, epoch: int, start: int = 0) -> Iterator[Any]:
+        """The training batches (`Trainable`) of an epoch from number `start` on.
+
+        A pure function of its arguments: a resumed run must see what the undisturbed one would have seen.
+        """
+
+    @abstractmethod
+    def loss(self, model: Any, batch: Any, state: Any) -> tuple[Tensor, Tensor, Any]:
+        """Score a batch.
+
+        Args:
+            model: as the recipe names it, in training mode.
+            batch: one of `batches`.
+            state: what the call for the batch before returned; the model's initial state at the start of an epoch
+                and wherever nothing is carried.
+
+        Returns:
+            Mean nats per target, detached; what is to be minimised; the state to carry to the next batch, None where
+            batches have nothing to do with each other.
+        """
+
+    @abstractmethod
+    def evaluate(
+        self,
+        model: Any,
+        split: str,
+        batch_size: int | None = None,
+        tick: Tick = lambda fraction: None,
+    ) -> dict[str, float]:
+        """Scores of a split, dropouts off; the model is left in the mode in which it came.
+
+        Returns:
+            At least "loss", the mean nats per target, and the task's metric.
+        """
+
+    def criterion(self, scores: Mapping[str, float]) -> float:
+        """What chooses the best checkpoint, lower is better: the validation loss."""
+        return scores["loss"]
+
+    def solved(self, scores: Mapping[str, float]) -> bool:
+        """Whether these validation scores end the training: never."""
+        return False
