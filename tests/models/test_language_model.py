@@ -5,13 +5,53 @@ import torch
 
 from sparsernn.errors import InputError
 from sparsernn.models import LanguageModel
+from sparsernn.sparsity import SPARSIFIERS, sparsify
 from sparsernn.units import remove
 
+MIXTURE = {"name": "mixture", "experts": 3}
+SPLIT = {"name": "split", "splits": [6, 15]}
+# head, embedding size, last hidden size, tied
+TOPS = [
+    ("linear", 12, 12, False),
+    ("linear", 12, 12, True),
+    (MIXTURE, 12, 10, False),
+    (MIXTURE, 12, 10, True),
+    (MIXTURE, 12, 12, True),
+    ({"name": "mixture", "experts": 1, "projection": "never"}, 12, 12, True),
+    (SPLIT, 12, 12, False),
+    (SPLIT, 12, 12, True),
+]
 
-def test_published_parameter_count():
+
+@pytest.fixture(params=TOPS, ids=str)
+def top(request):
+    """Settings of a language model with each head, tied and not."""
+    head, embedding, last, tied = request.param
+    return {"embedding_size": embedding, "hidden_sizes": [16, last], "head": head, "tied": tied}
+
+
+PUBLISHED = {
+    "stacked LSTM, PTB": (66_034_000, 10_000, {"embedding_size": 1500, "hidden_sizes": [1500, 1500]}),
+    # logged by users of the mixture's own code
+    "mixture of softmaxes, WikiText-2": (
+        34_909_528,
+        33_278,
+        {
+            "embedding_size": 300,
+            "hidden_sizes": [1150, 1150, 650],
+            "head": {"name": "mixture", "experts": 15},
+            "tied": True,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_parameter_count(name):
+    count, vocabulary, settings = PUBLISHED[name]
     with torch.device("meta"):
-        model = LanguageModel(10_000, 1500, [1500, 1500])
-    assert sum(p.numel() for p in model.parameters()) == 66_034_000
+        model = LanguageModel(vocabulary, **settings)
+    assert sum(p.numel() for p in model.parameters()) == count
 
 
 def test_parameter_names_are_the_contract():
@@ -52,10 +92,9 @@ def test_embedding_dropout_drops_whole_word_types():
     torch.testing.assert_close(kept, 2 * model.embedding.weight[~gone[0]])
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_removing_zeroed_units_changes_nothing(tied):
+def test_removing_zeroed_units_changes_nothing(top):
     torch.manual_seed(0)
-    model = LanguageModel(20, 12, [16, 12], tied=tied).double().eval()
+    model = LanguageModel(20, **top).double().eval()
     words = torch.randint(20, (5, 3))
     keep = [torch.arange(units.width) % 3 != 0 for units in model.units()]
     for units, kept in zip(model.units(), keep, strict=True):
@@ -64,9 +103,41 @@ def test_removing_zeroed_units_changes_nothing(tied):
     cuts = remove(model, model.units(), keep)
     torch.testing.assert_close(model.head.log_prob(model(words).raw), before, rtol=0, atol=1e-12)
     assert [layer.hidden_size for layer in model.layers] == [int(k.sum()) for k in keep]
-    assert model.tied is tied
+    assert model.tied is top["tied"]
     assert all(cut.apply(cut.old).shape == cut.new.shape for cut in cuts)
-    model(words).raw.sum().backward()
+    model.head.nll(model(words).raw, words).mean().backward()
+
+
+def test_a_projecting_head_leaves_the_embedding_to_itself():
+    model = LanguageModel(20, 12, [16, 12], head=MIXTURE, tied=True)
+    owned = {id(s.parameter) for s in model.units()[-1].slices}
+    assert id(model.embedding.weight) not in owned
+    assert id(model.layers[0].weight_ih) not in owned
+    assert {id(model.head.prior), id(model.head.latent)} <= owned
+    plain = LanguageModel(20, 12, [16, 12], tied=True)
+    owned = {id(s.parameter) for s in plain.units()[-1].slices}
+    assert {id(plain.embedding.weight), id(plain.layers[0].weight_ih)} <= owned
+
+
+@pytest.mark.parametrize("method", sorted(set(SPARSIFIERS) - {"dense"}))
+def test_every_mask_method_works_under_every_head(top, method):
+    torch.manual_seed(0)
+    model = LanguageModel(20, **top)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9)
+    sparsifier = sparsify(model, optimizer, method=method, density=0.5, total_steps=40, steps_per_epoch=2)
+    matrices = {name for name, p in model.named_parameters() if p.ndim == 2}
+    assert set(sparsifier.masks()) == matrices
+    for _ in range(6):
+        words = torch.randint(20, (5, 3))
+        optimizer.zero_grad()
+        model.head.nll(model(words).dropped, words).mean().backward()
+        assert all(p.grad is not None for p in model.parameters())
+        optimizer.step()
+    for name, mask in sparsifier.masks().items():
+        assert not model.get_parameter(name)[~mask].any()
+    active = sum(int(mask.sum()) for mask in sparsifier.masks().values())
+    total = sum(mask.numel() for mask in sparsifier.masks().values())
+    assert active == pytest.approx(total / 2, abs=len(matrices))
 
 
 def test_group_norms_by_hand():
@@ -100,6 +171,9 @@ def test_a_layer_keeps_at_least_one_unit():
         ({"hidden_sizes": [4], "embedding_size": 2.0}, "embedding_size is 2.0"),
         ({"hidden_sizes": [4], "dropout": 0.5}, "dropout is 0.5; it must be a mapping"),
         ({"hidden_sizes": [4], "tied": True}, "tied weights need"),
+        ({"hidden_sizes": [4], "tied": True, "head": "split"}, "tied weights need .* they are 4 and 3"),
+        ({"hidden_sizes": [4], "head": "mixtur"}, "Did you mean 'mixture'"),
+        ({"hidden_sizes": [4], "head": {"name": "mixture", "experts": 0}}, "experts is 0"),
         ({"hidden_sizes": [4], "dropout": {"inptu": 0.1}}, "Did you mean 'input'"),
         ({"hidden_sizes": [4], "dropout": {"input": 1.0}}, r"must lie in \[0, 1\)"),
         ({"hidden_sizes": [4], "layer": "lstmm"}, "Did you mean 'lstm'"),
