@@ -1,7 +1,9 @@
-"""Layers, embeddings and heads; `LAYERS` and `HEADS` name the ones that a recipe can ask for."""
+"""Layers, embeddings and heads; `LAYERS`, `EMBEDDINGS` and `HEADS` name the ones that a recipe can ask for."""
 
 from collections.abc import Callable
 
+from sparsernn.nn.block_embedding import BlockEmbedding
+from sparsernn.nn.block_head import BlockHead
 from sparsernn.nn.block_lstm import BlockLSTM
 from sparsernn.nn.embedding import Embedding
 from sparsernn.nn.heads import Head, LinearHead
@@ -10,13 +12,20 @@ from sparsernn.nn.lstm import LSTM
 from sparsernn.nn.mixture import MixtureHead
 from sparsernn.nn.split_softmax import SplitHead
 
+EMBEDDINGS: dict[str, Callable[..., Embedding | BlockEmbedding]] = {
+    "block": BlockEmbedding,
+    "dense": Embedding,
+}
 LAYERS: dict[str, Callable[..., Layer]] = {"block_lstm": BlockLSTM, "lstm": LSTM}
 HEADS: dict[str, Callable[..., Head]] = {"linear": LinearHead, "mixture": MixtureHead, "split": SplitHead}
 
 __all__ = [
+    "EMBEDDINGS",
     "HEADS",
     "LAYERS",
     "LSTM",
+    "BlockEmbedding",
+    "BlockHead",
     "BlockLSTM",
     "Embedding",
     "Head",

@@ -1,5 +1,8 @@
 """Words to vectors, with whole word types dropped in training."""
 
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -27,6 +30,9 @@ class Embedding(nn.Module):
     Neural Networks", 2016, arXiv:1512.05287.
     """
 
+    tied_heads: ClassVar[Mapping[str, Callable[..., Any]]] = {}
+    """The heads that can decode with this kind of table, by name; {}: all that take a matrix."""
+
     def __init__(self, vocabulary_size: int, embedding_size: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.dropout = dropout
@@ -35,6 +41,16 @@ class Embedding(nn.Module):
     def forward(self, words: Tensor) -> Tensor:
         """words (T, B) int64 -> vectors (T, B, E)."""
         return functional.embedding(words, drop_rows(self.weight, self.dropout, self.training))
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V."""
+        return self.weight.shape[0]
+
+    @property
+    def decoder(self) -> nn.Parameter:
+        """What a tied head decodes with."""
+        return self.weight
 
     def outputs(self) -> tuple[Slice, ...]:
         """Feature k is a column of the table."""
