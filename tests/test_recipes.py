@@ -1,5 +1,6 @@
 """Recipes: the dialect of YAML, inheritance, overrides, validation, and every shipped recipe."""
 
+import json
 import math
 import os
 import subprocess
@@ -304,3 +305,32 @@ def test_recipes_do_not_import_torch():
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert run.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("clip", [{"norm": 0.25}, {"value": 5}, 0.25, None])
+def test_clipping_is_by_norm_or_by_value(clip):
+    assert load_recipe("selfish/lstm-ptb", [f"clip={json.dumps(clip)}"]).clip == clip
+
+
+@pytest.mark.parametrize("clip", [{}, {"size": 1}, {"norm": 1, "value": 1}, {"value": 0}, {"value": None}])
+def test_other_ways_to_clip_are_refused(clip):
+    settings = load_recipe("selfish/lstm-ptb").settings()
+    with pytest.raises(InputError, match=r"clip is .*; it must be a number above 0"):
+        Recipe.from_settings({**settings, "clip": clip})
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"test_accuracy": 0.97, "valid_f1": 0, "train_loss": 0.1, "note": "a sentence"}, ""),
+        ({"test_accuracy": 97.1}, "published.test_accuracy is 97.1; it must be a share between 0 and 1"),
+        ({"accuracy": 0.9}, "no place for 'accuracy'"),
+    ],
+)
+def test_numbers_of_every_metric_can_be_published(numbers, message):
+    settings = {**load_recipe("selfish/lstm-ptb").settings(), "published": numbers}
+    if not message:
+        assert Recipe.from_settings(settings).published == numbers
+        return
+    with pytest.raises(InputError, match=message):
+        Recipe.from_settings(settings)

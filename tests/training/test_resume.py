@@ -88,6 +88,8 @@ OPTIMIZERS = {
     "snt_asgd": {"name": "snt_asgd", "lr": 5.0, "switch_epoch": 1},
     "adam": {"name": "adam", "lr": 0.01},
     "momentum": {"name": "sgd", "lr": 0.5, "momentum": 0.9},
+    "groups": {"name": "snt_asgd", "lr": 5.0, "switch_epoch": 1, "groups": {"head.*": {"lr_scale": 0.1}}},
+    "plateau": {"name": "adam", "lr": {"name": "plateau", "start": 0.3}, "groups": {"*_hh*": {"eps": 1e-6}}},
 }
 
 

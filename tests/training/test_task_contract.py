@@ -10,6 +10,7 @@ from toy import register
 from sparsernn.assemble import assemble, create, open_run
 from sparsernn.errors import InputError
 from sparsernn.recipe import Recipe
+from sparsernn.report import compare, write_report
 from sparsernn.training.checkpoint import load_checkpoint
 from sparsernn.training.loop import train
 from sparsernn.training.plan import plan
@@ -132,6 +133,21 @@ def test_a_run_killed_before_its_test_does_not_go_on_once_solved(parity, tmp_pat
         train(run)
     train(open_run(tmp_path / "cut"))
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_it_is_reported_and_compared_by_its_own_metric(parity, tmp_path):
+    for name in ("a", "b"):
+        train(create(parity(name=name), tmp_path / name))
+    table = compare([tmp_path / "a", tmp_path / "b"])
+    accuracy = records(tmp_path / "a", "test")[0]["accuracy"]
+    assert table.rows[0][table.columns.index("test accuracy")] == f"{100 * accuracy:.2f} %"
+    html, markdown = write_report([tmp_path / "a"], tmp_path / "a")
+    assert "Validation accuracy, %" in html.read_text()
+    assert "higher is better" in html.read_text()
+    assert "perplexity" not in markdown.read_text()
+    assert "token" not in markdown.read_text()
+    pair, _ = write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "both")
+    assert "Validation accuracy, %" in pair.read_text()
 
 
 def test_a_corpus_for_a_task_that_takes_none_is_refused(parity):

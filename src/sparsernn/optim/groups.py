@@ -38,8 +38,11 @@ def parameter_groups(
     _check_shape(groups)
     patterns = dict(groups or {})
     taken: dict[str | None, list[tuple[str, nn.Parameter]]] = {None: [], **{p: [] for p in patterns}}
-    distinct = {id(p): (name, p) for name, p in reversed(list(named)) if p.requires_grad}
-    for name, parameter in reversed(list(distinct.values())):
+    distinct: dict[int, tuple[str, nn.Parameter]] = {}
+    for name, parameter in named:
+        if parameter.requires_grad:
+            distinct.setdefault(id(parameter), (name, parameter))
+    for name, parameter in distinct.values():
         first = next((pattern for pattern in patterns if fnmatchcase(name, pattern)), None)
         taken[first].append((name, parameter))
     for pattern in patterns:

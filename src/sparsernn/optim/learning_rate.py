@@ -75,7 +75,7 @@ class Plateau(LearningRate):
             return
         self.waited += 1
         if self.waited > self.patience:
-            self.rate, self.waited = max(self.rate * self.factor, self.end), 0
+            self.rate, self.waited = max(self.rate * self.factor, min(self.end, self.rate)), 0
 
     def state_dict(self) -> dict[str, Any]:
         """The rate, the lowest loss and the epochs waited since."""

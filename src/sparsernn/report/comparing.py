@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import escape
 
+from sparsernn.metrics import metric as row_of
 from sparsernn.report.chart import Axes, Series, chart
-from sparsernn.report.facts import Facts, metric_name, valid_value
+from sparsernn.report.facts import Facts, metric_name
 from sparsernn.report.history import RunRecord, number
-from sparsernn.report.plots import METRIC_NAMES, column
+from sparsernn.report.plots import column, metric_values, wide
 from sparsernn.report.scale import Scale, scale_for
 from sparsernn.report.svg import COLOURS, Figure, grid
 
@@ -54,22 +55,21 @@ def gate_comparison(runs: Sequence[RunRecord]) -> Figure | None:
 
 
 def curves(runs: Sequence[RunRecord]) -> Figure | None:
-    """The validation curves of all runs over each other."""
+    """The validation curves of all runs over each other, by the metric of the first."""
     metric = metric_name(runs[0])
     series = [
         Series(
             label,
             column(run.of("epoch"), "epoch"),
-            [valid_value(e, metric) for e in run.of("epoch")],
+            metric_values(run, run.of("epoch"), metric),
             k % COLOURS,
             *_style(k),
         )
         for k, (run, label) in enumerate(zip(runs, run_labels(runs), strict=True))
     ]
-    good = [v for s in series for v in s.y if math.isfinite(v) and v > 0]
-    wide = bool(good) and max(good) > 2 * min(good)
-    name = METRIC_NAMES.get(metric, metric)
-    return chart(f"Validation {name}", series, Axes("log scale" if wide else "", log=wide), height=240)
+    log = wide([v for s in series for v in s.y], row_of(metric))
+    title = f"Validation {row_of(metric).axis}"
+    return chart(title, series, Axes("log scale" if log else "", log=log), height=240)
 
 
 def _style(position: int) -> tuple[str, str]:
@@ -85,7 +85,8 @@ def _scatter(
     measure: Callable[[Facts], float],
 ) -> Figure | None:
     split = "test" if all(f.quality.test is not None for f in facts) else "validation"
-    points = [(measure(f), number(f.quality.test if split == "test" else f.quality.valid)) for f in facts]
+    metric = facts[0].quality.metric
+    points = [(measure(f), _score(f, split, metric)) for f in facts]
     labels = run_labels(runs)
     good = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
     if len(good) < 2:
@@ -98,9 +99,16 @@ def _scatter(
     return chart(
         title,
         series,
-        Axes(f"{split} {facts[0].quality.metric}", x_label, x_log=x_log, x_zero=False),
+        Axes(f"{split} {row_of(metric).axis}", x_label, x_log=x_log, x_zero=False),
         height=240,
     )
+
+
+def _score(facts: Facts, split: str, metric: str) -> float:
+    """A run's figure as it is drawn; NaN where it is judged by another metric."""
+    judged = facts.quality
+    value = number(judged.test if split == "test" else judged.valid)
+    return row_of(metric).scale * value if judged.metric == metric else math.nan
 
 
 def _latency(facts: Facts) -> float:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from sparsernn.metrics import metric as row_of
 from sparsernn.report import comparing, pictures, plots, tables
 from sparsernn.report.facts import Facts, gather
 from sparsernn.report.formats import (
@@ -162,9 +163,10 @@ def _status(run: RunRecord, facts: Facts) -> tuple[str, ...]:
     progress, resumed = facts.progress, len(run.of("resume"))
     of = f" of {progress.planned}" if progress.planned else ""
     state = "finished" if progress.finished else "unfinished"
-    switch = run.last("switch").get("epoch")
+    switch, end = run.last("switch").get("epoch"), run.last("end").get("why")
     lines = (
         f"{state}: {progress.epochs}{of} epochs",
+        f"ended there, for {end}" if end else "",
         f"{whole(progress.steps)} steps" if progress.steps else "",
         f"averaging from epoch {switch}" if switch is not None else "",
         f"resumed {resumed} time{'s' if resumed > 1 else ''}" if resumed else "",
@@ -175,15 +177,14 @@ def _status(run: RunRecord, facts: Facts) -> tuple[str, ...]:
 
 def _cards(facts: Facts) -> tuple[Card, ...]:
     judged, sizes, cost = facts.quality, facts.size, facts.cost
-    name = plots.METRIC_NAMES.get(judged.metric, judged.metric)
     weights = "averaged weights" if judged.averaged else ""
     best = f"epoch {judged.valid_epoch}" if judged.valid_epoch else ""
     smaller = ratio(cost.packed_bytes, cost.dense_bytes)
     per_epoch = f"{duration(cost.seconds_per_epoch)} per epoch" if cost.seconds_per_epoch else ""
     fastest = cost.fastest
     found = (
-        Card(f"Valid {name}", quality(judged.valid), _against(best, judged.published_valid)),
-        Card(f"Test {name}", quality(judged.test), _against(weights, judged.published_test)),
+        _score("Valid", judged.metric, judged.valid, best, judged.published_valid),
+        _score("Test", judged.metric, judged.test, weights, judged.published_test),
         Card("Active parameters", short(sizes.active), f"of {short(sizes.total)}" if sizes.total else ""),
         Card(
             "Density",
@@ -201,9 +202,10 @@ def _cards(facts: Facts) -> tuple[Card, ...]:
     return tuple(card for card in found if card.value != MISSING)
 
 
-def _against(note: str, published: float | None) -> str:
-    told = f"published {quality(published)}" if published is not None else ""
-    return " · ".join(part for part in (note, told) if part)
+def _score(split: str, metric: str, value: float | None, note: str, published: float | None) -> Card:
+    told = f"published {quality(published, metric)}" if published is not None else ""
+    relation = " · ".join(part for part in (note, told) if part)
+    return Card(f"{split} {row_of(metric).label}", quality(value, metric), relation)
 
 
 def _runtime(row: Mapping[str, Any]) -> str:

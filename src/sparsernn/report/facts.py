@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sparsernn.metrics import metric as row_of
 from sparsernn.report.history import Event, RunRecord, number
 
 
@@ -112,13 +113,30 @@ def component_name(spec: Any) -> str:
 
 
 def metric_name(run: RunRecord) -> str:
-    """What the run is judged by: the task's `metric`, else perplexity, else the first figure it evaluates."""
+    """What the run is judged by: as its plan or its recipe says, else perplexity, else the first figure it has."""
     task = run.recipe.get("task")
-    named = task.get("metric") if isinstance(task, Mapping) else None
+    named = plan_of(run).get("metric") or (task.get("metric") if isinstance(task, Mapping) else None)
     offered = [key for event in run.of("epoch") for key in _valid(event)]
     if named and (named in offered or not offered):
         return str(named)
     return "perplexity" if "perplexity" in offered or not offered else offered[0]
+
+
+def counts_name(run: RunRecord) -> str:
+    """What the task's targets are called in the plural."""
+    return str(plan_of(run).get("counts") or "tokens")
+
+
+def best_epoch(run: RunRecord) -> Event:
+    """The epoch event whose weights were kept as the best, {} where no epoch was scored.
+
+    That is the last one that was marked so; where none was, the one with the best figure.
+    """
+    metric = metric_name(run)
+    scored = [event for event in run.of("epoch") if math.isfinite(valid_value(event, metric))]
+    kept = [event for event in scored if event.get("best")]
+    sign = -1 if row_of(metric).higher_is_better else 1
+    return kept[-1] if kept else min(scored, key=lambda e: sign * valid_value(e, metric), default={})
 
 
 def valid_value(event: Event, metric: str) -> float:
@@ -145,16 +163,15 @@ def _valid(event: Event) -> Mapping[str, Any]:
 
 def _quality(run: RunRecord) -> Quality:
     metric = metric_name(run)
-    scored = [(valid_value(e, metric), e) for e in run.of("epoch") if math.isfinite(valid_value(e, metric))]
-    best = min(scored, key=lambda pair: pair[0], default=None)
+    best = best_epoch(run)
     test = test_event(run)
     published = run.recipe.get("published") or {}
     return Quality(
         metric=metric,
-        valid=best[0] if best else None,
-        valid_epoch=best[1].get("epoch") if best else None,
+        valid=valid_value(best, metric) if best else None,
+        valid_epoch=best.get("epoch"),
         test=number(test[metric]) if metric in test else None,
-        averaged=bool(test.get("averaged", best[1].get("averaged") if best else False)),
+        averaged=bool(test.get("averaged", best.get("averaged", False))),
         published_valid=published.get(f"valid_{metric}"),
         published_test=published.get(f"test_{metric}"),
     )

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from sparsernn.metrics import metric as row_of
 from sparsernn.report.history import number
 
 MISSING = "–"
@@ -48,17 +49,19 @@ def three(value: float) -> str:
     return f"{value:,.{digits}f}"
 
 
-def quality(value: Any) -> str:
-    """A perplexity, a loss or bits per token: two decimals, three below 10.
+def quality(value: Any, metric: str = "loss") -> str:
+    """A score: two decimals, three below 10; two and a per cent sign where the metric is a share.
 
-    >>> quality(71.654), quality(1.2345), quality(None), quality(float("nan"))
-    ('71.65', '1.234', '–', 'NaN')
+    >>> quality(71.654), quality(1.2345), quality(None), quality(float("nan")), quality(0.98125, "accuracy")
+    ('71.65', '1.234', '–', 'NaN', '98.12 %')
     """
     if value is None:
         return MISSING
     value = number(value)
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else "∞"
+    if row_of(metric).scale != 1:
+        return row_of(metric).shown(value)
     return f"{value:,.3f}" if abs(value) < 10 else f"{value:,.2f}"
 
 

@@ -5,8 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from sparsernn.metrics import Metric
+from sparsernn.metrics import metric as row_of
 from sparsernn.report.chart import Axes, Band, Marks, Series, chart
-from sparsernn.report.facts import metric_name, plan_of, valid_value
+from sparsernn.report.facts import best_epoch, counts_name, metric_name, plan_of, valid_value
 from sparsernn.report.history import Event, RunRecord, number
 from sparsernn.report.svg import COLOURS, Figure
 
@@ -14,7 +16,6 @@ POINTS = 240  # most points of a curve by steps: about one every two pixels, so 
 MOST_TENSORS = 12  # most small charts on a page; the table beside them names every tensor
 LEAST = 0.04  # smallest range of densities shown: less is rounding, not change
 MOST_RUG = 300  # more mask updates than this are a solid bar, not ticks
-METRIC_NAMES = {"perplexity": "perplexity", "bits": "bits per token", "loss": "nats per token"}
 
 
 def training_charts(run: RunRecord) -> list[Figure]:
@@ -25,7 +26,7 @@ def training_charts(run: RunRecord) -> list[Figure]:
         _valid_chart(run, marks),
         _step_chart("Learning rate", "per step", steps, "lr", 0, log=True),
         _step_chart("Gradient norm", "mean before clipping", steps, "grad_norm", 1, log=True),
-        _step_chart("Speed", "tokens per second", steps, "tokens_per_second", 2, zero=True),
+        _step_chart("Speed", f"{counts_name(run)} per second", steps, "tokens_per_second", 2, zero=True),
     ]
     return [figure for figure in found if figure is not None]
 
@@ -164,25 +165,43 @@ def _loss_chart(run: RunRecord, marks: Marks) -> Figure | None:
         Series("validation", column(epochs, "epoch"), [valid_value(e, "loss") for e in epochs], 0),
     ]
     bands = [Band(band.x, band.low, band.high, 7)] if band else []
-    return chart("Loss", series, Axes("nats per token"), bands=bands, marks=marks, caption=LOSS)
+    return chart(
+        "Loss",
+        series,
+        Axes(f"nats per {counts_name(run).removesuffix('s')}"),
+        bands=bands,
+        marks=marks,
+        caption=LOSS,
+    )
 
 
 def _valid_chart(run: RunRecord, marks: Marks) -> Figure | None:
-    metric, epochs = metric_name(run), run.of("epoch")
-    values = [valid_value(event, metric) for event in epochs]
-    x = column(epochs, "epoch")
-    good = [(v, e) for v, e in zip(values, x, strict=True) if math.isfinite(v)]
-    best = min(good, default=(math.nan, math.nan))
+    epochs, best, metric = run.of("epoch"), best_epoch(run), row_of(metric_name(run))
+    values, (value,) = metric_values(run, epochs), metric_values(run, [best])
+    at = number(best.get("epoch"))
     series = [
-        Series("validation", x, values, 0),
-        Series(f"best: {best[0]:.2f} at epoch {best[1]:g}", [best[1]], [best[0]], 1, "dots"),
+        Series("validation", column(epochs, "epoch"), values, 0),
+        Series(f"best: {value:.2f} at epoch {at:g}", [at], [value], 1, "dots"),
     ]
-    wide = len(good) > 1 and max(good)[0] > 2 * best[0]
-    name = METRIC_NAMES.get(metric, metric)
-    title = f"Validation {name}"
-    return chart(
-        title, series, Axes("lower is better" + (", log scale" if wide else ""), log=wide), marks=marks
-    )
+    log = wide(values, metric)
+    unit = ("higher" if metric.higher_is_better else "lower") + " is better" + (", log scale" if log else "")
+    return chart(f"Validation {metric.axis}", series, Axes(unit, log=log), marks=marks)
+
+
+def metric_values(run: RunRecord, events: Iterable[Event], metric: str = "") -> list[float]:
+    """The validation figures of epochs as they are drawn, shares in per cent; by the run's own metric if not told."""
+    name = metric or metric_name(run)
+    return [row_of(name).scale * valid_value(event, name) for event in events]
+
+
+def wide(values: Iterable[float], metric: Metric) -> bool:
+    """Whether the figures lie so far apart that a log scale shows them better; shares never do.
+
+    >>> wide([100.0, 900.0], row_of("perplexity")), wide([1.0, 90.0], row_of("accuracy"))
+    (True, False)
+    """
+    good = [value for value in values if math.isfinite(value) and value > 0]
+    return metric.scale == 1 and bool(good) and max(good) > 2 * min(good)
 
 
 def _step_chart(

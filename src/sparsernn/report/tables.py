@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparsernn.metrics import metric as row_of
 from sparsernn.report.facts import Facts, gather, metric_name, plan_of, valid_value
 from sparsernn.report.formats import (
     MISSING,
@@ -21,7 +22,6 @@ from sparsernn.report.formats import (
     whole,
 )
 from sparsernn.report.history import Event, RunRecord, load_run, number
-from sparsernn.report.plots import METRIC_NAMES
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def compare(folders: Sequence[Path | str]) -> Table:
 
 def comparison(facts: Sequence[Facts]) -> Table:
     """The table of `compare` from figures that were gathered before."""
-    metrics = list(dict.fromkeys(METRIC_NAMES.get(f.quality.metric, f.quality.metric) for f in facts))
+    metrics = list(dict.fromkeys(row_of(f.quality.metric).label for f in facts))
     unit = metrics[0] if len(metrics) == 1 else "metric"
     columns = (
         "run",
@@ -104,17 +104,17 @@ def comparison(facts: Sequence[Facts]) -> Table:
 
 def published(facts: Facts) -> Table | None:
     """What the paper published beside what this run obtained; None where nothing was published."""
-    quality_ = facts.quality
+    quality_, judged = facts.quality, facts.quality.metric
     rows = [
         ("validation", quality_.published_valid, quality_.valid),
         ("test", quality_.published_test, quality_.test),
     ]
     told = [
-        (name, quality(theirs), quality(ours), _difference(theirs, ours))
+        (name, *(quality(value, judged) for value in (theirs, ours)), _difference(theirs, ours, judged))
         for name, theirs, ours in rows
         if theirs is not None
     ]
-    name = METRIC_NAMES.get(quality_.metric, quality_.metric)
+    name = row_of(judged).label
     return Table((name, "published", "obtained", "difference"), tuple(told)) if told else None
 
 
@@ -187,7 +187,7 @@ def epochs_table(run: RunRecord) -> Table | None:
     metric = metric_name(run)
     best = gather(run).quality.valid_epoch
     rows = tuple(_epoch_row(event, metric, best) for event in run.of("epoch"))
-    name = METRIC_NAMES.get(metric, metric)
+    name = row_of(metric).label
     columns = ("epoch", "training loss", "validation loss", name, "weights", "learning rate", "trained for")
     return Table(columns, rows, text=(4,), title="All epochs", folded=True).without_empty() if rows else None
 
@@ -198,7 +198,7 @@ def _epoch_row(event: Event, metric: str, best: int | None) -> tuple[str, ...]:
         whole(event.get("epoch")),
         quality(event.get("train_loss")),
         quality(valid.get("loss")) if valid else MISSING,
-        quality(valid_value(event, metric))
+        quality(valid_value(event, metric), metric)
         + (" (best)" if best is not None and event.get("epoch") == best else ""),
         "averaged" if event.get("averaged") else "raw",
         MISSING if event.get("lr") is None else three(number(event["lr"])),
@@ -281,16 +281,16 @@ def _run_row(facts: Facts) -> tuple[str, ...]:
         fraction(facts.size.density),
         whole(facts.size.active),
         size(cost.packed_bytes),
-        quality(facts.quality.valid),
-        quality(facts.quality.test),
+        quality(facts.quality.valid, facts.quality.metric),
+        quality(facts.quality.test, facts.quality.metric),
         f"{milliseconds(cost.fastest.get('ms_per_token'))} {cost.fastest.get('runtime', '')}".strip(),
         duration(cost.seconds),
         f"{progress.epochs}{of}",
     )
 
 
-def _difference(theirs: Any, ours: Any) -> str:
-    gap = number(ours) - number(theirs)
+def _difference(theirs: Any, ours: Any, metric: str) -> str:
+    gap = row_of(metric).scale * (number(ours) - number(theirs))
     return MISSING if math.isnan(gap) else f"{gap:+.2f}".replace("-", "−")
 
 

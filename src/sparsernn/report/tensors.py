@@ -40,12 +40,15 @@ def read_tensors(folder: Path) -> Tensors:
 def tensors_of(tree: Mapping[str, Any]) -> Tensors:
     """Pick weights, masks and averages out of a checkpoint's tree.
 
-    An optimizer numbers its parameters in the order of the model; the weights are stored in the same order.
+    An optimizer numbers its parameters; its groups say the names. Older files do not: there, parameters were numbered
+    in the order of the model, in which the weights are stored too.
     """
     weights = {name: value for name, value in (tree.get("model") or {}).items() if isinstance(value, Tensor)}
     optimizer = tree.get("optimizer")
-    state = optimizer.get("state") if isinstance(optimizer, Mapping) else None
-    kept = [(list(weights)[int(k)], one) for k, one in (state or {}).items() if int(k) < len(weights)]
+    held = optimizer if isinstance(optimizer, Mapping) else {}
+    names = [name for group in held.get("param_groups") or () for name in group.get("param_names") or ()]
+    names = names or list(weights)
+    kept = [(names[int(k)], one) for k, one in (held.get("state") or {}).items() if int(k) < len(names)]
     averages = {name: _average(one) for name, one in kept if isinstance(one.get("average"), Tensor)}
     return Tensors(weights, _masks(tree.get("sparsifier")), averages)
 
