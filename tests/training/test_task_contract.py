@@ -12,6 +12,7 @@ from sparsernn.errors import InputError
 from sparsernn.recipe import Recipe
 from sparsernn.report import compare, write_report
 from sparsernn.training.checkpoint import load_checkpoint
+from sparsernn.training.evaluate import evaluate_run
 from sparsernn.training.loop import train
 from sparsernn.training.plan import plan
 
@@ -148,6 +149,15 @@ def test_it_is_reported_and_compared_by_its_own_metric(parity, tmp_path):
     assert "token" not in markdown.read_text()
     pair, _ = write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "both")
     assert "Validation accuracy, %" in pair.read_text()
+
+
+def test_its_best_weights_are_evaluated_on_any_split(parity, tmp_path):
+    scores = train(create(parity(), tmp_path / "run"))
+    again = evaluate_run(open_run(tmp_path / "run"), "test")
+    assert {name: again[name] for name in scores} == scores
+    assert again["batch_size"] is None
+    with pytest.raises(InputError, match="the split 'dev' is unknown; known: test, train, valid"):
+        evaluate_run(open_run(tmp_path / "run"), "dev")
 
 
 def test_a_corpus_for_a_task_that_takes_none_is_refused(parity):
