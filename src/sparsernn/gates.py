@@ -55,7 +55,8 @@ def gate_blocks(model: nn.Module) -> dict[str, tuple[GateBlock, ...]]:
 def cell_groups(model: nn.Module) -> list[tuple[str, ...]]:
     """Groups of parameter names that together form one layer's cell (input and recurrent weights).
 
-    One group per layer and direction, in the order of the modules; tensors without gates are in no group.
+    One group per layer and direction, in the order of the modules; a module with `gate_rows()` is one cell. Tensors
+    without gates are in no group.
 
     Example:
         >>> cell_groups(nn.LSTM(2, 3, num_layers=2))
@@ -64,7 +65,8 @@ def cell_groups(model: nn.Module) -> list[tuple[str, ...]]:
     groups: dict[tuple[str, str], list[str]] = {}
     for prefix, module in _modules(model):
         for name in _local_blocks(module):
-            groups.setdefault((prefix, _layer_suffix(name)), []).append(prefix + name)
+            suffix = "" if hasattr(module, "gate_rows") else _layer_suffix(name)
+            groups.setdefault((prefix, suffix), []).append(prefix + name)
     return [tuple(names) for names in groups.values()]
 
 

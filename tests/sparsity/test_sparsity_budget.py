@@ -63,8 +63,9 @@ def test_water_fill_by_hand(total, shares, capacities, parts):
     ids=["LSTM", "RHN", "ON-LSTM"],
 )
 def test_published_parameter_counts(shapes, density, active):
-    rounding = len(shapes) / 2  # uniform densities round in every tensor
-    assert abs(sum(uniform_counts([density] * len(shapes), shapes)) - active) <= rounding
+    counts = uniform_counts([density] * len(shapes), shapes)
+    assert sum(counts) == active
+    assert all(abs(n - density * math.prod(shape)) < 1 for n, shape in zip(counts, shapes, strict=True))
     assert sum(erdos_renyi_counts([density] * len(shapes), shapes)) == active
 
 

@@ -72,7 +72,8 @@ def test_initial_counts_are_exact(init, trainer):
     sparsifier = engine(trainer().model, 0.33, init=init)
     summary = sparsifier.summary()
     if init == "uniform":
-        assert all(e["active"] == round(0.33 * e["numel"]) for e in summary["tensors"].values())
+        assert all(abs(e["active"] - 0.33 * e["numel"]) < 1 for e in summary["tensors"].values())
+        assert summary["masked_active"] == round(0.33 * summary["masked_total"])
     else:
         assert summary["masked_active"] == round(0.33 * summary["masked_total"])
 

@@ -5,18 +5,28 @@ from collections.abc import Callable
 from sparsernn.nn.block_embedding import BlockEmbedding
 from sparsernn.nn.block_head import BlockHead
 from sparsernn.nn.block_lstm import BlockLSTM
+from sparsernn.nn.elman import Elman
 from sparsernn.nn.embedding import Embedding
 from sparsernn.nn.heads import Head, LinearHead
 from sparsernn.nn.layer import Layer, Stack
 from sparsernn.nn.lstm import LSTM
 from sparsernn.nn.mixture import MixtureHead
+from sparsernn.nn.onlstm import ONLSTM
+from sparsernn.nn.recurrent import Bidirectional, Recurrent
+from sparsernn.nn.rhn import RHN
 from sparsernn.nn.split_softmax import SplitHead
 
 EMBEDDINGS: dict[str, Callable[..., Embedding | BlockEmbedding]] = {
     "block": BlockEmbedding,
     "dense": Embedding,
 }
-LAYERS: dict[str, Callable[..., Layer]] = {"block_lstm": BlockLSTM, "lstm": LSTM}
+LAYERS: dict[str, Callable[..., Layer]] = {
+    "block_lstm": BlockLSTM,
+    "elman": Elman,
+    "lstm": LSTM,
+    "onlstm": ONLSTM,
+    "rhn": RHN,
+}
 HEADS: dict[str, Callable[..., Head]] = {"linear": LinearHead, "mixture": MixtureHead, "split": SplitHead}
 
 __all__ = [
@@ -24,14 +34,19 @@ __all__ = [
     "HEADS",
     "LAYERS",
     "LSTM",
+    "ONLSTM",
+    "RHN",
+    "Bidirectional",
     "BlockEmbedding",
     "BlockHead",
     "BlockLSTM",
+    "Elman",
     "Embedding",
     "Head",
     "Layer",
     "LinearHead",
     "MixtureHead",
+    "Recurrent",
     "SplitHead",
     "Stack",
 ]

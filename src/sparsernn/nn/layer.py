@@ -7,7 +7,7 @@ Shape letters of the whole library: T time, B batch, I input size, H hidden size
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -26,7 +26,7 @@ class Layer(nn.Module, ABC):
     `initial_state(B)`. `gates` names the row blocks of the stacked weights, in their order.
     """
 
-    gates: ClassVar[tuple[str, ...]] = ()
+    gates: tuple[str, ...] = ()
 
     @property
     @abstractmethod

@@ -75,12 +75,16 @@ def share_of(fraction: float, count: int) -> int:
 
 
 def uniform_counts(densities: Sequence[float], shapes: Sequence[Sequence[int]]) -> list[int]:
-    """Every tensor at its own density: round(density * numel).
+    """Every tensor at its own density, to less than one weight, and the total round(sum_l density_l * numel_l).
 
     >>> uniform_counts([0.33, 0.33], [(10, 10), (3, 5)])
     [33, 5]
+    >>> uniform_counts([0.3, 0.3], [(2, 4), (2, 4)])
+    [3, 2]
     """
-    return [round(d * math.prod(shape)) for d, shape in zip(densities, shapes, strict=True)]
+    sizes = np.array([math.prod(shape) for shape in shapes], dtype=np.float64)
+    wanted = np.asarray(densities, dtype=np.float64) * sizes
+    return _round(round(math.fsum(wanted)), wanted, sizes)
 
 
 def erdos_renyi_counts(

@@ -11,9 +11,9 @@ from sparsernn.sparsity.tensors import MaskedTensor, check_one_area
 def initial_masks(tensors: list[MaskedTensor], rules: Rules, generator: torch.Generator) -> None:
     """Fill the masks (and `ever`) of all tensors.
 
-    With `rules.exact` a tensor of n units (weights, or blocks) gets exactly round(density * n) of them under
-    "uniform"; under "erdos_renyi" the sum over all tensors without a density of their own is exact. Otherwise
-    every position is present with that probability, on its own.
+    With `rules.exact` a tensor of n units (weights, or blocks) gets density * n of them under "uniform", to less
+    than one unit, and the sum over all tensors is exact; under "erdos_renyi" the sum over all tensors without a
+    density of their own is. Otherwise every position is present with that probability, on its own.
 
     Tensors are drawn in order from the generator, so the same seed gives the same masks on every device.
     """

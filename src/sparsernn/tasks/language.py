@@ -42,9 +42,11 @@ class LanguageModelling(Task):
         eval_batch_size: streams in evaluation; 1 gives every token its full context.
         window: BPTT length in tokens.
         random_windows: false, true or settings of `RandomWindows`.
-        alpha: activation regularisation (AR): alpha * mean(h^2) of the dropped top output; at least 0.
+        alpha: activation regularisation (AR): alpha * mean(h^2) of the top output; at least 0.
         beta: temporal activation regularisation (TAR): beta * mean((h_{t+1} - h_t)^2) of the raw top output;
             at least 0.
+        alpha_on: the top output that AR reads: "dropped" (after the output dropout, as AWD-LSTM has it) or "raw"
+            (before it, as the ON-LSTM code has it).
         metric: how results are shown, "perplexity" (per token) or "bits" (per token; per character at character
             level).
 
@@ -66,8 +68,11 @@ class LanguageModelling(Task):
         random_windows: bool | Mapping[str, Any] | None = None,
         alpha: float = 0.0,
         beta: float = 0.0,
+        alpha_on: str = "dropped",
         metric: str = "perplexity",
     ) -> None:
+        if alpha_on not in ("dropped", "raw"):
+            raise InputError(f"alpha_on is {alpha_on!r}; it must be 'dropped' or 'raw'.")
         if metric not in ("perplexity", "bits"):
             raise InputError(f"metric is {metric!r}; it must be 'perplexity' or 'bits'.")
         if window < 1:
@@ -76,7 +81,7 @@ class LanguageModelling(Task):
             if not value >= 0:
                 raise InputError(f"{name} is {value!r}; it must be at least 0.")
         self.corpus, self.window, self.metric = corpus, window, metric
-        self.eval_batch_size, self.alpha, self.beta = eval_batch_size, alpha, beta
+        self.eval_batch_size, self.alpha, self.beta, self.alpha_on = eval_batch_size, alpha, beta, alpha_on
         self.random_windows = parse_random_windows(random_windows)
         self.batch_size, self.train_streams = batch_size, streams(corpus.splits["train"], batch_size, "train")
         for split in ("valid", "test"):
@@ -111,7 +116,7 @@ class LanguageModelling(Task):
     def _activation_penalty(self, features: Any) -> Tensor | float:
         penalty: Tensor | float = 0.0
         if self.alpha:
-            penalty = penalty + self.alpha * features.dropped.square().mean()
+            penalty = penalty + self.alpha * getattr(features, self.alpha_on).square().mean()
         if self.beta and len(features.raw) > 1:
             penalty = penalty + self.beta * features.raw.diff(dim=0).square().mean()
         return penalty
