@@ -1,10 +1,13 @@
 """The language model: published counts, dropouts in the right places, exact removal of units."""
 
+import itertools
+
 import pytest
 import torch
 
 from sparsernn.errors import InputError
 from sparsernn.models import LanguageModel
+from sparsernn.models.generate import sample
 from sparsernn.sparsity import SPARSIFIERS, sparsify
 from sparsernn.units import remove
 
@@ -117,6 +120,14 @@ def test_a_projecting_head_leaves_the_embedding_to_itself():
     plain = LanguageModel(20, 12, [16, 12], tied=True)
     owned = {id(s.parameter) for s in plain.units()[-1].slices}
     assert {id(plain.embedding.weight), id(plain.layers[0].weight_ih)} <= owned
+
+
+def test_text_can_be_drawn_under_every_head(top):
+    torch.manual_seed(0)
+    model = LanguageModel(20, **top)
+    draws = list(itertools.islice(sample(model, [3, 4], torch.Generator().manual_seed(0)), 200))
+    assert set(draws) <= set(range(20))
+    assert len(set(draws)) > 10
 
 
 @pytest.mark.parametrize("method", sorted(set(SPARSIFIERS) - {"dense"}))

@@ -45,7 +45,7 @@ class _Mixture(NamedTuple):
     def pieces(self) -> Iterator[tuple[slice, Tensor]]:
         """Rows, and log P of each word under each expert for them, (rows K, V), in one buffer used again."""
         rows, experts, _ = self.latents.shape
-        height = min(rows, max(1, PIECE // (experts * len(self.weight))))
+        height = max(1, min(rows, PIECE // (experts * len(self.weight))))
         buffer = self.latents.new_empty(height * experts, len(self.weight))
         for first in range(0, rows, height):
             piece = slice(first, min(first + height, rows))
