@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsernn.errors import InputError
+from sparsernn.nn import schur_form as schur_module
 from sparsernn.nn import spectra
 from sparsernn.nn.maps import Normal
 from sparsernn.nn.maps.initialisers import haar
@@ -27,8 +28,16 @@ def first_axis(size):
 # --- the Schur form -----------------------------------------------------------------------------------------------
 
 
-def check_schur(v, rounding=1e-12):
-    p, theta = schur_form(v)
+def check_schur(v):
+    """Both ways of finding the form, whichever the function would choose."""
+    for negligible in (schur_module._NEGLIGIBLE, -1.0):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(schur_module, "_NEGLIGIBLE", negligible)
+            theta = check_form(v, *schur_form(v))
+    return theta
+
+
+def check_form(v, p, theta, rounding=1e-12):
     n, v = len(v), v.double()
     scale = max(1.0, float(v.norm()))
     torch.testing.assert_close(p.T @ p, torch.eye(n, dtype=torch.float64), atol=rounding, rtol=0)

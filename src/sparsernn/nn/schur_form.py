@@ -13,6 +13,7 @@ from sparsernn.errors import InputError
 
 Array = npt.NDArray[np.float64]
 _EPS = float(np.finfo(np.float64).eps)
+_NEGLIGIBLE = 1e-12  # of the norm: what eigenvectors may leave below the blocks
 _PATIENCE = 60  # sweeps per eigenvalue; two or three are usual
 
 
@@ -23,8 +24,11 @@ def schur_form(v: Tensor) -> tuple[Tensor, Tensor]:
     real eigenvalue. The order of eigenvalues is whatever comes out. For a matrix far from normal the form says as
     much about rounding as about the matrix; where the map itself has a Schur form, ask the map.
 
+    Where the eigenvectors are good enough, their orthonormal basis is the answer; where they are not, as in a delay
+    line, a loop in Python over H^2 reflections finds it, which takes its time from some hundred units on.
+
     Args:
-        v: (H, H), real and finite. A loop in Python over H^2 reflections: seconds at H = 512.
+        v: (H, H), real and finite.
 
     Returns:
         P and Theta (H, H), float64.
@@ -40,10 +44,32 @@ def schur_form(v: Tensor) -> tuple[Tensor, Tensor]:
     if v.ndim != 2 or v.shape[0] != v.shape[1] or not v.isfinite().all():
         raise InputError(f"a matrix is {tuple(v.shape)}; it must be square and finite.")
     h = v.detach().mT.to("cpu", torch.float64, copy=True).numpy()  # an upper form of V' is a lower one of V
-    q = np.eye(len(h))
-    _to_hessenberg(h, q)
-    _to_schur(h, q)
+    found = _by_eigenvectors(h)
+    if found is None:
+        found = h, np.eye(len(h))
+        _to_hessenberg(*found)
+        _to_schur(*found)
+    h, q = found
     return torch.from_numpy(q), torch.from_numpy(h.T.copy())
+
+
+def _by_eigenvectors(h: Array) -> tuple[Array, Array] | None:
+    """Form and basis from the eigenvectors in turn; None where what should vanish below the blocks does not."""
+    values, vectors = np.linalg.eig(h)
+    second = np.append(
+        False, values[1:].imag < 0
+    )  # of a conjugate pair, the one with the positive part is first
+    q = np.linalg.qr(np.where(second, -vectors.imag, vectors.real)).Q
+    form = q.T @ h @ q
+    blocks = np.triu(np.ones(h.shape, dtype=bool))
+    pairs = np.flatnonzero(second) - 1
+    blocks[pairs + 1, pairs] = True
+    if not np.linalg.norm(form[~blocks]) <= _NEGLIGIBLE * np.linalg.norm(h):
+        return None
+    form[~blocks] = 0
+    for at in pairs:
+        _settle_pair(form, q, int(at))
+    return form, q
 
 
 def _reflector(x: Array) -> Array | None:

@@ -35,7 +35,8 @@ def delay_line(size: int, diagonal: float, below: float, further: float = 0.0) -
 
 def eigenvalues(v: Tensor) -> Tensor:
     """The eigenvalues (H,), complex128."""
-    return torch.linalg.eigvals(_double(v))
+    values: Tensor = torch.linalg.eigvals(_double(v))
+    return values
 
 
 def folded_angles(v: Tensor) -> Tensor:
