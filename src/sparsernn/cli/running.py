@@ -62,10 +62,26 @@ def resume(run: RunFolder, data: Data = None) -> None:
 
 
 def finetune(run: RunFolder, overrides: Overrides = None, data: Data = None, out: Out = None) -> None:
-    """Train on from the best weights of a run, with averaging from the first step and masks that stay."""
-    from sparsernn.finetune import start
+    """Train on from the best weights of a run, with averaging from the first step and masks that stay.
 
-    train_to_the_end(start(run, out or fresh_folder(f"{run.name}-finetuned"), overrides or [], data))
+    Can be repeated on its own result. Where no epoch beats the weights that it started from, they stay the best.
+    """
+    from sparsernn.cli.console import output
+    from sparsernn.cli.progress import make_reporter
+    from sparsernn.finetune import next_name, start
+
+    folder = out or fresh_folder(next_name(run.name))
+    with make_reporter(output(), "") as reporter:
+        new = start(run, folder, overrides or [], data, lambda done: reporter.phase("valid", done))
+    before = new.position.best
+    output().print(
+        f"To beat: {before:.4f} on the validation split, by the best weights of {run}", soft_wrap=True
+    )
+    train_to_the_end(new)
+    if not new.position.best < before:
+        output().print(
+            "Finetuning did not help: no epoch beat the weights that it started from; they are kept."
+        )
 
 
 def train_new(recipe: Recipe, folder: Path, data: Path | None) -> None:
