@@ -41,7 +41,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "assemble": GROUND | {"boundary", "data", "models", "optim", "recipe", "sparsity", "tasks", "training"},
     "results": {"data", "deploy", "models", "training"},
     "finetune": {"assemble", "errors", "recipe", "results", "training"},
-    "cli": GROUND | {"assemble", "data", "finetune", "metrics", "recipe", "report", "results", "training"},
+    "cli": GROUND
+    | {"assemble", "data", "finetune", "metrics", "recipe", "report", "results", "tasks", "training"},
 }
 TOP_LEVEL = set(MAY_IMPORT)
 
