@@ -1,6 +1,6 @@
 """An embedding whose rare words have short vectors: strips of falling height, and nothing where they end."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, ClassVar
 
@@ -43,12 +43,16 @@ def _parts(
 ) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """For each strip: it, its columns of `vectors`, which of `rows` reach into it, and where in it they lie."""
     words, parts = strips[0].shape[0], []
-    borders = pairwise(accumulate((strip.shape[1] for strip in strips), initial=0))
-    for strip, (start, stop) in zip(strips, borders, strict=True):
+    for strip, (start, stop) in zip(strips, _borders(strips), strict=True):
         own = rows - (words - strip.shape[0])
         here = (own >= 0).nonzero().squeeze(1)
         parts.append((strip, vectors[:, start:stop], here, own[here]))
     return parts
+
+
+def _borders(strips: Sequence[Tensor]) -> Iterable[tuple[int, int]]:
+    """First column of each strip in the whole table, and the one after its last."""
+    return pairwise(accumulate((strip.shape[1] for strip in strips), initial=0))
 
 
 def rows_by_count(counts: Sequence[int] | Tensor, order: str = "up") -> Tensor:
@@ -213,10 +217,23 @@ class BlockEmbedding(nn.Module):
             True
         """
         by_row = y.new_zeros(self.vocabulary_size) if bias is None else bias[self.word]
-        scores = band_scores(y.reshape(-1, y.shape[-1]), by_row, self.bands())
+        scores = self.scores(y.reshape(-1, y.shape[-1]), by_row)
         if not torch.equal(self.row, torch.arange(len(self.row), device=self.row.device)):
             scores = scores.index_select(1, self.row)
         return scores.view(*y.shape[:-1], -1)
+
+    def scores(self, x: Tensor, bias: Tensor) -> Tensor:
+        """x (N, D) times every row of the table plus bias (V,), (N, V), all in the order of the rows.
+
+        Many vectors meet the bands, which touch every score once; few, such as those of a single step, meet the
+        strips themselves: fewer vectors than a strip is wide cost less to add up than the bands to put together.
+        """
+        if torch.is_grad_enabled() or len(x) * self.blocks > x.shape[1]:
+            return band_scores(x, bias, self.bands())
+        scores = bias.repeat(len(x), 1)
+        for strip, (start, stop) in zip(self.strips, _borders(self.strips), strict=True):
+            scores[:, self.vocabulary_size - strip.shape[0] :].addmm_(x[:, start:stop], strip.t())
+        return scores
 
     @torch.no_grad()
     def dense(self) -> Tensor:
@@ -232,10 +249,8 @@ class BlockEmbedding(nn.Module):
 
     def outputs(self) -> tuple[Slice, ...]:
         """Feature k is a column of one strip."""
-        borders = pairwise(accumulate((strip.shape[1] for strip in self.strips), initial=0))
-        return tuple(
-            Slice(self, f"strip_{n}", 1, span=range(start, stop)) for n, (start, stop) in enumerate(borders)
-        )
+        borders = enumerate(_borders(self.strips))
+        return tuple(Slice(self, f"strip_{n}", 1, span=range(start, stop)) for n, (start, stop) in borders)
 
 
 def _check_strips(words: int, width: int, blocks: int, density: float, geometry: str) -> int:

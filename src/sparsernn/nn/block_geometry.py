@@ -10,7 +10,6 @@ taller than the vocabulary; a closed form is offered beside the original's step-
 import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from itertools import accumulate, pairwise
 
 from sparsernn.errors import InputError
 
@@ -223,14 +222,3 @@ STRIPS: dict[str, Callable[[int, int, int, float], Strips]] = {
     "geometric": geometric_strips,
     "greedy": greedy_strips,
 }
-
-
-def bands(words: int, widths: Sequence[int], rows: Sequence[int]) -> tuple[tuple[range, int], ...]:
-    """Runs of rows with vectors of one length: (rows from the rarest down, length), empty runs left out.
-
-    >>> bands(10, (2, 2), (10, 5))
-    ((range(0, 5), 2), (range(5, 10), 4))
-    """
-    borders = [words - r for r in rows] + [words]
-    runs = zip(pairwise(borders), accumulate(widths), strict=True)
-    return tuple((range(start, stop), length) for (start, stop), length in runs if stop > start)

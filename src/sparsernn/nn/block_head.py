@@ -107,12 +107,13 @@ class BlockHead(Head):
     def nll(self, y: Tensor, target: Tensor) -> Tensor:
         """y (..., H), target (...) int64 -> nats per token, (N,) in row-major order."""
         x, wanted = y.reshape(-1, y.shape[-1]), self.table.row[target.reshape(-1)]
-        bias, bands = self.bias[self.table.word], self.table.bands()
+        bias = self.bias[self.table.word]
         if torch.is_grad_enabled():
-            nll: Tensor = _BandNLL.apply(x, bias, wanted, *bands)  # type: ignore[no-untyped-call]
+            nll: Tensor = _BandNLL.apply(x, bias, wanted, *self.table.bands())  # type: ignore[no-untyped-call]
             return nll
         pairs = zip(torch.split(x, EVAL_ROWS), torch.split(wanted, EVAL_ROWS), strict=True)
-        return torch.cat([_BandNLL.apply(rows, bias, t, *bands) for rows, t in pairs])  # type: ignore[no-untyped-call]
+        scores = ((self.table.scores(rows, bias), t) for rows, t in pairs)
+        return torch.cat([functional.cross_entropy(row, t, reduction="none") for row, t in scores])
 
     def logits(self, y: Tensor) -> Tensor:
         """Scores before the softmax, (..., V)."""
