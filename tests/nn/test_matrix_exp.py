@@ -76,6 +76,14 @@ def test_the_derivative_is_the_published_one():
     torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("size", [1e-12, 1e-30])
+def test_angles_whose_squares_vanish_are_kept(size):
+    a = torch.tensor([[0.0, size], [-size, 0.0]])
+    x, gradient = with_gradient(exp_skew, a, torch.tensor([[0.0, 1.0], [0.0, 0.0]]))
+    assert torch.equal(x, torch.eye(2) + a)
+    torch.testing.assert_close(gradient, torch.tensor([[0.0, 0.5], [-0.5, 0.0]]))
+
+
 def test_at_zero_the_derivative_is_the_skew_part():
     g = torch.randn(5, 5)
     x, gradient = with_gradient(exp_skew, torch.zeros(5, 5), g)

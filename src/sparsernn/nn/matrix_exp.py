@@ -49,7 +49,7 @@ def _plan(bound: float, dtype: torch.dtype) -> _Plan:
     orders, roundoff = _ORDERS[dtype], torch.finfo(dtype).eps / 2
     fitting = [m for m in orders if bound <= pade_limit(m, roundoff)]
     m = fitting[0] if fitting else orders[-1]
-    squarings = max(0, math.ceil(math.log2(bound / pade_limit(m, roundoff))))
+    squarings = math.ceil(math.log2(max(1.0, bound / pade_limit(m, roundoff))))
     ratios = (math.comb(m, j) * math.factorial(2 * m - j) / math.factorial(2 * m) for j in range(m + 1))
     b = [ratio * 2.0 ** (-squarings * j) for j, ratio in enumerate(ratios)]
     return _Plan(b[0::2], b[1::2], squarings)
@@ -108,16 +108,21 @@ class _Exponential(torch.autograd.Function):
     """exp of a skew matrix; backward reuses the powers, the LU factors and the roots of the forward pass."""
 
     @staticmethod
+    def _constant(ctx: Any, x: Tensor) -> Tensor:
+        ctx.plan = None
+        ctx.save_for_backward(x)
+        return x
+
+    @staticmethod
     def forward(ctx: Any, a: Tensor) -> Tensor:
         with torch.autocast(a.device.type, enabled=False):
+            if not a.any():  # so it is right after every change of base
+                return _Exponential._constant(ctx, torch.eye(len(a), dtype=a.dtype, device=a.device))
             squared = a @ a
             fourth = squared @ squared
             bound = _bound(a, squared, fourth)
-            if bound == 0 or not math.isfinite(bound):
-                ctx.plan, eye = None, torch.eye(len(a), dtype=a.dtype, device=a.device)
-                result = eye if bound == 0 else eye * math.nan
-                ctx.save_for_backward(result)
-                return result
+            if not math.isfinite(bound):
+                return _Exponential._constant(ctx, torch.full_like(a, math.nan))
             ctx.plan = plan = _plan(bound, a.dtype)
             powers = [squared, fourth][: len(plan.even) - 1]
             if len(plan.even) > 3:
