@@ -4,6 +4,7 @@
  * compiles it once per vector width (build.py) and the loader picks the widest that the running machine has. */
 #ifndef SPARSERNN_COMMON_H
 #define SPARSERNN_COMMON_H
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -49,6 +50,59 @@ static inline float sum_vector(vw a) {
   for (int i = 1; i < WIDTH / 4; i++) s += u.part[i];
   return (s[0] + s[1]) + (s[2] + s[3]);
 }
+
+/* exp(x) = 2^k (1 + q): returns q and writes 2^k, for |x| <= 88. x = k ln2 + r with ln2 in two parts, then the series of
+ * exp(r) - 1, |r| <= 0.35, to the seventh order. Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the
+ * low bits. All of this is without branches, so that loops over it become vector code. */
+static inline float reduced(float x, float *power) {
+  union { float f; uint32_t i; } shifted = {x * 1.44269504f + 12582912.0f}, scale;
+  float k = shifted.f - 12582912.0f;
+  float r = (x - k * 0.693359375f) + k * 2.12194440e-4f;
+  float p = 1.0f / 5040;
+  p = p * r + 1.0f / 720;
+  p = p * r + 1.0f / 120;
+  p = p * r + 1.0f / 24;
+  p = p * r + 1.0f / 6;
+  p = p * r + 0.5f;
+  p = p * r + 1.0f;
+  scale.i = (shifted.i << 23) + (127u << 23);
+  *power = scale.f;
+  return p * r;
+}
+
+/* exp(x) to 2e-7 relative, from exp(-87) to exp(88); NaN stays NaN. */
+static inline float exponential(float x) {
+  float power, q = reduced(x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x, &power);
+  return power * q + power;
+}
+
+/* 3e-7 relative down to exp(-87) */
+static inline float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
+
+/* tanh(x) to 4e-7 relative, tiny x included: with e = exp(-2|x|) - 1, of which nothing is lost to cancellation, it is
+ * -e / (e + 2). At -40, tanh has long been 1. */
+static inline float hyperbolic(float x) {
+  float y = -2.0f * fabsf(x), power, q = reduced(y < -40.0f ? -40.0f : y, &power);
+  float e = power * q + (power - 1.0f);
+  return copysignf(e / (e + 2.0f), x);
+}
+
+/* Runs the statements in every thread, `me` out of `all`. `threads` is 1 or all of torch's: the OpenMP of GCC ends and
+ * starts threads when teams of different sizes take turns. */
+#ifdef _OPENMP
+#define TOGETHER(threads, ...)                                                     \
+  _Pragma("omp parallel num_threads(threads) if (threads > 1)") {                  \
+    size_t me = (size_t)omp_get_thread_num(), all = (size_t)omp_get_num_threads(); \
+    __VA_ARGS__                                                                    \
+  }
+#else
+#define TOGETHER(threads, ...)                \
+  {                                           \
+    size_t me = 0, all = 1;                   \
+    (void)threads;                            \
+    __VA_ARGS__                               \
+  }
+#endif
 
 /* y[r] += (W x)[r] for the rows first <= r < last; x and y hold `batch` neighbouring columns (1, 4, 8 or 16).
  * first is a multiple of 16. scratch: 16-bit numbers of this thread alone, `columns` rounded up to 32. */

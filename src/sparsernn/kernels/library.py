@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 
 from sparsernn.errors import InputError
 
-INTERFACE = 4
+INTERFACE = 5
 """Must equal sparsernn_interface() in sparse.c: signatures and structures agree."""
 
 NEEDS = {"plain": "", "avx2": "AVX2", "avx512": "AVX512"}
@@ -27,7 +28,16 @@ POINTER, INT, LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 SIGNATURES: dict[str, list[Any]] = {
     "multiply": [POINTER, POINTER, POINTER, INT, POINTER, INT],
     "token": [POINTER, POINTER, POINTER, INT, INT],
+    "highway_forward": [*[POINTER] * 3, INT, INT, INT],
+    "highway_backward": [*[POINTER] * 5, INT, INT, INT],
+    "ordered_forward": [*[POINTER] * 5, INT, INT, INT, INT],
+    "ordered_backward": [*[POINTER] * 7, INT, INT, INT, INT],
+    "window_forward": [*[POINTER] * 4, INT],
+    "window_backward": [*[POINTER] * 5, INT],
 }
+
+OPENMP_RUNTIME = re.compile(r"/lib(?:g|i)?omp\d?[-.][^/]*$", re.MULTILINE)
+"""The end of the path of GCC's, Intel's or LLVM's OpenMP library."""
 
 
 class Library:
@@ -43,6 +53,7 @@ class Library:
             function.argtypes, function.restype = arguments, None
             setattr(self, name, function)
         self.openmp = bool(self._handle.sparsernn_has_openmp())
+        self.one_pool = self.openmp and _one_pool()
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(name)
@@ -50,6 +61,22 @@ class Library:
     def threads(self, wanted: int | None = None) -> int:
         """How many threads a call uses: `wanted`, or torch's number; always 1 without OpenMP."""
         return max(1, wanted or torch.get_num_threads()) if self.openmp else 1
+
+    def threads_between(self) -> int:
+        """The same for calls between torch's own: 1 unless both use one pool of threads.
+
+        The threads of a second pool would compete with those of the first, which look for work for a while.
+        """
+        return torch.get_num_threads() if self.one_pool else 1
+
+
+def _one_pool() -> bool:
+    """Whether torch and the kernels run on the same OpenMP library; no, where that cannot be seen."""
+    try:
+        loaded = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return len(set(OPENMP_RUNTIME.findall(loaded))) == 1
 
 
 def _path(variant: str) -> Path:

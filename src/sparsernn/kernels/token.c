@@ -14,28 +14,8 @@ typedef struct {
   const float *head_bias;
 } Model;
 
-/* exp(x) to about 2e-7 relative: x = k ln2 + r with ln2 in two parts, then the series of exp(r), |r| <= 0.35, to the
- * seventh order. Written without branches so that loops over it become vector code. */
-static inline float exponential(float x) {
-  x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
-  float t = x * 1.44269504f;
-  int32_t k = (int32_t)(t + (t < 0 ? -0.5f : 0.5f));
-  float r = (x - (float)k * 0.693359375f) + (float)k * 2.12194440e-4f;
-  float p = 1.0f / 5040;
-  p = p * r + 1.0f / 720;
-  p = p * r + 1.0f / 120;
-  p = p * r + 1.0f / 24;
-  p = p * r + 1.0f / 6;
-  p = p * r + 0.5f;
-  p = p * r + 1.0f;
-  p = p * r + 1.0f;
-  union { int32_t i; float f; } power = {(k + 127) << 23};
-  return p * power.f;
-}
-
-static inline float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
-static inline float hyperbolic(float x) { return 2.0f / (1.0f + exponential(-2.0f * x)) - 1.0f; }
-
+/* Units first <= u < last of the n of a layer. A share begins at a multiple of the vector width: whether a unit falls to
+ * vector code or to what is left over must not depend on the number of threads, for the two round differently. */
 static void cell(const float *restrict gates, float *restrict h, float *restrict c, size_t first, size_t last, size_t n) {
   const float *gi = gates, *gf = gates + n, *gg = gates + 2 * n, *go = gates + 3 * n;
   for (size_t u = first; u < last; u++) {
@@ -98,7 +78,8 @@ static void token_share(const Model *m, const Buffers *b, const int64_t *tokens,
     size_t n = (size_t)layer->hh.columns * batch;
     affine(&layer->ih, x, &layer->hh, b->h_old + at, layer->bias, b->gates, batch, scratch, me, all);
     BARRIER
-    cell(b->gates, b->h_new + at, b->c + at, n * me / all, n * (me + 1) / all, n);
+    size_t share = (n + 16 * all - 1) / (16 * all) * 16;
+    cell(b->gates, b->h_new + at, b->c + at, share * me, share * (me + 1) < n ? share * (me + 1) : n, n);
     BARRIER
     x = b->h_new + at;
     at += n;

@@ -79,6 +79,12 @@ class Rule(ABC):
     parameters: tuple[Tensor, ...] = ()
     """Learnt tensors of the rule itself."""
 
+    window: ClassVar[str | None] = None
+    """The name in `sparsernn.kernels.recurrence.KINDS` of a rule that reads nothing but `pre` and its one bias.
+
+    A subclass with other equations sets it to None.
+    """
+
     @abstractmethod
     def equations(self, pre: Tensor, state: CellState) -> CellState:
         """Pre-activation (B, G), state before -> state after; autograd can follow."""

@@ -18,6 +18,8 @@ from sparsernn.units import Slice
 class Identity(Rule):
     """h' = pre."""
 
+    window = "none"
+
     def equations(self, pre: Tensor, state: CellState) -> CellState:
         """See `Rule`."""
         return (pre,)
@@ -36,6 +38,8 @@ class Identity(Rule):
 
 class Tanh(Rule):
     """h' = tanh(pre)."""
+
+    window = "tanh"
 
     def equations(self, pre: Tensor, state: CellState) -> CellState:
         """See `Rule`."""
@@ -56,6 +60,8 @@ class Tanh(Rule):
 
 class ReLU(Rule):
     """h' = max(pre, 0)."""
+
+    window = "relu"
 
     def equations(self, pre: Tensor, state: CellState) -> CellState:
         """See `Rule`."""
@@ -80,6 +86,8 @@ class ModReLU(Rule):
     Source: M. Arjovsky, A. Shah and Y. Bengio, "Unitary Evolution Recurrent Neural Networks", 2016,
     arXiv:1511.06464; the real form as in K. Helfrich, D. Willmott and Q. Ye, 2018, arXiv:1707.09520.
     """
+
+    window = "modrelu"
 
     def __init__(self, bias: Tensor) -> None:
         self.parameters = (bias,)
@@ -109,6 +117,11 @@ class ModReLU(Rule):
 NONLINEARITIES: dict[str, Callable[[], Rule]] = {"none": Identity, "tanh": Tanh, "relu": ReLU}
 MODRELU_BOUND = 0.01
 """First values of the modReLU bias are U(-0.01, 0.01), as in the nnRNN code (G. Kerg et al., 2019)."""
+
+
+NARROW = 32
+"""Inputs below which the gradient of the input weight is taken the other way round. Measured for 2200 rows, 128 units
+and 10 inputs on one thread of an AMD EPYC: 0.13 ms against 0.89; for 32 inputs 0.23 against 0.28, for 64 the same."""
 
 
 class ElmanCell(StagedCell):
@@ -154,17 +167,19 @@ class ElmanCell(StagedCell):
             self.bias_modrelu = nn.Parameter(torch.empty(hidden_size).uniform_(-MODRELU_BOUND, MODRELU_BOUND))
 
     @property
-    def input_size(self) -> int:  # type: ignore[override]
+    def input_size(self) -> int:
         """I."""
         return self.weight_ih.shape[1]
 
     @property
-    def hidden_size(self) -> int:  # type: ignore[override]
+    def hidden_size(self) -> int:
         """H."""
         return self.weight_ih.shape[0]
 
     def project(self, x: Tensor) -> Tensor:
         """U x_t + c, for all t."""
+        if self.input_size < NARROW:
+            return _narrow_linear(x, self.weight_ih, self.bias_ih)
         return functional.linear(x, self.weight_ih, self.bias_ih)
 
     def stages(self, batch: int) -> tuple[Stage, ...]:
@@ -184,6 +199,13 @@ class ElmanCell(StagedCell):
     def inputs(self) -> tuple[Slice, ...]:
         """The columns of the input weight."""
         return (Slice(self, "weight_ih", 1),)
+
+
+def _narrow_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """functional.linear over (T, B, I), with the weight copied: its gradient is then x^T d and not (d^T x)."""
+    rows, columns = x.flatten(0, 1), weight.t().contiguous()
+    u = torch.mm(rows, columns) if bias is None else torch.addmm(bias, rows, columns)
+    return u.view(*x.shape[:2], len(weight))
 
 
 def _input_weight(rows: int, columns: int, init: str) -> Tensor:

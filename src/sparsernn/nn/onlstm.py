@@ -1,6 +1,6 @@
 """The ordered-neurons LSTM, whose master gates order the units by how long they remember."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from sparsernn.errors import InputError
 from sparsernn.gates import GateBlock, stacked
+from sparsernn.kernels import recurrence
 from sparsernn.nn.cell import CellState, Rule, Stage, StagedCell
 from sparsernn.nn.recurrent import Recurrent
 from sparsernn.nn.rhn import linear_parameters
@@ -24,6 +25,14 @@ def cumax(z: Tensor) -> Tensor:
     [0.25, 0.5, 0.75, 1.0]
     """
     return z.softmax(-1).cumsum(-1)
+
+
+class Opened(NamedTuple):
+    """What the compiled rule keeps: pre with its nonlinearities applied, c before, and tanh of c after."""
+
+    pre: Tensor
+    before: Tensor
+    tanh_c: Tensor
 
 
 class OrderedMemory(Rule):
@@ -56,6 +65,10 @@ class OrderedMemory(Rule):
 
     def forward(self, pre: Tensor, state: CellState, out: Tensor) -> tuple[CellState, Any]:
         """See `Rule`."""
+        if recurrence.takes(pre):
+            before = state[1].contiguous()
+            c, tanh_c = recurrence.ordered_forward(pre, before, out, self.chunks)
+            return (out, c), Opened(pre, before, tanh_c)
         masters, gates = self._split(pre)
         soft = masters.softmax(-1)
         steps = soft.cumsum(-1)
@@ -76,6 +89,8 @@ class OrderedMemory(Rule):
         self, gradient: CellState, kept: Any, d_pre: Tensor
     ) -> tuple[Tensor | None, tuple[Tensor, ...]]:
         """See `Rule`."""
+        if isinstance(kept, Opened):
+            return None, (recurrence.ordered_backward(gradient, *kept, d_pre, self.chunks),)
         soft, i_, f_, overlap, o, g, inner, opened, before, tanh_c = kept
         d_masters, d_gates = self._split(d_pre)
         d_h, d_c = gradient[0].view_as(o), gradient[1].view_as(o)

@@ -1,7 +1,7 @@
 """The recurrent highway network: many non-linear sub-steps within one time step."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +9,17 @@ from torch.nn import functional
 
 from sparsernn.errors import InputError
 from sparsernn.gates import GateBlock, stacked
+from sparsernn.kernels import recurrence
 from sparsernn.nn.cell import CellState, Rule, Stage, StagedCell
 from sparsernn.nn.recurrent import Recurrent
 from sparsernn.units import Slice
+
+
+class Opened(NamedTuple):
+    """What a compiled rule keeps: pre (B, G), overwritten with what the nonlinearities make of it, and the state."""
+
+    pre: Tensor
+    s: Tensor
 
 
 class Highway(Rule):
@@ -24,7 +32,11 @@ class Highway(Rule):
         return (h * t + state[0] * (1 - t),)
 
     def forward(self, pre: Tensor, state: CellState, out: Tensor) -> tuple[CellState, Any]:
-        """See `Rule`; keeps h, t and h - s."""
+        """See `Rule`; keeps h, t and h - s, or `Opened`."""
+        if recurrence.takes(pre):
+            s = state[0].contiguous()
+            recurrence.highway_forward(pre, s, out)
+            return (out,), Opened(pre, s)
         h, t = pre.chunk(2, -1)
         h.tanh_()
         t.sigmoid_()
@@ -36,7 +48,10 @@ class Highway(Rule):
         self, gradient: CellState, kept: Any, d_pre: Tensor
     ) -> tuple[Tensor | None, tuple[Tensor, ...]]:
         """See `Rule`."""
-        (h, t, step), (d,) = kept, gradient
+        (d,) = gradient
+        if isinstance(kept, Opened):
+            return recurrence.highway_backward(d, kept.pre, kept.s, d_pre), ()
+        h, t, step = kept
         d_h, d_t = d_pre.chunk(2, -1)
         into = d * t
         torch.ops.aten.tanh_backward.grad_input(into, h, grad_input=d_h)

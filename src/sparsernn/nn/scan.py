@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sparsernn.kernels import recurrence
 from sparsernn.nn.cell import CellState, Stage
 from sparsernn.nn.product import Product, recurrent_product
 
@@ -138,7 +139,13 @@ class Tape:
 def _run(
     stages: Sequence[Stage], u: Tensor, state: CellState, valid: Tensor | None, tape: Tape | NoTape
 ) -> Outcome:
-    """The forward loop."""
+    """The forward loop; in one call where there is one stage without mask, and a kernel for its rule."""
+    if len(stages) == len(state) == 1 and stages[0].mask is None and valid is None:
+        weight, rule = stages[0].weight.detach(), stages[0].rule
+        if rule.window and recurrence.takes_window(rule.window, u, weight, state[0], *rule.parameters):
+            y = tape.outputs()
+            recurrence.window_forward(rule.window, u, weight, state[0], y, *rule.parameters)
+            return y, (y[-1],)
     products = [recurrent_product(s.weight.detach(), u.shape[1], len(u)) for s in stages]
     links = [(p, s.bias, s.mask, s.rule.forward) for p, s in zip(products, stages, strict=True)]
     bases = u.clone().unbind(0)  # a product may add to its base in place
@@ -164,8 +171,9 @@ def _hold(valid: Tensor, new: CellState, old: CellState) -> CellState:
 class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, frame: Frame, u: Tensor, *tensors: Any) -> tuple[Tensor, ...]:
-        state = tensors[: frame.parts]
-        tape = Tape(state[0], len(u), len(frame.stages))
+        tape = Tape(tensors[0], len(u), len(frame.stages))
+        # Copies here too: rules keep states, and the caller may go on to change the ones given.
+        state = (tape.fed[0], *(part.clone() for part in tensors[1 : frame.parts]))
         y, last = _run(frame.stages, u, state, frame.valid, tape)
         ctx.frame, ctx.tape = frame, tape
         # Copies: outputs that lie in the tape would let a caller change in place what backward reads.
@@ -176,14 +184,23 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: Any, d_y: Tensor, *d_last: Tensor) -> tuple[Tensor | None, ...]:
         stages, valid, _ = ctx.frame
         d_pre = [d_y.new_empty(*d_y.shape[:2], s.weight.shape[0]) for s in stages]
-        # A copy in any case: the loop adds to it in place.
-        d_y = d_y.clone(memory_format=torch.contiguous_format) if valid is None else d_y * valid
-        d_state = _run_back(stages, valid, ctx.tape.kept, d_y, d_last, d_pre)
+        if len(d_y) and not ctx.tape.kept:  # the window ran in one call
+            d_state: CellState = (_window_back(stages[0], ctx.tape.outputs(), d_y, d_last[0], d_pre[0]),)
+        else:
+            # A copy in any case: the loop adds to it in place.
+            d_y = d_y.clone(memory_format=torch.contiguous_format) if valid is None else d_y * valid
+            d_state = _run_back(stages, valid, ctx.tape.kept, d_y, d_last, d_pre)
         of_stages = [
             _gradients(stage, pre, ctx.tape, k)
             for k, (stage, pre) in enumerate(zip(stages, d_pre, strict=True))
         ]
         return None, d_pre[0], *d_state, *chain(*of_stages)
+
+
+def _window_back(stage: Stage, y: Tensor, d_y: Tensor, d_last: Tensor, d_pre: Tensor) -> Tensor:
+    """Back through a window in one call: fills `d_pre` and returns the gradient of the first state."""
+    kind, weight = stage.rule.window or "", stage.weight.detach()
+    return recurrence.window_backward(kind, d_y, d_last, weight, y, d_pre, *stage.rule.parameters)
 
 
 def _run_back(
@@ -231,7 +248,7 @@ def _through(product: Product, mask: Tensor | None, d_pre: Tensor, base: Tensor)
     """d_pre back through the recurrent weight (and its mask), onto what else reaches the state."""
     if mask is None:
         return product(base, d_pre)
-    return base.addcmul_(product(torch.zeros_like(base), d_pre), mask)
+    return base.addcmul_(product(base.new_zeros(base.shape[1]), d_pre), mask)
 
 
 def _gradients(stage: Stage, d_pre: Tensor, tape: Tape, k: int) -> list[Tensor | None]:
