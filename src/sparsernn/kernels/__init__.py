@@ -1,4 +1,4 @@
-"""Native products for inference, each with a pure-torch twin that gives the same numbers.
+"""Native products for inference and inner loops for training, each with a twin in torch that gives the same numbers.
 
 The C files are compiled when the package is built, if a compiler is there, or in place with
 ``python -m sparsernn.kernels.build``. They are called through ctypes on plain pointers and link nothing of
