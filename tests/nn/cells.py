@@ -2,11 +2,17 @@
 
 import torch
 
+from sparsernn.nn.elman import ElmanCell
 from sparsernn.nn.onlstm import ONLSTMCell
 from sparsernn.nn.rhn import RHNCell
 
 H = 6
 CELLS = {
+    "elman": lambda i: ElmanCell(i, H),
+    "elman, relu": lambda i: ElmanCell(i, H, nonlinearity="relu", input_init="kaiming"),
+    "elman, linear": lambda i: ElmanCell(i, H, nonlinearity="none", input_bias=False),
+    "elman, modrelu": lambda i: ElmanCell(i, H, nonlinearity="modrelu", map="orthogonal"),
+    "elman, normal": lambda i: ElmanCell(i, H, nonlinearity="modrelu", map="normal"),
     "rhn": lambda i: RHNCell(i, H, depth=3),
     "rhn, dropped": lambda i: RHNCell(i, H, depth=2, state_dropout=0.3),
     "rhn, free carry": lambda i: RHNCell(i, H, depth=2, coupled=False, state_dropout=0.3),

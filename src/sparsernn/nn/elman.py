@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from sparsernn.errors import InputError
 from sparsernn.nn.cell import CellState, Rule, Stage, StagedCell
-from sparsernn.nn.maps import MAPS
+from sparsernn.nn.maps import MAPS, Dense
 from sparsernn.nn.recurrent import Recurrent
 from sparsernn.registry import make
 from sparsernn.units import Slice
@@ -195,6 +195,25 @@ class ElmanCell(StagedCell):
         """That of the map."""
         penalty: Tensor | float = self.map.penalty()
         return penalty
+
+    def outputs(self) -> tuple[Slice, ...]:
+        """A row of both weights and the biases, and a recurrent column.
+
+        Raises:
+            InputError: the map has a structure that does not stay when a unit goes.
+        """
+        if not isinstance(self.map, Dense):
+            raise InputError(
+                f"units of an Elman cell with a map of {type(self.map).__name__} cannot be told apart; "
+                "only the map 'dense' has a row and a column for each."
+            )
+        biases = [name for name in ("bias_ih", "bias_modrelu") if getattr(self, name, None) is not None]
+        rows = (Slice(self, "weight_ih", 0), Slice(self.map, "weight", 0))
+        return (
+            *rows,
+            Slice(self.map, "weight", 1),
+            *(Slice(self, name, 0, in_norm=False) for name in biases),
+        )
 
     def inputs(self) -> tuple[Slice, ...]:
         """The columns of the input weight."""
