@@ -7,6 +7,7 @@ step is made of, recurrent products with element-wise rules between them, and is
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -149,7 +150,7 @@ class StagedCell(Cell):
         return step(self.stages(u.shape[0]), u, state)
 
 
-def step(stages: tuple[Stage, ...], u: Tensor, state: CellState) -> CellState:
+def step(stages: Sequence[Stage], u: Tensor, state: CellState) -> CellState:
     """One time step through all stages, under autograd."""
     for number, stage in enumerate(stages):
         state = stage.step(None if number else u, state)
