@@ -64,6 +64,7 @@ METRICS: dict[str, Metric] = {
     "perplexity": Metric("perplexity", "ppl", of_loss=lambda loss: math.exp(min(loss, 700))),
     "bits": Metric("bits per token", "bits", 3, of_loss=lambda loss: loss / math.log(2)),
     "loss": Metric("loss", "nats", 3, of_loss=lambda loss: loss),
+    "mse": Metric("mean squared error", "", 4, of_loss=lambda loss: loss),
     "accuracy": _share("accuracy"),
     "f1": _share("F1"),
     "em": _share("exact match"),

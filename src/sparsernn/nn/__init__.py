@@ -7,6 +7,7 @@ from sparsernn.nn.block_head import BlockHead
 from sparsernn.nn.block_lstm import BlockLSTM
 from sparsernn.nn.elman import Elman
 from sparsernn.nn.embedding import Embedding
+from sparsernn.nn.gru import GRU
 from sparsernn.nn.heads import Head, LinearHead
 from sparsernn.nn.layer import Layer, Stack
 from sparsernn.nn.lstm import LSTM
@@ -23,6 +24,7 @@ EMBEDDINGS: dict[str, Callable[..., Embedding | BlockEmbedding]] = {
 LAYERS: dict[str, Callable[..., Layer]] = {
     "block_lstm": BlockLSTM,
     "elman": Elman,
+    "gru": GRU,
     "lstm": LSTM,
     "onlstm": ONLSTM,
     "rhn": RHN,
@@ -31,6 +33,7 @@ HEADS: dict[str, Callable[..., Head]] = {"linear": LinearHead, "mixture": Mixtur
 
 __all__ = [
     "EMBEDDINGS",
+    "GRU",
     "HEADS",
     "LAYERS",
     "LSTM",

@@ -133,7 +133,8 @@ class ElmanCell(StagedCell):
         map: spec of the recurrent map that gives V (H, H): `dense`, or one of `sparsernn.nn.maps.MAPS`. It is
             computed once per window.
         nonlinearity: phi: "tanh", "relu", "modrelu" (with a learnt bias per unit) or "none".
-        input_init: "xavier" (normal, 2 / (I + H)), "kaiming" (normal, 2 / I) or "uniform" (1 / sqrt(H), as torch).
+        input_init: "xavier" (normal, 2 / (I + H)), "kaiming" (normal, 2 / I), "uniform" (1 / sqrt(H), as torch) or
+            "small" (uniform, 0.01, as in the EURNN code).
         input_bias: whether there is a c.
 
     Parameters: `weight_ih` (H, I), `bias_ih` (H,) where asked for, `map`'s own, and `bias_modrelu` (H,).
@@ -235,7 +236,9 @@ def _input_weight(rows: int, columns: int, init: str) -> Tensor:
         return nn.init.kaiming_normal_(weight)
     if init == "uniform":
         return weight.uniform_(-(rows**-0.5), rows**-0.5)
-    raise InputError(f"input_init is {init!r}; it must be xavier, kaiming or uniform.")
+    if init == "small":
+        return weight.uniform_(-0.01, 0.01)
+    raise InputError(f"input_init is {init!r}; it must be xavier, kaiming, uniform or small.")
 
 
 class Elman(Recurrent):

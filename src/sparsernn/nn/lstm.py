@@ -30,9 +30,11 @@ class LSTM(Layer):
         hidden_size: H.
         weight_drop: probability in [0, 1) of dropping each recurrent weight, one sample per forward pass.
         batch_first: x and y are (B, T, .) instead of (T, B, .).
+        init: "uniform", all U(-1/sqrt(H), 1/sqrt(H)) as torch does, or "xavier": the weights of a gate, over [x, h]
+            together, N(0, 2 / (I + 2H)), one bias U(-1/sqrt(I + H), 1/sqrt(I + H)) and the other fixed at 0.
 
     Parameters: `weight_ih` (4H, I), `weight_hh` (4H, H), `bias_ih` and `bias_hh` (4H,); gates stacked in the order
-    i, f, g, o; all initialised U(-1/sqrt(H), 1/sqrt(H)) as torch does.
+    i, f, g, o.
 
     Example:
         >>> layer = LSTM(3, 5)
@@ -41,13 +43,20 @@ class LSTM(Layer):
         (torch.Size([7, 2, 5]), torch.Size([2, 5]))
 
     Source: S. Hochreiter and J. Schmidhuber, "Long Short-Term Memory", Neural Computation, 1997; weight drop from
-    S. Merity et al., "Regularizing and Optimizing LSTM Language Models", 2017, arXiv:1708.02182.
+    S. Merity et al., "Regularizing and Optimizing LSTM Language Models", 2017, arXiv:1708.02182; "xavier" as in the
+    baseline of G. Kerg et al., "Non-normal Recurrent Neural Network (nnRNN)", 2019, arXiv:1905.12080.
     """
 
     gates = ("i", "f", "g", "o")
 
     def __init__(
-        self, input_size: int, hidden_size: int, *, weight_drop: float = 0.0, batch_first: bool = False
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        weight_drop: float = 0.0,
+        batch_first: bool = False,
+        init: str = "uniform",
     ) -> None:
         super().__init__()
         if min(input_size, hidden_size) < 1:
@@ -62,8 +71,21 @@ class LSTM(Layer):
         self.weight_hh = nn.Parameter(torch.empty(rows, hidden_size))
         self.bias_ih = nn.Parameter(torch.empty(rows))
         self.bias_hh = nn.Parameter(torch.empty(rows))
+        if init not in ("uniform", "xavier"):
+            raise InputError(f"init is {init!r}; it must be uniform or xavier.")
+        if init == "xavier":
+            self._initialise_as_one_matrix()
+            return
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -1 / math.sqrt(hidden_size), 1 / math.sqrt(hidden_size))
+
+    def _initialise_as_one_matrix(self) -> None:
+        """Each gate as if it read [x, h] through one linear layer with one bias."""
+        fan_in = self.input_size + self.hidden_size
+        for weight in (self.weight_ih, self.weight_hh):
+            nn.init.normal_(weight, std=math.sqrt(2 / (fan_in + self.hidden_size)))
+        nn.init.uniform_(self.bias_ih, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
+        nn.init.zeros_(self.bias_hh).requires_grad_(False)
 
     @property
     def input_size(self) -> int:

@@ -2,9 +2,18 @@
 
 from collections.abc import Callable
 
+from sparsernn.tasks.adding import Adding
+from sparsernn.tasks.copying import Copying, Denoising
 from sparsernn.tasks.language import LanguageModelling
+from sparsernn.tasks.pixels import Pixels
 from sparsernn.tasks.task import Task
 
-TASKS: dict[str, Callable[..., Task]] = {"language_modelling": LanguageModelling}
+TASKS: dict[str, Callable[..., Task]] = {
+    "adding": Adding,
+    "copying": Copying,
+    "denoising": Denoising,
+    "language_modelling": LanguageModelling,
+    "pixels": Pixels,
+}
 
-__all__ = ["TASKS", "LanguageModelling", "Task"]
+__all__ = ["TASKS", "Adding", "Copying", "Denoising", "LanguageModelling", "Pixels", "Task"]

@@ -1,0 +1,101 @@
+"""Vectors in, a recurrent stack, a linear read-out."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from sparsernn.errors import InputError
+from sparsernn.nn import LAYERS, Stack
+from sparsernn.nn.dropout import check_probabilities, drop
+from sparsernn.nn.layer import State
+from sparsernn.registry import make
+from sparsernn.units import Slice, Units
+
+OUTPUT_INITS = ("uniform", "xavier")
+
+
+class Read(NamedTuple):
+    """What the top of the stack gives for a sequence."""
+
+    raw: Tensor
+    """(T, B, H)."""
+    state: State
+
+
+class SequenceModel(nn.Module):
+    """A recurrent network over vectors.
+
+    The task says where it is asked: `read_out(model(x).raw)` answers at every step, `read_out(model(x).raw[-1])` at
+    the last.
+
+    Args:
+        input_size: I.
+        output_size: numbers that the read-out gives.
+        hidden_sizes: H of each layer, from the bottom.
+        layer: spec of the layers, {name: ..., its settings}.
+        output_init: of the read-out's weight: "uniform" (1 / sqrt(H), as torch does) or "xavier" (Glorot normal); its
+            bias is uniform in both.
+        dropout: probabilities in [0, 1): `hidden` between layers, `output` before the read-out.
+
+    Example:
+        >>> import torch
+        >>> model = SequenceModel(3, 2, [5], {"name": "elman", "nonlinearity": "modrelu"})
+        >>> features = model(torch.zeros(7, 4, 3))
+        >>> features.raw.shape, model.read_out(features.raw[-1]).shape
+        (torch.Size([7, 4, 5]), torch.Size([4, 2]))
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int,
+        hidden_sizes: Sequence[int],
+        layer: str | Mapping[str, Any] = "lstm",
+        output_init: str = "uniform",
+        dropout: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__()
+        _check_sizes(hidden_sizes)
+        if output_init not in OUTPUT_INITS:
+            raise InputError(f"output_init is {output_init!r}; it must be uniform or xavier.")
+        dropout = {} if dropout is None else dropout
+        check_probabilities(dropout, ("hidden", "output"))
+        sizes = zip([input_size, *hidden_sizes], hidden_sizes, strict=False)
+        layers = [make("layer", LAYERS, layer, input_size=i, hidden_size=h) for i, h in sizes]
+        self.layers = Stack(layers, dropout.get("hidden", 0.0))
+        self.output = nn.Linear(hidden_sizes[-1], output_size)
+        self.output_dropout = dropout.get("output", 0.0)
+        if output_init == "xavier":
+            nn.init.xavier_normal_(self.output.weight)
+
+    def initial_state(self, batch: int) -> State:
+        """State before the first step of `batch` sequences."""
+        return self.layers.initial_state(batch)
+
+    def forward(self, x: Tensor, state: State = None) -> Read:
+        """x (T, B, I) -> the top of the stack."""
+        return Read(*self.layers(x, state))
+
+    def read_out(self, h: Tensor) -> Tensor:
+        """Hidden vectors (..., H) -> answers (..., output_size)."""
+        answer: Tensor = self.output(drop(h, self.output_dropout, self.training, False))
+        return answer
+
+    def penalty(self) -> Tensor | float:
+        """The layers' own regularisers."""
+        return sum((layer.penalty() for layer in self.layers.members), 0.0)
+
+    def units(self) -> list[Units]:
+        """Hidden units of every layer, from the bottom, each with all its readers."""
+        last = self.layers.members[-1]
+        slices = (*last.outputs(), Slice(self.output, "weight", 1))
+        return [*self.layers.units(), Units(f"layer {len(self.layers) - 1}", last.hidden_size, slices)]
+
+
+def _check_sizes(hidden_sizes: Any) -> None:
+    fits = isinstance(hidden_sizes, Sequence) and not isinstance(hidden_sizes, str) and hidden_sizes
+    if not fits or not all(type(size) is int and size >= 1 for size in hidden_sizes):
+        raise InputError(
+            f"hidden_sizes is {hidden_sizes!r}; it must list one whole number per layer, such as [128]."
+        )
