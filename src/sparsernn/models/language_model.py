@@ -1,17 +1,19 @@
 """Embedding, recurrent stack, head."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from sparsernn.errors import InputError
-from sparsernn.nn import HEADS, LAYERS, Embedding, Head, Stack
+from sparsernn.nn import EMBEDDINGS, HEADS, LAYERS, Head, Layer, Stack
 from sparsernn.nn.dropout import check_probabilities, drop
 from sparsernn.nn.layer import State
 from sparsernn.registry import make
 from sparsernn.units import Units
 
+Spec = str | Mapping[str, Any]
 DROPOUTS = ("embedding", "input", "hidden", "output", "locked")
 
 
@@ -32,13 +34,16 @@ class LanguageModel(nn.Module):
         vocabulary_size: V.
         embedding_size: E, at least 1.
         hidden_sizes: H of each layer, from the bottom, at least 1 each.
-        layer: spec of the layers, {name: ..., its settings}; sizes come from `hidden_sizes`.
-        head: spec of the head.
+        layer: spec of the layers, {name: ..., its settings}, or a list with one for each; sizes come from
+            `hidden_sizes`.
+        head: spec of the head; with an embedding in strips, tied, one of those that can decode with it.
         tied: decode with the embedding's weight; the last hidden size must then equal `embedding_size`, unless the
             head brings what it reads to that size itself (a mixture).
         dropout: probabilities `embedding` (whole word types), `input` (after the embedding), `hidden` (between
             layers), `output` (before the head), all 0 unless given, and `locked` (default False): one mask for all
             time steps of a window.
+        embedding: spec of the embedding, "dense" or {name: block, blocks: 10, density: 0.5}; sizes and dropout come
+            from the other settings.
 
     Example:
         >>> import torch
@@ -53,10 +58,11 @@ class LanguageModel(nn.Module):
         vocabulary_size: int,
         embedding_size: int,
         hidden_sizes: Sequence[int],
-        layer: str | Mapping[str, Any] = "lstm",
-        head: str | Mapping[str, Any] = "linear",
+        layer: Spec | Sequence[Spec] = "lstm",
+        head: Spec = "linear",
         tied: bool = False,
         dropout: Mapping[str, Any] | None = None,
+        embedding: Spec = "dense",
     ) -> None:
         super().__init__()
         dropout = {} if dropout is None else dropout
@@ -68,29 +74,32 @@ class LanguageModel(nn.Module):
         _check_sizes(embedding_size, hidden_sizes)
         self.dropout = {name: dropout.get(name, 0.0) for name in DROPOUTS[:-1]}
         self.locked = bool(dropout.get("locked", False))
-        self.embedding = Embedding(vocabulary_size, embedding_size, self.dropout["embedding"])
-        sizes = zip([embedding_size, *hidden_sizes], hidden_sizes, strict=False)
-        layers = [make("layer", LAYERS, layer, input_size=i, hidden_size=h) for i, h in sizes]
+        self.embedding = make(
+            "embedding",
+            EMBEDDINGS,
+            embedding,
+            vocabulary_size=vocabulary_size,
+            embedding_size=embedding_size,
+            dropout=self.dropout["embedding"],
+        )
+        layers = _layers(layer, [embedding_size, *hidden_sizes])
         self.layers = Stack(layers, self.dropout["hidden"], self.locked)
+        self.tied = tied
         self.head: Head = make(
             "head",
-            HEADS,
+            (self.embedding.tied_heads or HEADS) if tied else HEADS,
             head,
             vocabulary_size=vocabulary_size,
             input_size=hidden_sizes[-1],
             embedding_size=embedding_size,
-            tied=self.embedding.weight if tied else None,
+            tied=self.embedding.decoder if tied else None,
         )
 
     @property
     def vocabulary_size(self) -> int:
         """V."""
-        return self.embedding.weight.shape[0]
-
-    @property
-    def tied(self) -> bool:
-        """Whether the head decodes with the embedding's weight."""
-        return self.head.weight is self.embedding.weight
+        size: int = self.embedding.vocabulary_size
+        return size
 
     def initial_state(self, batch: int) -> State:
         """State before the first word of `batch` streams."""
@@ -119,6 +128,18 @@ class LanguageModel(nn.Module):
             *self.layers.units(),
             Units(f"layer {len(self.layers) - 1}", last.hidden_size, last.outputs() + readers),
         ]
+
+
+def _layers(spec: Spec | Sequence[Spec], sizes: Sequence[int]) -> list[Layer]:
+    """The layers between neighbouring `sizes`."""
+    count = len(sizes) - 1
+    specs = [spec] * count if isinstance(spec, str | Mapping) else spec
+    if not isinstance(specs, Sequence) or len(specs) != count:
+        raise InputError(
+            f"layer is {spec!r}; it must be one spec for all layers or a list of {count}, one for each hidden size."
+        )
+    pairs = zip(specs, itertools.pairwise(sizes), strict=True)
+    return [make("layer", LAYERS, one, input_size=i, hidden_size=h) for one, (i, h) in pairs]
 
 
 def _check_sizes(embedding_size: Any, hidden_sizes: Any) -> None:
