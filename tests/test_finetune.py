@@ -8,10 +8,12 @@ from sparsernn.assemble import create, open_run
 from sparsernn.cli.app import app
 from sparsernn.errors import InputError
 from sparsernn.finetune import start
+from sparsernn.report import load_run
 from sparsernn.results import take_best
 from sparsernn.training.checkpoint import load_checkpoint
 from sparsernn.training.evaluate import evaluate_run
 from sparsernn.training.loop import train
+from sparsernn.training.reporter import Reporter
 from sparsernn.training.run import weights
 
 
@@ -67,6 +69,27 @@ def test_a_stopped_one_still_has_the_weights_to_beat(source, tmp_path):
     """The threshold is part of the state: taken up again before its first epoch it is still there."""
     run = start(source, tmp_path / "tuned")
     assert open_run(run.home).position.best == run.position.best
+
+
+def test_its_first_record_is_the_score_to_beat_and_stays_when_it_is_resumed(source, tmp_path):
+    """The run is stopped in its second epoch; a new one writes its plan though the log is not empty."""
+    run = start(source, tmp_path / "tuned", ["optimizer.lr=1", "epochs=2", "checkpoint_seconds=1000"])
+    to_beat = valid_loss(run)
+    steps = run.task.steps_per_epoch()
+
+    class Stop(Reporter):
+        def step(self, status):
+            if status["step"] == steps + 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(run, Stop())
+    train(open_run(run.home))
+    record = load_run(run.home)
+    kinds = [event["event"] for event in record.events if event["event"] != "step"]
+    assert kinds == ["before", "start", "epoch", "resume", "epoch", "test"]
+    (first,) = record.of("before")
+    assert (first["epoch"], first["valid"]["loss"], first["best"]) == (0, to_beat, True)
 
 
 def test_a_finetuned_run_can_be_finetuned(source, tmp_path):

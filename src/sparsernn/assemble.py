@@ -105,7 +105,7 @@ def create(
     recipe: Recipe,
     folder: Path,
     data_dir: Path | None = None,
-    vocabularies: Vocabularies | Vocabulary | None = None,
+    vocabularies: Vocabularies | None = None,
     begin: Callable[[Run], None] = lambda run: None,
 ) -> Run:
     """A new run in a new folder: recipe, environment and vocabularies are written before the first step.
@@ -114,7 +114,7 @@ def create(
         recipe: the settings.
         folder: must not hold a run yet.
         data_dir: where the data lie.
-        vocabularies: see `assemble`; a single one stands for {"vocabulary": that one}.
+        vocabularies: see `assemble`.
         begin: sets the run's first state where it is not the random one, before anything is written.
 
     Raises:
@@ -124,8 +124,6 @@ def create(
         raise InputError(
             f"{folder} already holds a run; resume it with 'sparsernn resume {folder}' or choose another."
         )
-    if isinstance(vocabularies, Vocabulary):
-        vocabularies = {"vocabulary": vocabularies}
     run = assemble(recipe, data_dir, vocabularies)
     begin(run)
     folder.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from sparsernn.errors import InputError
 from sparsernn.recipe import Recipe, load_recipe
 from sparsernn.results import take_best
 from sparsernn.training.checkpoint import save_checkpoint
+from sparsernn.training.events import EventLog
 from sparsernn.training.run import BEST, Run, load_weights, weights
 
 AVERAGING = {"optimizer.switch_epoch": "0", "optimizer.stop_when_worse": "true"}
@@ -102,7 +103,10 @@ def _take_over(original: Run, run: Run) -> None:
 
 
 def _first_best(run: Run, folder: Path, best: Mapping[str, Any], tick: Callable[[float], None]) -> None:
-    """Score the weights to start from and write them as the best so far; `best`: what was known about them."""
+    """Score the weights to start from and write them as the best so far; `best`: what was known about them.
+
+    The score is the run's first record, "before": epoch 0 of its curves, and what its epochs have to beat.
+    """
     scores = run.task.evaluate(run.model, "valid", tick=tick)
     run.position.best = run.task.criterion(scores)
     tree = {
@@ -115,3 +119,5 @@ def _first_best(run: Run, folder: Path, best: Mapping[str, Any], tick: Callable[
     }
     folder.mkdir(parents=True, exist_ok=True)
     save_checkpoint(folder / BEST, tree)
+    record = {"event": "before", "epoch": 0, "step": 0, "valid": dict(scores)}
+    EventLog(folder / "metrics.jsonl").append({**record, "averaged": best["averaged"], "best": True})

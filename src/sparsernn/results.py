@@ -12,11 +12,29 @@ from torch import nn
 from sparsernn.data.styles import style_of
 from sparsernn.data.vocabulary import EOS
 from sparsernn.deploy import compare, macs_per_token, measure_latency, pack, sizes
+from sparsernn.errors import InputError
 from sparsernn.models.generate import sample
 from sparsernn.models.language_model import LanguageModel
 from sparsernn.training.run import LAST, Run, weights
 
 PACKED = "packed.safetensors"
+
+
+def reads_tokens(run: Run) -> bool:
+    """Whether the run's model reads one token after the other, so that a token has a latency."""
+    return isinstance(run.model, LanguageModel)
+
+
+def writes_text(run: Run) -> bool:
+    """Whether the run's model can write: it reads tokens, and its task has the text they come from."""
+    return reads_tokens(run) and hasattr(run.task, "corpus")
+
+
+def require(can: bool, run: Run, what: str) -> None:
+    """Raise InputError unless the run can do `what` ("writing text"), which takes a language model."""
+    if not can:
+        model, task = type(run.model).__name__, type(run.task).__name__
+        raise InputError(f"{what} needs a language model, but {run.home} trains a {model} for {task}.")
 
 
 def generate(run: Run, prompt: str = "", tokens: int = 100, temperature: float = 0.8, seed: int = 1) -> str:
@@ -33,8 +51,9 @@ def generate(run: Run, prompt: str = "", tokens: int = 100, temperature: float =
         The prompt and what the model makes of it, readable.
 
     Raises:
-        InputError: the prompt has a token that the vocabulary lacks, or the temperature is below 0.
+        InputError: no language model, a prompt with a token that the vocabulary lacks, or a temperature below 0.
     """
+    require(writes_text(run), run, "writing text")
     corpus = run.task.corpus
     style, vocabulary = style_of(corpus.info), corpus.vocabulary
     given = style.prompt(prompt)
@@ -51,11 +70,15 @@ def pack_run(run: Run, path: Path, values: str = "float32") -> int:
         run: whose model holds the weights to keep (`take_best` puts the best ones there).
         path: the file.
         values: "float32", or "int8" for a quarter of the bytes per kept weight.
+
+    The hashes of the task's vocabularies are in the file: of the one called "vocabulary" as that of the model, of
+    all by name under "vocabularies" in the recipe.
     """
-    recipe = {"name": run.recipe.name, "model": run.recipe.model}
-    vocabulary = run.task.corpus.vocabulary.sha256()
+    hashes = {name: vocabulary.sha256() for name, vocabulary in run.task.vocabularies.items()}
+    recipe = {"name": run.recipe.name, "model": run.recipe.model, "vocabularies": hashes}
+    own = hashes.get("vocabulary", "")
     return pack(
-        weights(run.model), run.sparsifier.masks(), path, values=values, recipe=recipe, vocabulary=vocabulary
+        weights(run.model), run.sparsifier.masks(), path, values=values, recipe=recipe, vocabulary=own
     )
 
 
@@ -74,19 +97,27 @@ def take_best(run: Run) -> dict[str, Any]:
 def measure(run: Run, batches: Sequence[int] = (1,), repeats: int = 9) -> dict[str, Any]:
     """Bytes, operations and latency of the weights that are in the run's model: the record "sizes".
 
+    Operations and latency are per token; a model that does not read tokens one by one has its bytes alone.
+
     Args:
         run: with a folder; its packed model is written there.
         batches: how many texts are read at once, 1 to 16 each.
         repeats: timed rounds.
     """
+    found = {
+        "event": "sizes",
+        "checkpoint_bytes": (run.home / LAST).stat().st_size,
+        "dense_bytes": sizes(weights(run.model), run.sparsifier.masks())["dense_bytes"],
+        "packed_bytes": pack_run(run, run.home / PACKED),
+    }
+    return {**found, **_per_token(run, batches, repeats)} if reads_tokens(run) else found
+
+
+def _per_token(run: Run, batches: Sequence[int], repeats: int) -> dict[str, Any]:
     masks = run.sparsifier.masks()
     with quicker_threads(run.model):
         rows = [row for batch in batches for row in compare(run.model, masks, batch, repeats=repeats)]
     return {
-        "event": "sizes",
-        "checkpoint_bytes": (run.home / LAST).stat().st_size,
-        "dense_bytes": sizes(weights(run.model), masks)["dense_bytes"],
-        "packed_bytes": pack_run(run, run.home / PACKED),
         "latency": rows,
         "macs_per_token": macs_per_token(run.model, masks),
         "macs_per_token_dense": macs_per_token(run.model),

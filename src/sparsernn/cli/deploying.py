@@ -51,9 +51,10 @@ def bench(
     from sparsernn.cli.console import output
     from sparsernn.cli.tables import latency_rows
     from sparsernn.report import load_run
-    from sparsernn.results import measure, take_best
+    from sparsernn.results import measure, reads_tokens, require, take_best
 
     opened = open_run(run, data)
+    require(reads_tokens(opened), opened, "measuring the time per token")
     take_best(opened)
     measured = measure(opened, _batches(batch_size), repeats)
     output().print(latency_rows(measured))

@@ -13,6 +13,7 @@ from sparsernn.cli.folders import fresh_folder
 
 if TYPE_CHECKING:
     from sparsernn.recipe import Recipe
+    from sparsernn.report import RunRecord
     from sparsernn.training.run import Run
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change.")]
@@ -54,8 +55,7 @@ def resume(run: RunFolder, data: Data = None) -> None:
     from sparsernn.assemble import open_run
     from sparsernn.report import load_run
 
-    record = load_run(run)
-    if all(record.of(event) for event in ("test", "sizes", "sample")):
+    if is_complete(load_run(run)):
         print(f"{run} is complete; to train on from its best weights: sparsernn finetune {run}")
         return
     train_to_the_end(open_run(run, data))
@@ -122,7 +122,7 @@ def train_to_the_end(run: Run) -> None:
     page = complete(run)
     show_results(run.home)
     output().print(f"Curves, masks and sizes:  {page}", soft_wrap=True)
-    for command, what in NEXT:
+    for command, what in what_next(run):
         output().print(f"  sparsernn {command} {run.home}  ".ljust(48) + what)
 
 
@@ -144,14 +144,31 @@ def with_progress(run: Run, greet: Callable[[Mapping[str, Any]], None]) -> None:
 
 
 def complete(run: Run, prompt: str = "") -> Path:
-    """Measure the best weights of a trained run, let them write, and make its report; returns the page."""
+    """Measure the best weights of a trained run, let them write if they can, make its report; returns the page."""
     from sparsernn.report import write_report
-    from sparsernn.results import generate, measure, take_best
+    from sparsernn.results import generate, measure, take_best, writes_text
 
     take_best(run)
     run.events.append(measure(run))
-    run.events.append({"event": "sample", "text": generate(run, prompt, SAMPLE_TOKENS), "prompt": prompt})
-    return write_report([run.home], run.home)[0]
+    if writes_text(run):
+        text = generate(run, prompt, SAMPLE_TOKENS)
+        run.events.append({"event": "sample", "text": text, "prompt": prompt})
+    page = write_report([run.home], run.home)[0]
+    run.events.append({"event": "complete"})
+    return page
+
+
+def is_complete(record: RunRecord) -> bool:
+    """Whether nothing is left to do for a run; those from before the record "complete" end with a sample."""
+    return bool(record.of("complete")) or all(record.of(event) for event in ("test", "sizes", "sample"))
+
+
+def what_next(run: Run) -> list[tuple[str, str]]:
+    """The commands that a finished run is good for, each with what it shows."""
+    from sparsernn.results import reads_tokens, writes_text
+
+    able = {"generate": writes_text(run), "bench": reads_tokens(run)}
+    return [(command, what) for command, what in NEXT if able.get(command, True)]
 
 
 def show_results(*folders: Path) -> None:
@@ -166,6 +183,7 @@ def show_results(*folders: Path) -> None:
 SAMPLE_TOKENS = 60
 NEXT = (
     ("inspect", "densities per tensor and gate"),
+    ("evaluate", "scores of a split"),
     ("generate", "text from the model"),
     ("bench", "time per token"),
 )

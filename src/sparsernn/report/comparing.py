@@ -7,7 +7,7 @@ from markupsafe import escape
 
 from sparsernn.metrics import metric as row_of
 from sparsernn.report.chart import Axes, Series, chart
-from sparsernn.report.facts import Facts, metric_name
+from sparsernn.report.facts import Facts, metric_name, scored_epochs
 from sparsernn.report.history import RunRecord, number
 from sparsernn.report.plots import column, metric_values, wide
 from sparsernn.report.scale import Scale, scale_for
@@ -60,8 +60,8 @@ def curves(runs: Sequence[RunRecord]) -> Figure | None:
     series = [
         Series(
             label,
-            column(run.of("epoch"), "epoch"),
-            metric_values(run, run.of("epoch"), metric),
+            column(scored_epochs(run), "epoch"),
+            metric_values(run, scored_epochs(run), metric),
             k % COLOURS,
             *_style(k),
         )

@@ -17,6 +17,7 @@ from sparsernn.report.formats import (
     duration,
     fraction,
     milliseconds,
+    origin,
     quality,
     ratio,
     short,
@@ -178,7 +179,7 @@ def _status(run: RunRecord, facts: Facts) -> tuple[str, ...]:
 def _cards(facts: Facts) -> tuple[Card, ...]:
     judged, sizes, cost = facts.quality, facts.size, facts.cost
     weights = "averaged weights" if judged.averaged else ""
-    best = f"epoch {judged.valid_epoch}" if judged.valid_epoch else ""
+    best = origin(judged.valid_epoch)
     smaller = ratio(cost.packed_bytes, cost.dense_bytes)
     per_epoch = f"{duration(cost.seconds_per_epoch)} per epoch" if cost.seconds_per_epoch else ""
     fastest = cost.fastest

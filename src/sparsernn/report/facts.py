@@ -116,7 +116,7 @@ def metric_name(run: RunRecord) -> str:
     """What the run is judged by: as its plan or its recipe says, else perplexity, else the first figure it has."""
     task = run.recipe.get("task")
     named = plan_of(run).get("metric") or (task.get("metric") if isinstance(task, Mapping) else None)
-    offered = [key for event in run.of("epoch") for key in _valid(event)]
+    offered = [key for event in scored_epochs(run) for key in _valid(event)]
     if named and (named in offered or not offered):
         return str(named)
     return "perplexity" if "perplexity" in offered or not offered else offered[0]
@@ -127,13 +127,18 @@ def counts_name(run: RunRecord) -> str:
     return str(plan_of(run).get("counts") or "tokens")
 
 
+def scored_epochs(run: RunRecord) -> list[Event]:
+    """The epochs with their scores; the weights that a finetuning started from come first, as epoch 0."""
+    return [*run.of("before")[-1:], *run.of("epoch")]
+
+
 def best_epoch(run: RunRecord) -> Event:
-    """The epoch event whose weights were kept as the best, {} where no epoch was scored.
+    """The record of `scored_epochs` whose weights were kept as the best, {} where there is none.
 
     That is the last one that was marked so; where none was, the one with the best figure.
     """
     metric = metric_name(run)
-    scored = [event for event in run.of("epoch") if math.isfinite(valid_value(event, metric))]
+    scored = [event for event in scored_epochs(run) if math.isfinite(valid_value(event, metric))]
     kept = [event for event in scored if event.get("best")]
     sign = -1 if row_of(metric).higher_is_better else 1
     return kept[-1] if kept else min(scored, key=lambda e: sign * valid_value(e, metric), default={})

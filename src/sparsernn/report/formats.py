@@ -162,3 +162,14 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         flat |= flatten(value, f"{prefix}{key}.")
     return flat
+
+
+def origin(epoch: int | None) -> str:
+    """Where the best weights come from.
+
+    >>> origin(3), origin(0), origin(None)
+    ('epoch 3', 'the weights it started from', '')
+    """
+    if epoch is None:
+        return ""
+    return f"epoch {epoch}" if epoch else "the weights it started from"

@@ -8,7 +8,7 @@ from typing import Any
 from sparsernn.metrics import Metric
 from sparsernn.metrics import metric as row_of
 from sparsernn.report.chart import Axes, Band, Marks, Series, chart
-from sparsernn.report.facts import best_epoch, counts_name, metric_name, plan_of, valid_value
+from sparsernn.report.facts import best_epoch, counts_name, metric_name, plan_of, scored_epochs, valid_value
 from sparsernn.report.history import Event, RunRecord, number
 from sparsernn.report.svg import COLOURS, Figure
 
@@ -158,11 +158,11 @@ def _share(event: Event, part: str, whole: str) -> float:
 
 
 def _loss_chart(run: RunRecord, marks: Marks) -> Figure | None:
-    steps, epochs = run.of("step"), run.of("epoch")
+    steps, epochs, scored = run.of("step"), run.of("epoch"), scored_epochs(run)
     x, y, band = thin([epoch_of(run, event) for event in steps], column(steps, "loss"))
     series = [
         Series("training", x, y, 7) if len(x) > 1 else Series("training", *_pair(epochs, "train_loss"), 7),
-        Series("validation", column(epochs, "epoch"), [valid_value(e, "loss") for e in epochs], 0),
+        Series("validation", column(scored, "epoch"), [valid_value(e, "loss") for e in scored], 0),
     ]
     bands = [Band(band.x, band.low, band.high, 7)] if band else []
     return chart(
@@ -176,7 +176,7 @@ def _loss_chart(run: RunRecord, marks: Marks) -> Figure | None:
 
 
 def _valid_chart(run: RunRecord, marks: Marks) -> Figure | None:
-    epochs, best, metric = run.of("epoch"), best_epoch(run), row_of(metric_name(run))
+    epochs, best, metric = scored_epochs(run), best_epoch(run), row_of(metric_name(run))
     values, (value,) = metric_values(run, epochs), metric_values(run, [best])
     at = number(best.get("epoch"))
     series = [

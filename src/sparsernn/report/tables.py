@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsernn.metrics import metric as row_of
-from sparsernn.report.facts import Facts, gather, metric_name, plan_of, valid_value
+from sparsernn.report.facts import Facts, gather, metric_name, plan_of, scored_epochs, valid_value
 from sparsernn.report.formats import (
     MISSING,
     duration,
@@ -186,7 +186,7 @@ def epochs_table(run: RunRecord) -> Table | None:
     """Per epoch: training loss, validation, whether averaged, learning rate, seconds."""
     metric = metric_name(run)
     best = gather(run).quality.valid_epoch
-    rows = tuple(_epoch_row(event, metric, best) for event in run.of("epoch"))
+    rows = tuple(_epoch_row(event, metric, best) for event in scored_epochs(run))
     name = row_of(metric).label
     columns = ("epoch", "training loss", "validation loss", name, "weights", "learning rate", "trained for")
     return Table(columns, rows, text=(4,), title="All epochs", folded=True).without_empty() if rows else None

@@ -36,6 +36,14 @@ class EventLog:
         """Bytes written so far: the place to come back to."""
         return self.path.stat().st_size if self.path.exists() else 0
 
+    def knows(self, kind: str) -> bool:
+        """Whether a record of that kind was written."""
+        mark = f'"event": {json.dumps(kind)}'  # inside a string its quotes would have backslashes
+        if not self.path.exists():
+            return False
+        with self.path.open(encoding="utf-8", errors="replace") as file:
+            return any(mark in line for line in file)
+
     def truncate(self, size: int) -> None:
         """Forget what was written after `size` bytes: a resumed run writes it again."""
         if self.size() > size:

@@ -185,7 +185,7 @@ class Watch:
         """Say what is going to be done; a new run writes it down."""
         intent = plan(self.run)
         self.reporter.started(intent)
-        if self.run.events.size():
+        if self.run.events.knows("start"):
             self.record({"event": "resume"})
         else:
             self.record({"event": "start", "recipe": self.run.recipe.name, "plan": intent})
