@@ -30,6 +30,7 @@ def folder(
     max_vocabulary: int | None = None,
     min_count: int = 2,
     vocabulary_from: str = "train",
+    order: str = "first",
     *,
     data_dir: str | Path | None = None,
     vocabulary: Vocabulary | None = None,
@@ -48,6 +49,8 @@ def folder(
         min_count: rarer tokens of the counted text become `<unk>`; 2 by default, so that `<unk>` is trained.
         vocabulary_from: "train", or "all": every token of all three splits, in order of appearance, as the
             published benchmarks do (`min_count` is then 1).
+        order: of the token numbers: "first" (appearance), "up" (by count in the training split, the rarest first, as
+            a block embedding needs it), "down" or "random".
         data_dir: takes the place of `path`.
         vocabulary: the vocabulary of an earlier run, so that ids agree.
 
@@ -58,8 +61,8 @@ def folder(
     place = _place(data_dir, path, "folder")
     if vocabulary_from not in ("train", "all"):
         raise InputError(f"vocabulary_from is '{vocabulary_from}'; it must be train or all.")
-    own = VocabularyRules(max_vocabulary, min_count, splits=("train",), unknown=True)
-    rules = own if vocabulary_from == "train" else VocabularyRules(max_vocabulary)
+    own = VocabularyRules(max_vocabulary, min_count, splits=("train",), unknown=True, order=order)
+    rules = own if vocabulary_from == "train" else VocabularyRules(max_vocabulary, order=order)
     style = Style(OWN_STYLES[level], lowercase=level == "prose")
     texts, info = _read_splits(place, splits)
     info |= {"name": "folder", "level": _kind(level)}
@@ -73,6 +76,7 @@ def file(
     max_vocabulary: int | None = None,
     min_count: int = 2,
     lowercase: bool = False,
+    order: str = "first",
     *,
     data_dir: str | Path | None = None,
     vocabulary: Vocabulary | None = None,
@@ -90,6 +94,7 @@ def file(
         max_vocabulary: as in `folder`.
         min_count: as in `folder`.
         lowercase: put everything into lower case ("prose" always is).
+        order: as in `folder`.
         data_dir: takes the place of `path`: the file, or the folder that has it.
         vocabulary: the vocabulary of an earlier run, so that ids agree.
 
@@ -111,7 +116,7 @@ def file(
         "unit": split.unit,
         "duplicates_removed": split.duplicates,
     }
-    rules = VocabularyRules(max_vocabulary, min_count, splits=("train",), unknown=True)
+    rules = VocabularyRules(max_vocabulary, min_count, splits=("train",), unknown=True, order=order)
     style = Style(OWN_STYLES[level], lowercase=lowercase or level == "prose")
     return build_corpus(split.texts, style, info, rules, vocabulary)
 
@@ -121,6 +126,7 @@ def ptb(
     path: str | Path | None = None,
     splits: Mapping[str, str] | None = None,
     max_vocabulary: int | None = None,
+    order: str = "first",
     *,
     data_dir: str | Path | None = None,
     vocabulary: Vocabulary | None = None,
@@ -137,6 +143,7 @@ def ptb(
         path: a folder that has the three files, or a folder `ptb` that has them.
         splits: as in `folder`.
         max_vocabulary: a smaller vocabulary than the benchmark's; None: the benchmark's.
+        order: as in `folder`.
         data_dir: takes the place of `path`.
         vocabulary: the vocabulary of an earlier run, so that ids agree.
 
@@ -151,7 +158,8 @@ def ptb(
     check_level(level)
     texts, info = _benchmark("ptb", _optional_place(data_dir, path), splits)
     style = Style("whitespace" if level == "word" else "penn_characters")
-    return build_corpus(texts, style, info | {"level": level}, VocabularyRules(max_vocabulary), vocabulary)
+    rules = VocabularyRules(max_vocabulary, order=order)
+    return build_corpus(texts, style, info | {"level": level}, rules, vocabulary)
 
 
 def wikitext2(
@@ -159,6 +167,7 @@ def wikitext2(
     path: str | Path | None = None,
     splits: Mapping[str, str] | None = None,
     max_vocabulary: int | None = None,
+    order: str = "first",
     *,
     data_dir: str | Path | None = None,
     vocabulary: Vocabulary | None = None,
@@ -174,7 +183,8 @@ def wikitext2(
     check_level(level)
     texts, info = _benchmark("wikitext-2", _optional_place(data_dir, path), splits)
     style = Style("whitespace" if level == "word" else "characters")
-    return build_corpus(texts, style, info | {"level": level}, VocabularyRules(max_vocabulary), vocabulary)
+    rules = VocabularyRules(max_vocabulary, order=order)
+    return build_corpus(texts, style, info | {"level": level}, rules, vocabulary)
 
 
 CORPORA: dict[str, Callable[..., Corpus]] = {

@@ -35,6 +35,7 @@ def embedded(
     lowercase: bool | None = None,
     max_vocabulary: int | None = 10_000,
     min_count: int = 2,
+    order: str = "first",
     *,
     vocabulary: Vocabulary | None = None,
 ) -> Corpus:
@@ -52,6 +53,7 @@ def embedded(
         max_vocabulary: size of the vocabulary at most, `<eos>` and `<unk>` included; None: no limit.
         min_count: rarer tokens of the training split become `<unk>`; 2 by default, so that `<unk>` is
             trained.
+        order: as in `corpora.folder`.
         vocabulary: the vocabulary of an earlier run, so that ids agree.
 
     Raises:
@@ -79,7 +81,7 @@ def embedded(
         "duplicates_removed": split.duplicates,
         "note": "the text differs between Python versions",
     }
-    rules = VocabularyRules(max_vocabulary, min_count, splits=("train",), unknown=True)
+    rules = VocabularyRules(max_vocabulary, min_count, splits=("train",), unknown=True, order=order)
     return build_corpus(split.texts, style, info, rules, vocabulary)
 
 

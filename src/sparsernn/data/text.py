@@ -9,7 +9,15 @@ from torch import Tensor
 from sparsernn.data.reading import sha256
 from sparsernn.data.splitting import SPLITS
 from sparsernn.data.styles import Style
-from sparsernn.data.vocabulary import EOS, UNKNOWN, Vocabulary, check_vocabulary, collect
+from sparsernn.data.vocabulary import (
+    EOS,
+    UNKNOWN,
+    Vocabulary,
+    check_order,
+    check_vocabulary,
+    collect,
+    ordered,
+)
 from sparsernn.errors import InputError
 
 __all__ = [
@@ -36,7 +44,7 @@ class Corpus:
         splits: "train", "valid", "test" -> ids, int64, shape (tokens,).
         info: plain data for the run folder: `name`, `source`, `level` ("word" or "char"), `style` (see
             `styles.style_of`), `sha256` {split: of the split's text}, `tokens` {split: count}, `vocabulary`
-            (size), `vocabulary_sha256`, `unknown_rate` {split: fraction of tokens that are `<unk>`}, `note`
+            (size), `order` (of its ids), `vocabulary_sha256`, `unknown_rate` {split: fraction of tokens that are `<unk>`}, `note`
             (what a reader of the results must know; may be empty), and more from some corpora.
     """
 
@@ -60,12 +68,17 @@ class VocabularyRules:
         splits: the splits that are counted. The benchmarks count all three, a user's own text only the first:
             a model is not to know words that it first meets when it is tested.
         unknown: give the vocabulary an `<unk>` in any case.
+        order: of the ids, see `vocabulary.ordered`; the training split alone is counted for it.
     """
 
     maximum: int | None = None
     min_count: int = 1
     splits: tuple[str, ...] = SPLITS
     unknown: bool = False
+    order: str = "first"
+
+    def __post_init__(self) -> None:
+        check_order(self.order)
 
 
 def check_level(level: str, known: tuple[str, ...] = LEVELS) -> None:
@@ -100,7 +113,8 @@ def build_corpus(
         (tensor([0, 1, 2]), ('a', 'b', '<eos>'))
     """
     tokens = {split: style.tokens(texts[split]) for split in SPLITS}
-    vocabulary = vocabulary or _collect(tokens, rules or VocabularyRules())
+    rules = rules or VocabularyRules()
+    vocabulary = vocabulary or _collect(tokens, rules)
     splits = {split: vocabulary.encode(tokens[split]) for split in SPLITS}
     facts = {
         "name": "corpus",
@@ -111,6 +125,7 @@ def build_corpus(
         "style": style.plain(),
         "tokens": {split: len(ids) for split, ids in splits.items()},
         "vocabulary": len(vocabulary),
+        "order": rules.order,
         "vocabulary_sha256": vocabulary.sha256(),
         "unknown_rate": {split: _unknown_rate(ids, vocabulary) for split, ids in splits.items()},
     }
@@ -119,7 +134,8 @@ def build_corpus(
 
 def _collect(tokens: Mapping[str, list[str]], rules: VocabularyRules) -> Vocabulary:
     counted = (tokens[split] for split in rules.splits)
-    return collect(counted, maximum=rules.maximum, min_count=rules.min_count, unknown=rules.unknown)
+    found = collect(counted, maximum=rules.maximum, min_count=rules.min_count, unknown=rules.unknown)
+    return ordered(found, tokens["train"], rules.order)
 
 
 def _unknown_rate(ids: Tensor, vocabulary: Vocabulary) -> float:

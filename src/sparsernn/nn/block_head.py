@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from sparsernn.errors import InputError
-from sparsernn.nn.heads import EVAL_ROWS, Head
+from sparsernn.nn.heads import EVAL_ROWS, Head, unused_prior
 from sparsernn.units import Slice
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class BlockHead(Head):
     Args:
         input_size: H, which must be the embedding's width D.
         tied: the embedding.
+        idle_prior: H more parameters without use, as in `LinearHead`; for published totals only.
 
     Parameters: `table`, the embedding itself; `bias` (V,), 0.
 
@@ -94,7 +95,7 @@ class BlockHead(Head):
     2018, arXiv:1808.08720.
     """
 
-    def __init__(self, input_size: int, tied: "BlockEmbedding") -> None:
+    def __init__(self, input_size: int, tied: "BlockEmbedding", *, idle_prior: bool = False) -> None:
         super().__init__()
         if tied.embedding_size != input_size:
             raise InputError(
@@ -103,6 +104,7 @@ class BlockHead(Head):
             )
         self.table = tied
         self.bias = nn.Parameter(torch.zeros(tied.vocabulary_size))
+        self.prior = unused_prior(input_size, idle_prior)
 
     def nll(self, y: Tensor, target: Tensor) -> Tensor:
         """y (..., H), target (...) int64 -> nats per token, (N,) in row-major order."""
@@ -125,4 +127,5 @@ class BlockHead(Head):
 
     def inputs(self) -> tuple[Slice, ...]:
         """Feature k is a column of one strip."""
-        return self.table.outputs()
+        idle = () if self.prior is None else (Slice(self, "prior", 0, in_norm=False),)
+        return (*self.table.outputs(), *idle)

@@ -87,6 +87,15 @@ def decoder(vocabulary_size: int, size: int, tied: nn.Parameter | None) -> nn.Pa
     return tied
 
 
+def unused_prior(size: int, wanted: bool) -> nn.Parameter | None:
+    """Weights (size,) of a choice among one softmax, if `wanted`: they count, and nothing reads or changes them.
+
+    The code of predefined sparseness keeps such a layer of its mixture of softmaxes when the mixture is one, and the
+    published numbers of parameters include it.
+    """
+    return nn.Parameter(torch.zeros(size), requires_grad=False) if wanted else None
+
+
 class Head(nn.Module, ABC):
     """What a head offers.
 
@@ -119,6 +128,7 @@ class LinearHead(Head):
         vocabulary_size: V.
         input_size: H.
         tied: the embedding's weight (V, H) to decode with; None gives the head a weight of its own.
+        idle_prior: H more parameters without use, see `unused_prior`; for published totals only.
 
     Parameters: `weight` (V, H), U(-0.1, 0.1) unless tied; `bias` (V,), 0.
 
@@ -132,10 +142,18 @@ class LinearHead(Head):
     arXiv:1608.05859.
     """
 
-    def __init__(self, vocabulary_size: int, input_size: int, tied: nn.Parameter | None = None) -> None:
+    def __init__(
+        self,
+        vocabulary_size: int,
+        input_size: int,
+        tied: nn.Parameter | None = None,
+        *,
+        idle_prior: bool = False,
+    ) -> None:
         super().__init__()
         self.weight = decoder(vocabulary_size, input_size, tied)
         self.bias = nn.Parameter(torch.zeros(vocabulary_size))
+        self.prior = unused_prior(input_size, idle_prior)
 
     def nll(self, y: Tensor, target: Tensor) -> Tensor:
         """y (..., H), target (...) int64 -> nats per token, (N,) in row-major order."""
@@ -151,4 +169,5 @@ class LinearHead(Head):
 
     def inputs(self) -> tuple[Slice, ...]:
         """Feature k is a column of the weight."""
-        return (Slice(self, "weight", 1),)
+        idle = () if self.prior is None else (Slice(self, "prior", 0, in_norm=False),)
+        return (Slice(self, "weight", 1), *idle)
