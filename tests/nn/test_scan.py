@@ -1,5 +1,7 @@
 """The fast loop over time against its naive twin, for every cell, and cells that are a plain step."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from cells import CELLS, make_cell
@@ -269,3 +271,12 @@ def test_the_naive_loop_is_the_recurrence():
     y, (last,) = scan_naively(lambda u, s: (0.5 * s[0] + u,), u, (torch.zeros(1, 1),))
     assert y.flatten().tolist() == [1.0, 2.5, 4.25]
     assert last.item() == 4.25
+
+
+def test_the_cell_of_the_documentation_is_a_layer():
+    page = (Path(__file__).parents[2] / "docs" / "recurrences.md").read_text(encoding="utf-8")
+    code = page.split("```python\n")[1].split("```")[0]
+    names = {}
+    exec(code, names)
+    assert names["y"].shape == (7, 3, 20)
+    assert names["y"][2:, 1].abs().sum() == 0
