@@ -50,6 +50,7 @@ def assemble(recipe: Recipe, data_dir: Path | None = None, vocabularies: Vocabul
     torch.manual_seed(recipe.seed)
     task = _task(recipe, data_dir, vocabularies)
     model = make("model", MODELS, recipe.model, **task.sizes)
+    task.check_model(model)
     per_epoch = task.steps_per_epoch(recipe.seed)
     steps = recipe.epochs * per_epoch
     schedule, optimizer = _optimizer(recipe, model, steps)

@@ -176,6 +176,11 @@ class BlockEmbedding(nn.Module):
         """Part of V x D that exists."""
         return sum(s.numel() for s in self.strips) / (self.vocabulary_size * self.embedding_size)
 
+    @property
+    def trusts_order(self) -> bool:
+        """Whether it takes the last words for the most frequent ones, having no counts of its own."""
+        return self.blocks > 1 and bool((self.row.diff() > 0).all())
+
     def extra_repr(self) -> str:
         """Sizes and strips."""
         shown = " ".join("x".join(map(str, strip.shape)) for strip in self.strips)

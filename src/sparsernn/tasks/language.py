@@ -90,6 +90,15 @@ class LanguageModelling(Task):
         self.sizes = {"vocabulary_size": len(corpus.vocabulary)}
         self.examples = {split: len(ids) for split, ids in corpus.splits.items()}
 
+    def check_model(self, model: Any) -> None:
+        """Refuse an embedding that takes the last words for the most frequent where order is that of appearance."""
+        trusting = getattr(getattr(model, "embedding", None), "trusts_order", False)
+        if trusting and self.corpus.info.get("order", "first") == "first":
+            raise InputError(
+                "the block embedding gives the longest vectors to the last words, but task.corpus.order is 'first'; "
+                "it must be 'up' (or 'down' or 'random', to see what that costs)."
+            )
+
     def bounds(self, seed: int, epoch: int) -> list[tuple[int, int]]:
         """Start and length of each training window of an epoch."""
         rows = len(self.train_streams)

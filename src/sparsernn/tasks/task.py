@@ -93,6 +93,9 @@ class Task(ABC):
             At least "loss", the mean nats per target, and the task's metric.
         """
 
+    def check_model(self, model: Any) -> None:  # noqa: B027 - most tasks take any model that fits their sizes
+        """Raise InputError where a model of fitting sizes does not suit the data; asked once, before training."""
+
     def criterion(self, scores: Mapping[str, float]) -> float:
         """What chooses the best checkpoint, lower is better: the validation loss."""
         return scores["loss"]
