@@ -63,8 +63,9 @@ def _epoch(run: Run, watch: "Watch", keep: Safekeeping, request: Request) -> Non
     for batch in task.batches(recipe.seed, here.epoch, here.window):
         started = time.perf_counter()
         set_learning_rate(run.optimizer, run.schedule(here.step) * batch.lr_scale)
-        state = run.carried if run.carried is not None else run.model.initial_state(task.batch_size)
-        state = run.boundary.enter(state)
+        # An initial state may be learnt, so nothing is cut before the first window.
+        first = run.carried is None
+        state = run.model.initial_state(task.batch_size) if first else run.boundary.enter(run.carried)
         loss, objective, state = task.loss(run.model, batch, state)
         total = objective + run.model.penalty() + run.sparsifier.penalty()
         run.optimizer.zero_grad()
