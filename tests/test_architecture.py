@@ -39,10 +39,21 @@ MAY_IMPORT: dict[str, set[str]] = {
     "deploy": GROUND | {"nn", "models", "sparsity", "training"},
     "report": {"errors", "gates", "deploy", "metrics", "training"},
     "assemble": GROUND | {"boundary", "data", "models", "optim", "recipe", "sparsity", "tasks", "training"},
-    "results": {"data", "deploy", "errors", "models", "training"},
+    "results": {"data", "deploy", "errors", "models", "sparsity", "training"},
     "finetune": {"assemble", "errors", "recipe", "results", "training"},
     "cli": GROUND
-    | {"assemble", "data", "finetune", "metrics", "recipe", "report", "results", "tasks", "training"},
+    | {
+        "assemble",
+        "data",
+        "finetune",
+        "metrics",
+        "recipe",
+        "report",
+        "results",
+        "sparsity",
+        "tasks",
+        "training",
+    },
 }
 TOP_LEVEL = set(MAY_IMPORT)
 

@@ -284,6 +284,23 @@ def test_inspect_report_and_compare(trained, tmp_path):
     assert "selfish" in invoke("compare", folder).output
 
 
+def test_topologies_of_two_runs_and_of_two_states_of_one_are_compared(trained, recipe, corpus, tmp_path):
+    folder, other = trained[0], tmp_path / "other"
+    assert invoke("train", recipe, "seed=2", "epochs=1", "--data", corpus, "--out", other).exit_code == 0
+    result = invoke("compare", folder, other, "--topology", "--markdown")
+    assert result.exit_code == 0, result.output
+    rows = [line.strip("| ").split(" | ") for line in result.output.splitlines()]
+    assert rows[0] == ["units", "distance", "to random masks"]
+    distance = {row[0]: float(row[-2]) for row in rows[2:]}
+    assert list(distance)[:2] == ["layer 0", "layer 1"]
+    assert 0.2 < distance["overall"] < 0.8
+    same = invoke("compare", folder, folder, "--topology").output
+    assert "best weights" in same
+    assert same.splitlines()[-2].split()[:2] == ["overall", "0.0000"]
+    assert "best and last weights" in invoke("compare", folder, "--topology").output
+    assert "3 runs were given" in fault("compare", folder, folder, folder, "--topology")
+
+
 def test_finetuning_starts_from_the_best_weights_with_fixed_masks(trained, tmp_path):
     out = tmp_path / "tuned"
     result = invoke("finetune", trained[0], "epochs=1", "optimizer.lr=1", "--out", out)

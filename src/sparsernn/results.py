@@ -15,7 +15,9 @@ from sparsernn.deploy import compare, macs_per_token, measure_latency, pack, siz
 from sparsernn.errors import InputError
 from sparsernn.models.generate import sample
 from sparsernn.models.language_model import LanguageModel
-from sparsernn.training.run import LAST, Run, weights
+from sparsernn.sparsity import Topology, random_masks, topology_distance
+from sparsernn.training.checkpoint import load_checkpoint
+from sparsernn.training.run import BEST, LAST, Run, weights
 
 PACKED = "packed.safetensors"
 
@@ -92,6 +94,24 @@ def take_best(run: Run) -> dict[str, Any]:
     for name, mask in run.sparsifier.masks().items():
         mask.copy_(best["sparsifier"]["masks"][name])
     return best
+
+
+def topologies(run: Run, other: Path | None = None) -> tuple[Topology, Topology]:
+    """How far a run's best masks are from another's, and from random ones of the same densities.
+
+    Args:
+        run: with a best checkpoint; it says which units there are.
+        other: the folder of another run, whose best masks are taken; None: the masks of the run's last state.
+
+    Raises:
+        InputError: a checkpoint is missing, the runs are of different shapes or dense, or scipy is missing.
+    """
+    first = load_checkpoint(run.home / BEST)["sparsifier"]["masks"]
+    second = load_checkpoint(other / BEST)["sparsifier"]["masks"] if other else run.sparsifier.masks()
+    return (
+        topology_distance(first, second, run.model),
+        topology_distance(first, random_masks(second), run.model),
+    )
 
 
 def measure(run: Run, batches: Sequence[int] = (1,), repeats: int = 9) -> dict[str, Any]:

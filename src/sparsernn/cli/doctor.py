@@ -70,5 +70,6 @@ def _corpora() -> Iterator[tuple[str, str]]:
 def _extras() -> Iterator[tuple[str, str]]:
     from importlib.util import find_spec
 
-    missing = [name for name in ("jinja2",) if find_spec(name) is None]
-    yield "report", f"MISSING: {', '.join(missing)}; install sparsernn[report]" if missing else "ready"
+    for extra, package in (("report", "jinja2"), ("analysis", "scipy")):
+        missing = find_spec(package) is None
+        yield extra, f"MISSING: {package}; install sparsernn[{extra}]" if missing else "ready"

@@ -7,6 +7,7 @@ import typer
 
 from sparsernn.cli import modes
 from sparsernn.cli.running import Data, RunFolder
+from sparsernn.cli.topology import show_topologies
 
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.")]
 
@@ -139,8 +140,19 @@ def report(
 def compare(
     runs: Runs,
     markdown: Annotated[bool, typer.Option("--markdown", help="As a markdown table.")] = False,
+    topology: Annotated[
+        bool,
+        typer.Option(
+            "--topology",
+            help="How different the connections of two runs are, or of a run's best and last state.",
+        ),
+    ] = False,
+    data: Data = None,
 ) -> None:
-    """Print the results of several runs side by side."""
+    """Print the results of several runs side by side, or how different their connections are."""
+    if topology:
+        show_topologies(runs, markdown, data)
+        return
     from sparsernn.cli.console import output
     from sparsernn.cli.tables import drawn
     from sparsernn.report import compare as compared

@@ -8,6 +8,7 @@ from sparsernn.sparsity.projection import zero_absent
 from sparsernn.sparsity.settings import Settings, parse
 from sparsernn.sparsity.sparsifier import Chain, Sparsifier, summarize
 from sparsernn.sparsity.timing import Length
+from sparsernn.sparsity.topology import Topology, random_masks, topology_distance
 
 __all__ = [
     "DEFAULTS",
@@ -19,8 +20,11 @@ __all__ = [
     "Rewirable",
     "Settings",
     "Sparsifier",
+    "Topology",
     "parse",
+    "random_masks",
     "sparsify",
     "summarize",
+    "topology_distance",
     "zero_absent",
 ]
