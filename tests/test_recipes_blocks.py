@@ -1,5 +1,8 @@
 """The recipes of AWD-LSTM and of layers sparse by construction: sizes, commands, and what is refused."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -9,6 +12,7 @@ from sparsernn.models import MODELS, LanguageModel
 from sparsernn.nn import BlockEmbedding
 from sparsernn.recipe import DESCRIPTION, list_recipes, load_recipe
 from sparsernn.registry import make
+from sparsernn.settings import parse
 from sparsernn.tasks.language import LanguageModelling
 
 PTB, WIKITEXT = 10_000, 33_278
@@ -156,3 +160,16 @@ def test_words_counted_by_the_table_itself_need_no_order(tiny_corpus):
     counts = torch.bincount(task.corpus.splits["train"], minlength=words)
     model.embedding = BlockEmbedding(words, 8, blocks=4, counts=counts)
     task.check_model(model)
+
+
+def test_the_examples_of_the_page_run():
+    page = (Path(__file__).parents[1] / "docs" / "blocks.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert len(examples) == 2
+    names: dict = {}
+    for example in examples:
+        exec(compile(example, "blocks.md", "exec"), names)
+    settings = parse(re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)[0], "blocks.md")
+    with torch.device("meta"):
+        model = LanguageModel(PTB, **settings["model"])
+    assert parameters(model.embedding) == 2_000_000

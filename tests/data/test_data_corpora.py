@@ -68,6 +68,28 @@ def test_a_given_vocabulary_is_used(tmp_path):
         CORPORA["folder"](tmp_path / "corpus", vocabulary=Vocabulary(["<eos>"]))
 
 
+def test_words_are_numbered_by_their_count_in_the_training_split(tmp_path):
+    place = write(tmp_path / "corpus")
+    settings = {"vocabulary_from": "all", "order": "up"}
+    corpus = CORPORA["folder"](place, **settings)
+    assert corpus.vocabulary.tokens == ("dog", "sat", "ran", "rare", "the", "cat", "<eos>")
+    counts = torch.bincount(corpus.splits["train"], minlength=7)
+    assert counts.tolist() == [0, 1, 1, 1, 2, 2, 3]
+    assert corpus.info["order"] == "up"
+    down = CORPORA["folder"](place, **settings | {"order": "down"})
+    assert down.vocabulary.tokens == ("<eos>", "the", "cat", "sat", "ran", "rare", "dog")
+    again = CORPORA["folder"](place, **settings, vocabulary=down.vocabulary)
+    assert again.vocabulary is down.vocabulary
+
+
+def test_one_file_and_embedded_text_can_be_ordered_too(tmp_path):
+    (tmp_path / "text.txt").write_text("\n".join(f"the old cat saw the number {k}" for k in range(30)))
+    for corpus in (CORPORA["file"](tmp_path / "text.txt", order="up"), CORPORA["embedded"](order="up")):
+        counts = torch.bincount(corpus.splits["train"], minlength=len(corpus.vocabulary))
+        assert bool((counts.diff() >= 0).all())
+        assert counts[-1] > counts[0]
+
+
 @pytest.mark.parametrize(("level", "kind"), [("word", "word"), ("prose", "word"), ("char", "char")])
 def test_facts_are_plain_data(tmp_path, level, kind):
     corpus = CORPORA["folder"](write(tmp_path / "corpus"), level=level)
@@ -142,6 +164,7 @@ def test_a_missing_place_is_named(tmp_path, name):
         ("folder", {"level": "byte"}, "word, prose or char"),
         ("folder", {"vocabulary_from": "valid"}, "train or all"),
         ("folder", {"max_vocabulary": 1}, "at least 3"),
+        ("folder", {"order": "rare"}, "order is 'rare'; it must be one of first, up, down, random"),
         ("file", {"unit": "page"}, "auto, paragraph or line"),
         ("embedded", {"variant": "manual"}, "topics, docstrings, both"),
         ("embedded", {"level": "prose"}, "word or char"),

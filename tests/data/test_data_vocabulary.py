@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsernn.data.vocabulary import Vocabulary, check_vocabulary, collect
+from sparsernn.data.vocabulary import Vocabulary, check_vocabulary, collect, ordered
 from sparsernn.errors import InputError
 
 TOKENS = st.lists(st.text(min_size=1, max_size=6), min_size=1, max_size=30, unique=True)
@@ -104,6 +104,34 @@ def test_collect_never_exceeds_its_maximum(text, maximum, min_count, unknown):
     assert len(vocabulary) <= maximum
     assert vocabulary.unknown is not None or set(text) <= set(vocabulary.tokens)
     assert len(vocabulary.encode(text)) == len(text)
+
+
+@pytest.mark.parametrize(
+    ("order", "tokens"), [("first", "daebc"), ("up", "edabc"), ("down", "cbdae"), ("random", None)]
+)
+def test_orders_count_the_given_text_and_keep_ties_as_they_were(order, tokens):
+    text = [*"dabcbc", "c"]  # d and a once, b twice, c three times, e never
+    found = ordered(Vocabulary(list("daebc")), text, order).tokens
+    assert found == (tuple(tokens) if tokens else ordered(Vocabulary(list("daebc")), [], order).tokens)
+    assert sorted(found) == list("abcde")
+
+
+def test_what_has_no_place_of_its_own_counts_as_unknown():
+    vocabulary = Vocabulary(["a", "<unk>"])
+    assert ordered(vocabulary, ["a", "x", "y"], "down").tokens == ("<unk>", "a")
+
+
+@given(TOKENS, st.data())
+def test_up_and_down_sort_by_count(tokens, data):
+    text = data.draw(st.lists(st.sampled_from(tokens)))
+    for order, sign in (("up", 1), ("down", -1)):
+        counts = [sign * text.count(token) for token in ordered(Vocabulary(tokens), text, order).tokens]
+        assert counts == sorted(counts)
+
+
+def test_an_unknown_order_is_refused():
+    with pytest.raises(InputError, match="order is 'upp'; it must be one of first, up, down, random"):
+        ordered(Vocabulary(["a"]), [], "upp")
 
 
 @pytest.mark.parametrize("settings", [{"maximum": 2}, {"min_count": 0}])

@@ -13,7 +13,9 @@ from sparsernn.units import remove
 
 MIXTURE = {"name": "mixture", "experts": 3}
 SPLIT = {"name": "split", "splits": [6, 15]}
-# head, embedding size, last hidden size, tied
+STRIPS = {"embedding": {"name": "block", "blocks": 4, "density": 0.6}}
+BLOCKS = {"layer": [{"name": "block_lstm", "blocks": 2, "density": 0.75}, "lstm"]}
+# head, embedding size, last hidden size, tied, other settings
 TOPS = [
     ("linear", 12, 12, False),
     ("linear", 12, 12, True),
@@ -23,14 +25,19 @@ TOPS = [
     ({"name": "mixture", "experts": 1, "projection": "never"}, 12, 12, True),
     (SPLIT, 12, 12, False),
     (SPLIT, 12, 12, True),
+    ("linear", 12, 12, True, STRIPS),
+    ("linear", 12, 12, False, STRIPS | BLOCKS),
+    (MIXTURE, 12, 10, False, STRIPS),
+    (MIXTURE, 12, 10, True, BLOCKS),
 ]
 
 
 @pytest.fixture(params=TOPS, ids=str)
 def top(request):
     """Settings of a language model with each head, tied and not."""
-    head, embedding, last, tied = request.param
-    return {"embedding_size": embedding, "hidden_sizes": [16, last], "head": head, "tied": tied}
+    head, embedding, last, tied, *more = request.param
+    settings = {"embedding_size": embedding, "hidden_sizes": [16, last], "head": head, "tied": tied}
+    return settings | dict(*more)
 
 
 PUBLISHED = {
@@ -151,6 +158,76 @@ def test_every_mask_method_works_under_every_head(top, method):
     assert active == pytest.approx(total / 2, abs=len(matrices))
 
 
+@pytest.mark.parametrize("layer", [{"name": "lstm"}, {"name": "block_lstm", "blocks": 3, "density": 0.5}])
+def test_weight_drop_acts_in_training_from_the_second_step_on_and_only_where_kept(layer):
+    torch.manual_seed(0)
+    words = torch.randint(9, (6, 3))
+    model = LanguageModel(9, 6, [12], layer={**layer, "weight_drop": 0.5})
+    a, b = model(words).raw, model(words).raw
+    assert torch.equal(a[0], b[0])
+    assert not torch.allclose(a[1:], b[1:])
+    model.eval()
+    calm = model(words).raw
+    model.train()
+    model(words).raw.square().sum().backward()
+    for name, p in model.layers.named_parameters():
+        if "weight_hh" in name:
+            assert 0.3 < (p.grad == 0).double().mean() < 0.7
+            assert p.is_leaf
+    copy = LanguageModel(9, 6, [12], layer={**layer, "weight_drop": 0.5})
+    copy.load_state_dict(model.state_dict())
+    assert torch.equal(copy.eval()(words).raw, calm)
+    assert torch.equal(model.eval()(words).raw, calm)
+
+
+def test_a_list_has_one_layer_for_each_size():
+    layer = ["lstm", {"name": "block_lstm", "blocks": 2, "density": 0.75}, "rhn"]
+    model = LanguageModel(9, 6, [8, 10, 6], layer=layer)
+    assert [type(member).__name__ for member in model.layers] == ["LSTM", "BlockLSTM", "RHN"]
+    assert [(member.input_size, member.hidden_size) for member in model.layers] == [(6, 8), (8, 10), (10, 6)]
+    assert model(torch.zeros(5, 2, dtype=torch.long)).raw.shape == (5, 2, 6)
+
+
+def test_an_embedding_in_strips_learns_as_the_dense_one_with_its_zeros():
+    torch.manual_seed(0)
+    words, target = torch.randint(20, (7, 3)), torch.randint(20, (7, 3))
+    strips = LanguageModel(20, 12, [16, 12], tied=True, **STRIPS).double()
+    dense = LanguageModel(20, 12, [16, 12], tied=True).double()
+    own = {name: value for name, value in strips.state_dict().items() if name.startswith("layers.")}
+    table = {"embedding.weight": strips.embedding.dense(), "head.weight": strips.embedding.dense()}
+    dense.load_state_dict(own | table | {"head.bias": strips.head.bias})
+    losses = []
+    for model in (strips, dense):
+        loss = model.head.nll(model(words).dropped, target).mean()
+        loss.backward()
+        losses.append(loss.detach())
+    torch.testing.assert_close(*losses)
+    torch.testing.assert_close(strips.layers[0].weight_ih.grad, dense.layers[0].weight_ih.grad)
+    there = strips.embedding.dense() != 0
+    strips.embedding.load_state_dict(
+        {f"strip_{n}": strip.grad for n, strip in enumerate(strips.embedding.strips)}, strict=False
+    )
+    torch.testing.assert_close(strips.embedding.dense(), dense.embedding.weight.grad * there)
+
+
+@pytest.mark.parametrize("more", [{}, STRIPS])
+def test_idle_weights_count_and_do_nothing_else(more):
+    settings = {"embedding_size": 12, "hidden_sizes": [16, 12], "tied": True, **more}
+    torch.manual_seed(0)
+    plain = LanguageModel(20, **settings)
+    torch.manual_seed(0)
+    idle = LanguageModel(20, head={"name": "linear", "idle_prior": True}, **settings)
+    counts = [sum(p.numel() for p in model.parameters()) for model in (plain, idle)]
+    assert counts[1] == counts[0] + 12
+    words = torch.randint(20, (5, 3))
+    assert torch.equal(plain.head.log_prob(plain(words).raw), idle.head.log_prob(idle(words).raw))
+    idle.head.nll(idle(words).raw, words).mean().backward()
+    assert idle.head.prior.grad is None
+    keep = [torch.arange(units.width) % 3 != 0 for units in idle.units()]
+    remove(idle, idle.units(), keep)
+    assert idle.head.prior.shape == (8,)
+
+
 def test_group_norms_by_hand():
     torch.manual_seed(0)
     model = LanguageModel(7, 3, [4, 5])
@@ -187,6 +264,16 @@ def test_a_layer_keeps_at_least_one_unit():
         ({"hidden_sizes": [4], "head": {"name": "mixture", "experts": 0}}, "experts is 0"),
         ({"hidden_sizes": [4], "dropout": {"inptu": 0.1}}, "Did you mean 'input'"),
         ({"hidden_sizes": [4], "dropout": {"input": 1.0}}, r"must lie in \[0, 1\)"),
+        ({"hidden_sizes": [4, 4], "layer": ["lstm"]}, r"a list of 2, one for each hidden size"),
+        ({"hidden_sizes": [4], "layer": ["lstm", "lstm"]}, r"layer is \['lstm', 'lstm'\]; it must be one"),
+        ({"hidden_sizes": [4], "layer": 3}, "layer is 3; it must be one spec for all layers or a list of 1"),
+        ({"hidden_sizes": [4], "embedding": "blok"}, "Did you mean 'block'"),
+        ({"hidden_sizes": [4], "embedding": {"name": "block", "dropout": 0.1}}, "no setting 'dropout'"),
+        ({"hidden_sizes": [4], "embedding": {"name": "block", "blocks": 0}}, "blocks is 0"),
+        (
+            {"hidden_sizes": [4], "tied": True, "embedding": {"name": "block", "blocks": 2}},
+            "they are 4 and 3",
+        ),
         ({"hidden_sizes": [4], "layer": "lstmm"}, "Did you mean 'lstm'"),
         ({"hidden_sizes": [4], "layer": {"name": "lstm", "drop": 1}}, "it accepts: weight_drop, batch_first"),
         ({"hidden_sizes": [4], "layer": {"name": "lstm", "weight_drop": "x"}}, "layer.weight_drop is 'x'"),
