@@ -109,6 +109,8 @@ def mnist(path: str | Path | None = None, *, data_dir: str | Path | None = None)
     """
     place = _place("mnist", path, data_dir)
     images, labels = _pair(place, "train")
+    if len(images) != MNIST_TRAIN + MNIST_VALID:
+        raise InputError(f"'{place}' has {len(images):,} training images; MNIST has 60,000.")
     order = image_order(images.shape[1], len(images))
     train, valid = order[:MNIST_TRAIN], order[MNIST_TRAIN : MNIST_TRAIN + MNIST_VALID]
     splits = {"train": (images[train], labels[train]), "valid": (images[valid], labels[valid])}

@@ -68,7 +68,9 @@ def seconds_per_step(run: Run) -> float:
     """Least time of a batch's forward and backward pass; weights, buffers, gradients, generators stay as they are."""
     keep_buffers()
     generator, times = torch.get_rng_state(), []
-    buffers = [(buffer, buffer.clone()) for buffer in run.model.buffers()]
+    # A forward pass may change more than gradients: batch normalisation its statistics, an orthogonal map that is
+    # rebased its parameter as well.
+    before = [(t, t.detach().clone()) for t in (*run.model.parameters(), *run.model.buffers())]
     run.model.train()
     for _ in range(TRIALS):
         started = time.perf_counter()
@@ -78,6 +80,7 @@ def seconds_per_step(run: Run) -> float:
         times.append(time.perf_counter() - started)
     run.optimizer.zero_grad()
     torch.set_rng_state(generator)
-    for buffer, before in buffers:  # such as the running statistics of a batch normalisation
-        buffer.copy_(before)
+    with torch.no_grad():
+        for tensor, value in before:
+            tensor.copy_(value)
     return min(times[1:])
