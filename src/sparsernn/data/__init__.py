@@ -1,7 +1,13 @@
 """Data: corpora and their vocabularies, and the windows in which they are read."""
 
-from sparsernn.data.corpora import CORPORA
+from collections.abc import Callable
+from typing import Any
+
+from sparsernn.data.conll import TREEBANKS
+from sparsernn.data.corpora import CORPORA as TEXTS
+from sparsernn.data.embedded_tags import python_roles
 from sparsernn.data.styles import Style, style_of
+from sparsernn.data.tagged import Sentence, TaggedCorpus
 from sparsernn.data.text import Corpus
 from sparsernn.data.vocabulary import Vocabulary, check_vocabulary
 from sparsernn.data.windows import (
@@ -13,11 +19,16 @@ from sparsernn.data.windows import (
     window_of,
 )
 
+# A text to model, or sentences with tags: a task says which of the two it takes.
+CORPORA: dict[str, Callable[..., Any]] = {**TEXTS, **TREEBANKS, "python-roles": python_roles}
+
 __all__ = [
     "CORPORA",
     "Corpus",
     "RandomWindows",
+    "Sentence",
     "Style",
+    "TaggedCorpus",
     "Vocabulary",
     "check_rows",
     "check_vocabulary",

@@ -110,7 +110,7 @@ def docstrings(folder: str | Path | None = None) -> str:
         InputError: no docstring there (some distributions leave the sources out).
     """
     root = Path(folder or sysconfig.get_path("stdlib"))
-    found = [text for path in _sources(root) for text in _docstrings_of(path)]
+    found = [text for path in sources(root) for text in _docstrings_of(path)]
     if not found:
         raise InputError(f"'{root}' has no Python sources with docstrings; take the corpus variant 'topics'.")
     return "\n\n".join(found)
@@ -124,7 +124,8 @@ def both() -> str:
 VARIANTS: dict[str, Callable[[], str]] = {"topics": topics, "docstrings": docstrings, "both": both}
 
 
-def _sources(root: Path) -> list[Path]:
+def sources(root: Path) -> list[Path]:
+    """The Python files below a folder, in alphabetical order, without tests, packages and generated tables."""
     found = []
     for folder, below, files in os.walk(root):
         below[:] = [name for name in below if name not in _SKIPPED]  # or the walk would visit every package

@@ -6,10 +6,12 @@ from torch import nn
 
 from sparsernn.models.language_model import LanguageModel
 from sparsernn.models.sequence_model import SequenceModel
+from sparsernn.models.tagger import Tagger
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "language_model": LanguageModel,
     "sequence_model": SequenceModel,
+    "tagger": Tagger,
 }
 
-__all__ = ["MODELS", "LanguageModel", "SequenceModel"]
+__all__ = ["MODELS", "LanguageModel", "SequenceModel", "Tagger"]

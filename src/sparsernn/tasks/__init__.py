@@ -6,6 +6,8 @@ from sparsernn.tasks.adding import Adding
 from sparsernn.tasks.copying import Copying, Denoising
 from sparsernn.tasks.language import LanguageModelling
 from sparsernn.tasks.pixels import Pixels
+from sparsernn.tasks.recite import Recitation
+from sparsernn.tasks.tagging import Tagging
 from sparsernn.tasks.task import Task
 
 TASKS: dict[str, Callable[..., Task]] = {
@@ -14,6 +16,18 @@ TASKS: dict[str, Callable[..., Task]] = {
     "denoising": Denoising,
     "language_modelling": LanguageModelling,
     "pixels": Pixels,
+    "recitation": Recitation,
+    "tagging": Tagging,
 }
 
-__all__ = ["TASKS", "Adding", "Copying", "Denoising", "LanguageModelling", "Pixels", "Task"]
+__all__ = [
+    "TASKS",
+    "Adding",
+    "Copying",
+    "Denoising",
+    "LanguageModelling",
+    "Pixels",
+    "Recitation",
+    "Tagging",
+    "Task",
+]

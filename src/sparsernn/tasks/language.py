@@ -12,8 +12,9 @@ from sparsernn.data.text import Corpus
 from sparsernn.data.windows import random_windows as parse_random_windows
 from sparsernn.data.windows import streams, window_bounds, window_of
 from sparsernn.errors import InputError
-from sparsernn.models.language_model import LanguageModel
+from sparsernn.models.language_model import Features, LanguageModel
 from sparsernn.nn.layer import State
+from sparsernn.tasks.reading import dropouts_off
 from sparsernn.tasks.task import Task, Tick
 
 
@@ -71,6 +72,8 @@ class LanguageModelling(Task):
         alpha_on: str = "dropped",
         metric: str = "perplexity",
     ) -> None:
+        if not isinstance(corpus, Corpus):
+            raise InputError("language modelling needs a corpus of running text, such as ptb or embedded.")
         if alpha_on not in ("dropped", "raw"):
             raise InputError(f"alpha_on is {alpha_on!r}; it must be 'dropped' or 'raw'.")
         if metric not in ("perplexity", "bits"):
@@ -149,19 +152,28 @@ class LanguageModelling(Task):
         Returns:
             {"loss": nats per token, "perplexity": exp(loss), "bits": loss / ln 2, "tokens": tokens scored}.
         """
-        rows = streams(self.corpus.splits[split], batch_size or self.eval_batch_size, split)
-        was_training = model.training
-        model.eval()
-        state, total = model.initial_state(rows.shape[1]), 0.0
-        bounds = window_bounds(len(rows), self.window)
-        for number, (first, length) in enumerate(bounds, 1):
-            words, targets = window_of(rows, first, length)
-            features = model(words, state)
-            state = features.state
+        total, tokens = 0.0, 0
+        for features, targets in self.passes(model, split, batch_size, tick):
             total += model.head.nll(features.dropped, targets).double().sum().item()
-            tick(number / len(bounds))
-        model.train(was_training)
-        return scores(total, (len(rows) - 1) * rows.shape[1])
+            tokens += targets.numel()
+        return scores(total, tokens)
+
+    def passes(
+        self, model: LanguageModel, split: str, batch_size: int | None, tick: Tick
+    ) -> Iterator[tuple[Features, Tensor]]:
+        """Read a split from a zero state, dropouts off: what the model makes of each window, and its targets.
+
+        Args as in `evaluate`.
+        """
+        rows = streams(self.corpus.splits[split], batch_size or self.eval_batch_size, split)
+        state, bounds = model.initial_state(rows.shape[1]), window_bounds(len(rows), self.window)
+        with dropouts_off(model):
+            for number, (first, length) in enumerate(bounds, 1):
+                words, targets = window_of(rows, first, length)
+                features = model(words, state)
+                state = features.state
+                yield features, targets
+                tick(number / len(bounds))
 
 
 def scores(total_nats: float, tokens: int) -> dict[str, float]:

@@ -1,0 +1,139 @@
+"""A tagger: embedding, recurrent layers that read a sentence from both ends, a label for every word."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from sparsernn.errors import InputError
+from sparsernn.nn import EMBEDDINGS, BlockLSTM
+from sparsernn.nn.dropout import check_probabilities, drop
+from sparsernn.registry import make
+from sparsernn.units import Slice, Units
+
+DROPOUTS = ("embedding", "input", "hidden")
+
+
+def both_ways(input_size: int, hidden_size: int, weight_drop: float = 0.0) -> BlockLSTM:
+    """A dense LSTM in each direction: a block LSTM of one block.
+
+    Args:
+        input_size: I.
+        hidden_size: H of each direction.
+        weight_drop: probability in [0, 1) of dropping each recurrent weight of both directions.
+
+    Example:
+        >>> sum(p.numel() for p in both_ways(20, 10).parameters())
+        2560
+    """
+    return BlockLSTM(
+        input_size, hidden_size, blocks=1, density=1.0, weight_drop=weight_drop, bidirectional=True
+    )
+
+
+BOTH_WAYS: dict[str, Callable[..., BlockLSTM]] = {
+    "lstm": both_ways,
+    "block_lstm": partial(BlockLSTM, bidirectional=True),
+}
+"""Layers that read a sequence from both ends, by name."""
+
+
+class Tagger(nn.Module):
+    """Scores of every tag for every word of a sentence.
+
+    words -> embedding -> layers, each from both ends -> linear to H -> tanh -> linear to the tags
+
+    Args:
+        vocabulary_size: V.
+        tags: K, the number of different tags.
+        embedding_size: E.
+        hidden_size: H of each direction, and of the layer before the last.
+        layers: number of recurrent layers, at least 1.
+        layer: spec of the layers, "lstm" or "block_lstm"; `weight_drop` meets both directions.
+        embedding: spec of the embedding, "dense" or {name: block, blocks: 20, density: 0.25}.
+        dropout: probabilities `embedding` (whole word types), `input` (features of the embedding, the same ones for a
+            whole sentence) and `hidden` (after every recurrent layer and after tanh), 0 unless given.
+
+    Example:
+        >>> import torch
+        >>> model = Tagger(100, 5, embedding_size=20, hidden_size=10)
+        >>> model(torch.zeros(7, 2, dtype=torch.long), torch.tensor([7, 3])).shape
+        torch.Size([7, 2, 5])
+
+    Source: T. Demeester, J. Deleu, F. Godin and C. Develder, "Predefined Sparseness in Recurrent Sequence Models",
+    2018, arXiv:1808.08720.
+    Differs from the original: weight drop meets both directions and all layers, not the first forward one alone.
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        tags: int,
+        embedding_size: int,
+        hidden_size: int,
+        layers: int = 1,
+        layer: str | Mapping[str, Any] = "lstm",
+        embedding: str | Mapping[str, Any] = "dense",
+        dropout: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        dropout = {} if dropout is None else dropout
+        if not isinstance(dropout, Mapping):
+            raise InputError(
+                f"dropout is {dropout!r}; it must be a mapping with some of {', '.join(DROPOUTS)}."
+            )
+        check_probabilities(dropout, DROPOUTS)
+        if min(layers, embedding_size, hidden_size) < 1:
+            raise InputError(
+                f"a tagger of {layers} layers, {embedding_size} -> {hidden_size}, is impossible; sizes start at 1."
+            )
+        self.dropout = {name: dropout.get(name, 0.0) for name in DROPOUTS}
+        sizes = {"vocabulary_size": vocabulary_size, "embedding_size": embedding_size}
+        self.embedding: nn.Module = make(
+            "embedding", EMBEDDINGS, embedding, **sizes, dropout=self.dropout["embedding"]
+        )
+        widths = [embedding_size] + [2 * hidden_size] * (layers - 1)
+        self.layers = nn.ModuleList(
+            make("layer", BOTH_WAYS, layer, input_size=width, hidden_size=hidden_size) for width in widths
+        )
+        self.hidden = nn.Linear(2 * hidden_size, hidden_size)
+        self.output = nn.Linear(hidden_size, tags)
+
+    def initial_state(self, batch: int) -> None:
+        """None: sentences have nothing to do with each other."""
+
+    def forward(self, words: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Read a batch of sentences.
+
+        Args:
+            words: (T, B) int64.
+            lengths: words of each sentence, (B,) on the CPU; missing: T. What stands beyond is not read.
+
+        Returns:
+            scores before the softmax, (T, B, K); beyond a sentence's end without a meaning.
+        """
+        x = drop(self.embedding(words), self.dropout["input"], self.training, locked=True)
+        for layer in self.layers:
+            y, _ = layer(x, lengths=lengths)
+            x = drop(y, self.dropout["hidden"], self.training)
+        x = drop(self.hidden(x).tanh(), self.dropout["hidden"], self.training)
+        scores: Tensor = self.output(x)
+        return scores
+
+    def penalty(self) -> float:
+        """None of its own."""
+        return 0.0
+
+    def units(self) -> list[Units]:
+        """Hidden units of the recurrent layers, one direction after the other, and of the layer before the last."""
+        recurrent: list[Any] = list(self.layers)
+        readers = [layer.inputs() for layer in recurrent[1:]] + [(Slice(self.hidden, "weight", 1),)]
+        own = (Slice(self.hidden, "weight", 0), Slice(self.hidden, "bias", 0, in_norm=False))
+        return [
+            *(
+                Units(f"layer {k}", layer.hidden_size, layer.outputs() + reader)
+                for k, (layer, reader) in enumerate(zip(recurrent, readers, strict=True))
+            ),
+            Units("hidden", len(self.hidden.weight), (*own, Slice(self.output, "weight", 1))),
+        ]
