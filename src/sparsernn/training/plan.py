@@ -21,7 +21,8 @@ def plan(run: Run, measure: bool = True) -> dict[str, Any]:
         measure: try a few batches, forward and backward, to estimate the time; without, `estimated_seconds` is None.
 
     Returns:
-        tensors: [{name, shape, numel, active, density, gates}] of every parameter, gates being their names;
+        tensors: [{name, shape, numel, active, density, gates, gate_rows, gate_density}] of every parameter, gates
+        being their names, gate_rows {name: [first, one past the last]}, gate_density {name: active fraction};
         parameters_total, parameters_active; masked_total, masked_active; examples, scored targets per split;
         counts, what they are called; vocabularies {name: size}; metric; steps, epochs, steps_per_epoch;
         estimated_seconds for the whole run on this machine.
@@ -59,9 +60,15 @@ def _row(
         "shape": list(p.shape),
         "numel": p.numel(),
         "active": active,
-        "density": active / p.numel(),
+        "density": active / p.numel() if p.numel() else 1.0,  # a strip of a block embedding may be empty
         "gates": [block.name for block in gates],
+        "gate_rows": {block.name: [block.start, block.stop] for block in gates},
+        "gate_density": {block.name: _density(mask, block) for block in gates},
     }
+
+
+def _density(mask: torch.Tensor | None, block: GateBlock) -> float:
+    return 1.0 if mask is None else float(mask[block.start : block.stop].double().mean())
 
 
 def seconds_per_step(run: Run) -> float:
