@@ -8,9 +8,17 @@ from cells import CELLS, make_cell
 from torch import nn
 
 from sparsernn.errors import InputError
+from sparsernn.kernels import available, describe
 from sparsernn.nn import RHN, Bidirectional, Recurrent
 from sparsernn.nn.cell import Cell
-from sparsernn.nn.product import PackedProduct, PlainProduct, packing_pays, recurrent_product
+from sparsernn.nn.product import (
+    CompiledProduct,
+    PackedProduct,
+    PlainProduct,
+    compiling_pays,
+    packing_pays,
+    recurrent_product,
+)
 from sparsernn.nn.recurrent import turned, within
 from sparsernn.nn.scan import scan_naively
 
@@ -96,9 +104,10 @@ def test_only_wanted_gradients_are_computed(name):
     assert all(p.grad is None for p in layer.parameters())
 
 
-@pytest.mark.parametrize("width", [24, 640])
-def test_the_packed_product_changes_no_more_than_rounding(width):
-    """640 x 1280 weights are packed where oneDNN is there; 24 never."""
+@pytest.mark.parametrize(("width", "off"), [(24, "0"), (640, "0"), (640, "1")])
+def test_the_faster_products_change_no_more_than_rounding(monkeypatch, width, off):
+    """1280 x 640 weights go to the compiled product, or are packed where oneDNN is there; 24 never."""
+    monkeypatch.setenv("SPARSERNN_NO_KERNELS", off)
     torch.manual_seed(1)
     layer, twin = RHN(WIDTH, width, depth=2), RHN(WIDTH, width, depth=2).double()
     twin.load_state_dict(layer.state_dict())
@@ -111,7 +120,8 @@ def test_the_packed_product_changes_no_more_than_rounding(width):
         torch.testing.assert_close(p.grad.double(), q.grad, rtol=1e-3, atol=1e-4)
 
 
-def test_the_product_is_chosen_by_size_alone():
+def test_the_product_is_chosen_by_size_alone(monkeypatch):
+    monkeypatch.setenv("SPARSERNN_NO_KERNELS", "1")
     large, small = torch.empty(1600, 400), torch.empty(128, 128)
     assert isinstance(recurrent_product(small, 20, 35), PlainProduct)
     assert isinstance(recurrent_product(large.double(), 20, 35), PlainProduct)
@@ -119,6 +129,21 @@ def test_the_product_is_chosen_by_size_alone():
     assert not packing_pays(large, rows=20, uses=1)
     if torch.backends.mkldnn.is_available():
         assert isinstance(recurrent_product(large, 20, 35), PackedProduct)
+
+
+def test_the_compiled_product_is_chosen_by_size_alone(monkeypatch):
+    monkeypatch.delenv("SPARSERNN_NO_KERNELS", raising=False)
+    large, small = torch.empty(1600, 400), torch.empty(128, 128)
+    if not available():
+        pytest.skip(describe())
+    for weight in (large, large.t()):
+        assert isinstance(recurrent_product(weight, 20, 35), CompiledProduct)
+        assert not any(compiling_pays(weight, rows, 35) for rows in (1, 64))
+    assert compiling_pays(large, 20, uses=1)
+    assert not compiling_pays(large.t(), 20, uses=1)  # it would be copied
+    assert not compiling_pays(large.double(), 20, 35)
+    assert not compiling_pays(large[:, ::2], 20, 35)
+    assert isinstance(recurrent_product(small, 20, 35), PlainProduct)
 
 
 @pytest.mark.parametrize("kind", [PlainProduct, lambda w: PackedProduct(w, 5)], ids=["plain", "packed"])

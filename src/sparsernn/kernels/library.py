@@ -13,7 +13,7 @@ import torch
 
 from sparsernn.errors import InputError
 
-INTERFACE = 5
+INTERFACE = 6
 """Must equal sparsernn_interface() in sparse.c: signatures and structures agree."""
 
 NEEDS = {"plain": "", "avx2": "AVX2", "avx512": "AVX512"}
@@ -34,6 +34,8 @@ SIGNATURES: dict[str, list[Any]] = {
     "ordered_backward": [*[POINTER] * 7, INT, INT, INT, INT],
     "window_forward": [*[POINTER] * 4, INT],
     "window_backward": [*[POINTER] * 5, INT],
+    "product": [*[POINTER] * 4, *[INT] * 5],
+    "transpose": [POINTER, POINTER, INT, INT, INT],
 }
 
 OPENMP_RUNTIME = re.compile(r"/lib(?:g|i)?omp\d?[-.][^/]*$", re.MULTILINE)
