@@ -44,6 +44,15 @@ def test_evaluation_is_the_mean_over_predicted_tokens_computed_at_once(corpus, m
     assert math.isclose(scores["bits"], expected / math.log(2), rel_tol=1e-12)
 
 
+def test_bits_come_with_the_share_of_right_tokens(corpus, model):
+    ids = corpus.splits["test"]
+    with torch.no_grad():
+        said = model.eval().head.log_prob(model(ids[:-1, None]).raw).squeeze(1).argmax(-1)
+    scores = task(corpus, metric="bits").evaluate(model, "test", batch_size=1)
+    assert scores["accuracy"] == (said == ids[1:]).double().mean().item()
+    assert "accuracy" not in task(corpus).evaluate(model, "test", batch_size=1)
+
+
 def test_evaluation_leaves_mode_and_generator_alone(corpus, model):
     model.train()
     before = torch.get_rng_state()

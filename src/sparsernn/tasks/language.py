@@ -150,13 +150,17 @@ class LanguageModelling(Task):
             tick: told the fraction done after each window.
 
         Returns:
-            {"loss": nats per token, "perplexity": exp(loss), "bits": loss / ln 2, "tokens": tokens scored}.
+            {"loss": nats per token, "perplexity": exp(loss), "bits": loss / ln 2, "tokens": tokens scored}; where the
+            metric is "bits" also "accuracy", the share of tokens that the model finds the most probable.
         """
-        total, tokens = 0.0, 0
+        total, tokens, right = 0.0, 0, 0
         for features, targets in self.passes(model, split, batch_size, tick):
             total += model.head.nll(features.dropped, targets).double().sum().item()
             tokens += targets.numel()
-        return scores(total, tokens)
+            if self.metric == "bits":  # vocabularies of characters: next to no work
+                right += int((model.head.log_prob(features.dropped).argmax(-1) == targets).sum())
+        accuracy = {"accuracy": right / tokens} if self.metric == "bits" else {}
+        return {**scores(total, tokens), **accuracy}
 
     def passes(
         self, model: LanguageModel, split: str, batch_size: int | None, tick: Tick
