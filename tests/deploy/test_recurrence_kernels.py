@@ -132,6 +132,7 @@ def naive(stage, u, start):
 def any_length(monkeypatch):
     """Short windows go through the kernel too."""
     monkeypatch.setattr(recurrence, "WINDOW_STEPS_FROM", 1)
+    monkeypatch.setattr("sparsernn.nn.scan.SHORT", 1)
 
 
 @pytest.mark.parametrize("kind", recurrence.KINDS)
