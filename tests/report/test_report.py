@@ -201,6 +201,7 @@ def test_a_comparison_shows_every_run(tmp_path: Path) -> None:
         "Results",
         "Curves",
         "Quality and cost",
+        "Sparsity",
         "Gates",
         "Latency",
         "Different settings",

@@ -163,3 +163,15 @@ def test_its_best_weights_are_evaluated_on_any_split(parity, tmp_path):
 def test_a_corpus_for_a_task_that_takes_none_is_refused(parity):
     with pytest.raises(InputError, match="task 'parity' has no setting 'corpus'; it accepts: bits"):
         assemble(parity(task={"name": "parity", "corpus": {"name": "ptb"}}))
+
+
+def test_the_plan_says_which_rows_the_gates_have_and_how_dense_they_start(tiny_recipe):
+    model = {"name": "language_model", "embedding_size": 8, "hidden_sizes": [12]}
+    run = assemble(tiny_recipe(model={**model, "layer": {"name": "onlstm", "chunk_size": 4}}))
+    row = next(row for row in plan(run, measure=False)["tensors"] if row["name"].endswith("weight_hh"))
+    assert list(row["gate_rows"]) == list(row["gate_density"]) == row["gates"]
+    assert list(row["gate_rows"].values()) == [[0, 3], [3, 6], [6, 18], [18, 30], [30, 42], [42, 54]]
+    mask = run.sparsifier.masks()[row["name"]]
+    assert row["gate_density"]["master_in"] == pytest.approx(mask[:3].double().mean().item())
+    held = sum(row["gate_density"][gate] * (b - a) * 12 for gate, (a, b) in row["gate_rows"].items())
+    assert held == pytest.approx(row["active"])

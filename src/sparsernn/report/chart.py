@@ -15,6 +15,7 @@ FEW_DOTS, MOST_DOTS = (
 )  # up to so many points are drawn as dots; up to so many tell a mouse their value
 EDGE = 97.0  # percent: curves that end further right share the column of labels at the edge
 NARROW = 150  # pixels of height: charts lower than this still have a good shape on a third of a page
+LETTER = 7  # pixels: about as wide as a letter of the labels
 LABEL_GAP = 13  # pixels between two labels at the end of curves: one line of the 12 pixel letters
 
 
@@ -62,7 +63,8 @@ class Axes:
     """How the plane is drawn: `unit` names the values, `x_label` the positions.
 
     `zero` starts the values at 0, `x_zero` the positions; `log` and `x_log` ask for logarithmic scales;
-    `least` is the smallest range of values shown.
+    `least` is the smallest range of values shown; `shown` are values that the plane holds in any case, so that charts
+    side by side have one scale.
     """
 
     unit: str = ""
@@ -72,6 +74,7 @@ class Axes:
     x_log: bool = False
     x_zero: bool = True
     least: float = 0.0
+    shown: tuple[float, ...] = ()
 
 
 def chart(title: str, series: Sequence[Series], axes: Axes, **extra: object) -> Figure | None:
@@ -116,6 +119,7 @@ class _Drawing:
             unit=self.axes.unit,
             legend=self.legend(),
             caption=self.caption,
+            right=max(Figure.right, 12 + LETTER * max((len(s.tag) for s in self.series), default=0)),
             narrow=self.height <= NARROW,
         )
 
@@ -125,7 +129,7 @@ class _Drawing:
 
     def scales(self) -> tuple[Scale, Scale]:
         points = [point for s in self.series for point in finite(s)]
-        ys = [p[1] for p in points]
+        ys = [p[1] for p in points] + list(self.axes.shown)
         xs = [p[0] for p in points] + [p for p, _ in self.marks.lines] + ([0.0] if self.axes.x_zero else [])
         if self.axes.zero:
             ys.append(0.0)

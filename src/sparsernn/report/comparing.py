@@ -9,10 +9,20 @@ from sparsernn.metrics import metric as row_of
 from sparsernn.report.chart import Axes, Series, chart
 from sparsernn.report.facts import Facts, metric_name, scored_epochs
 from sparsernn.report.history import RunRecord, number
-from sparsernn.report.plots import column, metric_values, wide
+from sparsernn.report.plots import (
+    EXPLORATION,
+    LEAST,
+    column,
+    exploration,
+    gate_colours,
+    gate_means,
+    metric_values,
+    wide,
+)
 from sparsernn.report.scale import Scale, scale_for
 from sparsernn.report.svg import COLOURS, Figure, grid
 
+LETTER = 7  # pixels: about as wide as a letter of the names of gates
 ROW = 17  # pixels between the rows of the gate picture: one line of letters
 Legend = tuple[tuple[str, str, str], ...]
 
@@ -31,7 +41,41 @@ def cost_charts(runs: Sequence[RunRecord], facts: Sequence[Facts]) -> list[Figur
     return [figure for figure in found if figure]
 
 
-def gate_comparison(runs: Sequence[RunRecord]) -> Figure | None:
+def sparsity_charts(runs: Sequence[RunRecord]) -> list[Figure]:
+    """Exploration over time, all runs in one chart."""
+    series = [
+        Series(label, *exploration(run), k % COLOURS, *_style(k))
+        for k, (run, label) in enumerate(zip(runs, run_labels(runs), strict=True))
+        if run.of("rewire")
+    ]
+    figure = chart("Exploration", series, Axes("positions ever active"), caption=EXPLORATION)
+    return [figure] if figure else []
+
+
+def gate_comparison(runs: Sequence[RunRecord]) -> list[Figure]:
+    """Gates of all runs: over time, one chart per run, all on one scale; then where they are now."""
+    found = {label: gate_means(run) for label, run in zip(run_labels(runs), runs, strict=True)}
+    shown = [
+        y for gates in found.values() for _, values in gates.values() for y in values if math.isfinite(y)
+    ]
+    axes = Axes("density per gate", least=LEAST, shown=(min(shown), max(shown)) if shown else ())
+    colours = gate_colours(gate for gates in found.values() for gate in gates)
+    over_time = [
+        chart(
+            label,
+            [Series(gate, *points, colours[gate], tag=gate) for gate, points in gates.items()],
+            axes,
+            caption=MEANS,
+        )
+        for label, gates in found.items()
+    ]
+    return [figure for figure in (*over_time, _gates_now(runs)) if figure]
+
+
+MEANS = "Means over the tensors that have the gate."
+
+
+def _gates_now(runs: Sequence[RunRecord]) -> Figure | None:
     """Density of every gate of every tensor now: one row per gate, one dot per run; None without gates."""
     found = [_gates(run) for run in runs]
     keys = list(dict.fromkeys(key for gates in found for key in gates))
@@ -50,7 +94,7 @@ def gate_comparison(runs: Sequence[RunRecord]) -> Figure | None:
         alt="Density of each gate of each tensor, one dot per run; the figures are in each run's own report.",
         height=height,
         legend=tuple(row for row, gates in zip(_legend(runs), found, strict=True) if gates),
-        left=30,
+        left=max(30, 14 + LETTER * max(len(gate) for _, gate in keys)),
     )
 
 
@@ -127,12 +171,10 @@ def _gates(run: RunRecord) -> dict[tuple[str, str], float]:
 
 def _rows(keys: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """A heading ('tensor', '') before the gates of each tensor."""
-    rows: list[tuple[str, str]] = []
+    gates: dict[str, list[str]] = {}
     for tensor, gate in keys:
-        if (tensor, "") not in rows:
-            rows.append((tensor, ""))
-        rows.append((tensor, gate))
-    return rows
+        gates.setdefault(tensor, [""]).append(gate)
+    return [(tensor, gate) for tensor, found in gates.items() for gate in found]
 
 
 def _dots(found: Sequence[dict[tuple[str, str], float]], row: tuple[str, str], at: int, x: Scale) -> str:

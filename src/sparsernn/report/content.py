@@ -126,14 +126,14 @@ def run_document(run: RunRecord) -> Document:
 def comparison_document(runs: Sequence[RunRecord], home: Path = Path()) -> Document:
     """Several runs side by side, in the order given; the page in `home` links to the runs' own pages."""
     facts = [gather(run) for run in runs]
-    gates = comparing.gate_comparison(runs)
     differences = tables.differences(runs)
     curves, latency = comparing.curves(runs), tables.latency_table(facts)
     sections = (
         Section("Results", tables=(_numbered(tables.comparison(facts)),)),
         Section("Curves", figures=(curves,) if curves else ()),
         Section("Quality and cost", figures=tuple(comparing.cost_charts(runs, facts))),
-        Section("Gates", figures=(gates,) if gates else ()),
+        Section("Sparsity", figures=tuple(comparing.sparsity_charts(runs))),
+        Section("Gates", figures=tuple(comparing.gate_comparison(runs))),
         Section(
             "Latency", "Per token, measured on the machine of each run.", tables=(latency,) if latency else ()
         ),

@@ -24,14 +24,26 @@ INK = (
 BINS = 60
 LOOKED_AT = 1_000_000  # positions of a matrix that a histogram counts, at least
 SAMPLE = 100_000  # weights looked at to find the range of a histogram: its quantiles need no more
+LETTER = 6.5  # pixels: about as wide as a letter of the names of gates
+HALF = 440  # pixels: about the width of a picture that shares its row with another
 WIDE = 560  # pixels: about the width of a picture on a desktop page, so that cells come out nearly square
 
 
 def mask_pictures(run: RunRecord, tensors: Tensors) -> list[Figure]:
     """One heat map per masked tensor: its rows run to the right, gate after gate, its columns downwards."""
-    gates, masks = gate_names(run), tensors.masks
+    masks = tensors.masks
     names = [name for name in masked_names(run, tensors) if masks[name].dim() == 2]
-    return [_picture(name, masks[name], gates.get(name, ())) for name in names[:MOST_TENSORS]]
+    gates = {name: gate_shares(run, name, len(masks[name])) for name in names}
+    return [_picture(name, masks[name], gates[name]) for name in names[:MOST_TENSORS]]
+
+
+def gate_shares(run: RunRecord, name: str, rows: int) -> dict[str, tuple[float, float]]:
+    """Where each gate of a tensor begins and ends, as parts of its `rows`; all equal where the plan is silent."""
+    planned = next((row.get("gate_rows") for row in _planned(run) if row["name"] == name), None)
+    if planned:
+        return {gate: (first / rows, end / rows) for gate, (first, end) in planned.items()}
+    gates = gate_names(run).get(name, ())
+    return {gate: (k / len(gates), (k + 1) / len(gates)) for k, gate in enumerate(gates)}
 
 
 def masked_names(run: RunRecord, tensors: Tensors) -> list[str]:
@@ -67,7 +79,7 @@ def _name(gate: object) -> str:
     return str(gate.get("name")) if isinstance(gate, Mapping) else str(gate)
 
 
-def _picture(name: str, mask: Tensor, gates: tuple[str, ...]) -> Figure:
+def _picture(name: str, mask: Tensor, gates: Mapping[str, tuple[float, float]]) -> Figure:
     cells = density_map(mask).t()
     top = max(float(torch.quantile(cells, 0.995)), 1e-9)
     data = base64.b64encode(png(cells / top, INK)).decode("ascii")
@@ -85,7 +97,7 @@ def _picture(name: str, mask: Tensor, gates: tuple[str, ...]) -> Figure:
         height=height,
         bottom=22,
         top=24,
-        caption=f"Full colour: density {fraction(min(1.0, top))} or more.",
+        caption=f"Full colour: density {fraction(min(1.0, top))} or more.{_unnamed(gates)}",
     )
 
 
@@ -95,16 +107,33 @@ def _height(mask: Tensor) -> int:
     return round(min(170, max(64, WIDE * columns / max(1, rows))))
 
 
-def _borders(gates: tuple[str, ...], height: int) -> str:
-    share = 100.0 / max(1, len(gates))
+def _borders(gates: Mapping[str, tuple[float, float]], height: int) -> str:
     lines = "".join(
-        f'<line class="border" x1="{k * share:.2f}%" x2="{k * share:.2f}%" y1="-4" y2="{height}"/>'
-        for k in range(1, len(gates))
+        f'<line class="border" x1="{100 * first:.2f}%" x2="{100 * first:.2f}%" y1="-4" y2="{height}"/>'
+        for first, _ in gates.values()
+        if first > 0
     )
     return lines + "".join(
-        f'<text class="tick" x="{(k + 0.5) * share:.2f}%" y="-6" text-anchor="middle">{_escape(gate)}</text>'
-        for k, gate in enumerate(gates)
+        f'<text class="tick" x="{50 * (first + end):.2f}%" y="-6" text-anchor="middle">{_escape(gate)}</text>'
+        for gate, (first, end) in gates.items()
+        if _has_room(gate, end - first)
     )
+
+
+def _has_room(gate: str, share: float) -> bool:
+    """Whether a gate's name fits over its part of the picture."""
+    return share * HALF >= LETTER * (len(gate) + 1)
+
+
+def _unnamed(gates: Mapping[str, tuple[float, float]]) -> str:
+    """The gates that are too narrow for their names, for the caption.
+
+    >>> _unnamed({"master": (0.0, 0.05), "cell": (0.05, 1.0)})
+    ' Too narrow for a name: master (0 to 5 % of the width).'
+    """
+    narrow = {gate: ends for gate, ends in gates.items() if not _has_room(gate, ends[1] - ends[0])}
+    told = [f"{gate} ({100 * first:.0f} to {100 * end:.0f} %" for gate, (first, end) in narrow.items()]
+    return f" Too narrow for a name: {'), '.join(told)} of the width)." if told else ""
 
 
 def _edges(rows: int, columns: int, height: int) -> str:

@@ -113,12 +113,38 @@ def gate_charts(run: RunRecord) -> list[Figure]:
     return [figure for figure in figures if figure]
 
 
+def gate_means(run: RunRecord) -> dict[str, tuple[list[float], list[float]]]:
+    """Positions and densities of each gate over the run, means over the tensors that have it, by their size."""
+    rewires = run.of("rewire")
+    x = _positions(run, rewires)
+    having: dict[str, list[tuple[float, list[float]]]] = {}
+    for name, row in (run.last("rewire").get("tensors") or {}).items():
+        for gate in row.get("gates") or {}:
+            history = _gate_history(run, rewires, name, gate)
+            having.setdefault(gate, []).append((number(row.get("numel")), history))
+    return {gate: (x, _weighted_mean(histories)) for gate, histories in having.items()}
+
+
+def _weighted_mean(histories: Sequence[tuple[float, list[float]]]) -> list[float]:
+    total = sum(size for size, _ in histories)
+    columns = zip(*([size * y for y in history] for size, history in histories), strict=True)
+    return [sum(column) / total if total > 0 else math.nan for column in columns]
+
+
+def exploration(run: RunRecord) -> tuple[list[float], list[float]]:
+    """Positions and shares of the masked positions that were active at least once; at the start the density."""
+    rewires, plan = run.of("rewire"), plan_of(run)
+    masked = number(plan.get("masked_total"))
+    first = number(plan.get("masked_active")) / masked if masked > 0 else math.nan
+    return _positions(run, rewires), [first, *column(rewires, "exploration")]
+
+
 def rewiring_charts(run: RunRecord) -> list[Figure]:
     """Exploration, prune rate and churn at every mask update."""
     rewires = run.of("rewire")
     x = [epoch_of(run, event) for event in rewires]
     churn = [weighted(event, "churn") for event in rewires]
-    explored = [Series("all masked tensors", x, column(rewires, "exploration"), 7, tag="")]
+    explored = [Series("all masked tensors", *exploration(run), 7, tag="")] if rewires else []
     explored += [
         Series(name, x, [number(_row(e, name).get("exploration")) for e in rewires], k % COLOURS)
         for k, name in enumerate(tensor_names(run)[:7])
@@ -230,7 +256,7 @@ def _history(run: RunRecord, rewires: list[Event], name: str, key: str) -> list[
 
 def _gate_history(run: RunRecord, rewires: list[Event], name: str, gate: str) -> list[float]:
     """The first value is the plan's where that gives densities of gates; else the curve starts later."""
-    planned = {row["name"]: row.get("gates") for row in plan_of(run).get("tensors") or []}.get(name)
+    planned = {row["name"]: row.get("gate_density") for row in plan_of(run).get("tensors") or []}.get(name)
     first = number(planned.get(gate)) if isinstance(planned, Mapping) else math.nan
     return [first, *(number((_row(event, name).get("gates") or {}).get(gate)) for event in rewires)]
 

@@ -28,7 +28,7 @@ class Figure:
         height: of the plot area in pixels.
         legend: (colour class, look, text) rows.
         caption: a sentence under the chart; alt: what a person who can't see it should know.
-        left, bottom, top: pixels around the plot area for tick labels and the axis label.
+        left, right, bottom, top: pixels around the plot area for labels of ticks, curves and the axis.
         narrow: it reads well on a third of a wide page.
     """
 
@@ -40,6 +40,7 @@ class Figure:
     legend: tuple[tuple[str, str, str], ...] = ()
     caption: str = ""
     left: int = 46
+    right: int = 26
     bottom: int = 40
     top: int = 10
     narrow: bool = False
@@ -113,13 +114,14 @@ def standalone(figure: Figure, width: int = 680) -> str:
     height = top + figure.height + figure.bottom + 8
     style = files("sparsernn.report").joinpath("chart.css").read_text(encoding="utf-8")
     rows = "".join(_legend_entry(k, *row) for k, row in enumerate(figure.legend))
+    across = width - figure.left - figure.right - 24
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}" role="img" aria-label="{escape(figure.alt)}"><style>{style}</style>'
         f'<rect class="card" width="{width}" height="{height}" rx="8"/>'
         f'<text class="title" x="16" y="26">{escape(figure.title)}</text>'
         f'<text class="tick" x="{width - 16}" y="26" text-anchor="end">{escape(figure.unit)}</text>{rows}'
-        f'<svg x="{figure.left + 10}" y="{top}" width="{width - figure.left - 50}" height="{figure.height}" '
+        f'<svg x="{figure.left + 10}" y="{top}" width="{across}" height="{figure.height}" '
         f'overflow="visible">{figure.body}</svg></svg>'
     )
 
