@@ -44,8 +44,8 @@ class Corpus:
         splits: "train", "valid", "test" -> ids, int64, shape (tokens,).
         info: plain data for the run folder: `name`, `source`, `level` ("word" or "char"), `style` (see
             `styles.style_of`), `sha256` {split: of the split's text}, `tokens` {split: count}, `vocabulary`
-            (size), `order` (of its ids), `vocabulary_sha256`, `unknown_rate` {split: fraction of tokens that are `<unk>`}, `note`
-            (what a reader of the results must know; may be empty), and more from some corpora.
+            (size), `order` (of its ids), `vocabulary_sha256`, `unknown_rate` {split: fraction of tokens that are
+            `<unk>`}, `note` (what a reader of the results must know; may be empty), and more from some corpora.
     """
 
     vocabulary: Vocabulary

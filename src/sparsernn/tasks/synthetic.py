@@ -148,7 +148,9 @@ class Synthetic(Task):
         with dropouts_off(model):
             for number, part in enumerate(self._parts(split), 1):
                 size = batch_size or len(part.targets.movedim(-1, 0))
-                pairs = zip(torch.split(part.inputs, size, 1), torch.split(part.targets, size, -1), strict=True)
+                pairs = zip(
+                    torch.split(part.inputs, size, 1), torch.split(part.targets, size, -1), strict=True
+                )
                 for inputs, targets in pairs:
                     for name, value in self.sums(self.output(model, inputs), targets).items():
                         total[name] = total.get(name, 0.0) + value
