@@ -13,7 +13,7 @@ import torch
 
 from sparsernn.errors import InputError
 
-INTERFACE = 6
+INTERFACE = 7
 """Must equal sparsernn_interface() in sparse.c: signatures and structures agree."""
 
 NEEDS = {"plain": "", "avx2": "AVX2", "avx512": "AVX512"}
@@ -24,7 +24,7 @@ torch says AVX2 where there is FMA too, and AVX512 for the subsets F, BW, VL and
 
 NOT_BUILT = "not compiled; python -m sparsernn.kernels.build does it"
 
-POINTER, INT, LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
+POINTER, INT, LONG, FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
 SIGNATURES: dict[str, list[Any]] = {
     "multiply": [POINTER, POINTER, POINTER, INT, POINTER, INT],
     "token": [POINTER, POINTER, POINTER, INT, INT],
@@ -36,6 +36,10 @@ SIGNATURES: dict[str, list[Any]] = {
     "window_backward": [*[POINTER] * 5, INT],
     "product": [*[POINTER] * 4, *[INT] * 5],
     "transpose": [POINTER, POINTER, INT, INT, INT],
+    "squares": [*[POINTER] * 3, INT, INT, INT],
+    "add_scaled": [*[POINTER] * 4, INT, INT, INT],
+    "add_signs": [POINTER, POINTER, FLOAT, LONG, INT],
+    "threshold": [POINTER, FLOAT, LONG, INT],
 }
 
 OPENMP_RUNTIME = re.compile(r"/lib(?:g|i)?omp\d?[-.][^/]*$", re.MULTILINE)
