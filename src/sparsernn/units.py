@@ -33,6 +33,7 @@ class Slice:
             them. None: all.
         removed: called by `remove`, before any parameter is replaced, with the bool tensor (width,) of the units
             that stay: for a layer whose geometry does not follow from the shapes alone.
+        reads: whether the unit's value is read through it; None: columns do, rows do not.
     """
 
     module: nn.Module
@@ -42,6 +43,12 @@ class Slice:
     in_norm: bool = True
     span: range | None = None
     removed: Callable[[Tensor], None] | None = None
+    reads: bool | None = None
+
+    @property
+    def reading(self) -> bool:
+        """Whether the unit's value is read through it."""
+        return self.dim == 1 if self.reads is None else self.reads
 
     @property
     def parameter(self) -> nn.Parameter:
@@ -83,6 +90,15 @@ class Cut:
 class Units:
     """The hidden units of one layer and all the slices they own.
 
+    Attributes:
+        name: what messages call them.
+        width: how many there are.
+        slices: everything that belongs to unit k.
+        silence: where all of these are 0, the unit is 0 at all times (and what is tied to it is not read either), so
+            that it can be removed whatever its other weights are; () where no such weights are known.
+        removable: which of the units (width,) bool may go together where all of them could go one by one: for layers
+            whose geometry allows only some widths. None: all.
+
     Example:
         >>> layer = nn.Linear(3, 2)
         >>> units = Units("hidden", 2, (Slice(layer, "weight", 0), Slice(layer, "bias", 0, in_norm=False)))
@@ -94,6 +110,8 @@ class Units:
     name: str
     width: int
     slices: tuple[Slice, ...]
+    silence: tuple[Slice, ...] = ()
+    removable: Callable[[Tensor], Tensor] | None = None
 
     def squares(self) -> Tensor:
         """Sum of squares per unit over the slices that count in the norm, (width,); carries gradients."""

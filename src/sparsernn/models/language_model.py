@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -82,7 +83,7 @@ class LanguageModel(nn.Module):
             embedding_size=embedding_size,
             dropout=self.dropout["embedding"],
         )
-        layers = _layers(layer, [embedding_size, *hidden_sizes])
+        layers = layers_between(layer, [embedding_size, *hidden_sizes])
         self.layers = Stack(layers, self.dropout["hidden"], self.locked)
         self.tied = tied
         self.head: Head = make(
@@ -119,19 +120,38 @@ class LanguageModel(nn.Module):
         """Hidden units of every layer, from the bottom, each with all its readers.
 
         With tied weights a unit of the last layer is a column of the embedding too, and so an input of the first,
-        where the head decodes the units themselves; a head that projects them first reads them there alone.
+        where the head decodes the units themselves; a head that projects them first reads them there alone. What the
+        first layer reads is then that column, not the unit.
         """
-        last = self.layers.members[-1]
-        same = self.tied and self.head.decodes_directly
-        readers = self.head.inputs() + (self.layers.members[0].inputs() if same else ())
-        return [
-            *self.layers.units(),
-            Units(f"layer {len(self.layers) - 1}", last.hidden_size, last.outputs() + readers),
-        ]
+        first, last = self.layers.members[0], self.layers.members[-1]
+        top = last.as_units(f"layer {len(self.layers) - 1}", self.head.inputs())
+        if self.tied and self.head.decodes_directly:
+            fed = tuple(replace(s, reads=False) for s in first.inputs())
+            top = replace(top, slices=top.slices + fed, silence=top.silence and top.silence + fed)
+        return [*self.layers.units(), top]
+
+    def resized(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The constructor's settings, as a recipe has them, with the sizes that the weights have now."""
+        layers = self.layers.members
+        sizes = {
+            "embedding_size": layers[0].input_size,
+            "hidden_sizes": [layer.hidden_size for layer in layers],
+        }
+        return {**settings, **sizes, **layer_specs(settings.get("layer", "lstm"), layers)}
 
 
-def _layers(spec: Spec | Sequence[Spec], sizes: Sequence[int]) -> list[Layer]:
-    """The layers between neighbouring `sizes`."""
+def layer_specs(spec: Spec | Sequence[Spec], layers: Sequence[Layer]) -> dict[str, Any]:
+    """The setting `layer` of a model as its layers are now: {} where nothing changed, one spec where all agree."""
+    before = [spec] * len(layers) if isinstance(spec, str | Mapping) else list(spec)
+    specs = [{"name": one} if isinstance(one, str) else dict(one) for one in before]
+    after = [layer.resized(one) for layer, one in zip(layers, specs, strict=True)]
+    if after == specs:
+        return {}
+    return {"layer": after[0] if all(one == after[0] for one in after) else after}
+
+
+def layers_between(spec: Spec | Sequence[Spec], sizes: Sequence[int]) -> list[Layer]:
+    """The layers between neighbouring `sizes`; `spec` is one for all, or a list of one for each."""
     count = len(sizes) - 1
     specs = [spec] * count if isinstance(spec, str | Mapping) else spec
     if not isinstance(specs, Sequence) or len(specs) != count:

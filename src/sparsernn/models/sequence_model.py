@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from sparsernn.errors import InputError
-from sparsernn.nn import LAYERS, Stack
+from sparsernn.models.language_model import Spec, layer_specs, layers_between
+from sparsernn.nn import Stack
 from sparsernn.nn.dropout import check_probabilities, drop
 from sparsernn.nn.layer import State
-from sparsernn.registry import make
 from sparsernn.units import Slice, Units
 
 OUTPUT_INITS = ("uniform", "xavier")
@@ -33,7 +33,7 @@ class SequenceModel(nn.Module):
         input_size: I.
         output_size: numbers that the read-out gives.
         hidden_sizes: H of each layer, from the bottom.
-        layer: spec of the layers, {name: ..., its settings}.
+        layer: spec of the layers, {name: ..., its settings}, or a list with one for each.
         output_init: of the read-out's weight: "uniform" (1 / sqrt(H), as torch does) or "xavier" (Glorot normal); its
             bias is uniform in both.
         dropout: probabilities in [0, 1): `hidden` between layers, `output` before the read-out.
@@ -51,7 +51,7 @@ class SequenceModel(nn.Module):
         input_size: int,
         output_size: int,
         hidden_sizes: Sequence[int],
-        layer: str | Mapping[str, Any] = "lstm",
+        layer: Spec | Sequence[Spec] = "lstm",
         output_init: str = "uniform",
         dropout: Mapping[str, float] | None = None,
     ) -> None:
@@ -61,8 +61,7 @@ class SequenceModel(nn.Module):
             raise InputError(f"output_init is {output_init!r}; it must be uniform or xavier.")
         dropout = {} if dropout is None else dropout
         check_probabilities(dropout, ("hidden", "output"))
-        sizes = zip([input_size, *hidden_sizes], hidden_sizes, strict=False)
-        layers = [make("layer", LAYERS, layer, input_size=i, hidden_size=h) for i, h in sizes]
+        layers = layers_between(layer, [input_size, *hidden_sizes])
         self.layers = Stack(layers, dropout.get("hidden", 0.0))
         self.output = nn.Linear(hidden_sizes[-1], output_size)
         self.output_dropout = dropout.get("output", 0.0)
@@ -89,8 +88,14 @@ class SequenceModel(nn.Module):
     def units(self) -> list[Units]:
         """Hidden units of every layer, from the bottom, each with all its readers."""
         last = self.layers.members[-1]
-        slices = (*last.outputs(), Slice(self.output, "weight", 1))
-        return [*self.layers.units(), Units(f"layer {len(self.layers) - 1}", last.hidden_size, slices)]
+        top = last.as_units(f"layer {len(self.layers) - 1}", (Slice(self.output, "weight", 1),))
+        return [*self.layers.units(), top]
+
+    def resized(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The constructor's settings, as a recipe has them, with the sizes that the weights have now."""
+        layers = self.layers.members
+        sizes = {"hidden_sizes": [layer.hidden_size for layer in layers]}
+        return {**settings, **sizes, **layer_specs(settings.get("layer", "lstm"), layers)}
 
 
 def _check_sizes(hidden_sizes: Any) -> None:

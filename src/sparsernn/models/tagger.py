@@ -132,8 +132,8 @@ class Tagger(nn.Module):
         own = (Slice(self.hidden, "weight", 0), Slice(self.hidden, "bias", 0, in_norm=False))
         return [
             *(
-                Units(f"layer {k}", layer.hidden_size, layer.outputs() + reader)
+                layer.as_units(f"layer {k}", reader)
                 for k, (layer, reader) in enumerate(zip(recurrent, readers, strict=True))
             ),
-            Units("hidden", len(self.hidden.weight), (*own, Slice(self.output, "weight", 1))),
+            Units("hidden", len(self.hidden.weight), (*own, Slice(self.output, "weight", 1)), own),
         ]

@@ -1,8 +1,7 @@
 """An LSTM layer made of small LSTMs side by side, each reading a window of the input."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 
 import torch
@@ -11,14 +10,15 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from sparsernn.errors import InputError
 from sparsernn.gates import GateBlock, stacked
+from sparsernn.nn import block_units
 from sparsernn.nn.block_geometry import composition, spans, windows
+from sparsernn.nn.block_units import WEIGHTS, components
 from sparsernn.nn.dropout import drop_weight
 from sparsernn.nn.layer import Layer
 from sparsernn.nn.lstm import LSTMState
 from sparsernn.units import Slice
 
 Kernel = Callable[[Tensor, Tensor, Tensor, list[Tensor]], tuple[Tensor, Tensor, Tensor]]
-WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 class BlockLSTM(Layer):
@@ -249,45 +249,23 @@ class BlockLSTM(Layer):
     def gate_rows(self) -> dict[str, tuple[GateBlock, ...]]:
         """Both weights of every component are stacked in the order of `gates`."""
         return {
-            f"{name}_{n}{suffix}": stacked(self.gates, len(span))
-            for suffix, n, span in self._components()
+            f"{name}_{n}{suffix}": stacked(self.gates, len(units))
+            for suffix, n, units in components(self)
             for name in WEIGHTS[:2]
         }
 
     def outputs(self) -> tuple[Slice, ...]:
         """A row in every gate of one component's weights and biases, and a column of its recurrent weight."""
-        first, slices = 0, []
-        for suffix, n, span in self._components():
-            units = range(first, first + len(span))
-            first = units.stop
-            rows = tuple(block.start for block in stacked(self.gates, len(span)))
-            for name in WEIGHTS:
-                in_norm = name.startswith("weight")
-                slices.append(Slice(self, f"{name}_{n}{suffix}", 0, rows, in_norm=in_norm, span=units))
-            slices.append(Slice(self, f"weight_hh_{n}{suffix}", 1, span=units))
-        return tuple(slices)
+        return block_units.outputs(self)
+
+    def silence(self) -> tuple[Slice, ...]:
+        """The rows of gate g of one component with their biases: nothing is ever written into the cell."""
+        return block_units.silence(self)
 
     def inputs(self) -> tuple[Slice, ...]:
         """The columns of the input weights whose windows hold the feature."""
-        return tuple(
-            Slice(
-                self,
-                f"weight_ih_{n}{suffix}",
-                1,
-                span=self.windows[n],
-                removed=partial(self._narrow, n, suffix),
-            )
-            for suffix, n, _ in self._components()
-        )
+        return block_units.inputs(self)
 
-    def _components(self) -> Iterator[tuple[str, int, range]]:
-        for suffix in self.suffixes:
-            for n, span in enumerate(self.hidden_spans(suffix)):
-                yield suffix, n, span
-
-    def _narrow(self, n: int, suffix: str, kept: Tensor) -> None:
-        """Features were removed: the window keeps those of its own that stay."""
-        if suffix == self.suffixes[0]:
-            window = self.windows[n]
-            before = int(kept[: window.start].sum())
-            self.windows[n] = range(before, before + int(kept[window.start : window.stop].sum()))
+    def removable(self, dead: Tensor) -> Tensor:
+        """With two directions, equally many units of both directions of a component."""
+        return block_units.removable(self, dead)

@@ -7,7 +7,7 @@ step is made of, recurrent products with element-wise rules between them, and is
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -60,6 +60,18 @@ class Cell(nn.Module, ABC):
     def inputs(self) -> tuple[Slice, ...]:
         """Where input feature k is read, for `units`."""
         raise NotImplementedError(f"{type(self).__name__} does not say where it reads its input")
+
+    def silence(self) -> tuple[Slice, ...]:
+        """See `Layer.silence`; a state of zeros before the first step may be assumed."""
+        return ()
+
+    def removable(self, dead: Tensor) -> Tensor:
+        """See `Layer.removable`."""
+        return dead
+
+    def resized(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """See `Layer.resized`."""
+        return dict(spec)
 
     def gate_rows(self) -> dict[str, tuple[GateBlock, ...]]:
         """Local parameter name -> gate borders along its rows."""

@@ -216,6 +216,11 @@ class ElmanCell(StagedCell):
             *(Slice(self, name, 0, in_norm=False) for name in biases),
         )
 
+    def silence(self) -> tuple[Slice, ...]:
+        """A row of both weights and c: every nonlinearity takes 0 to 0."""
+        bias = () if self.bias_ih is None else (Slice(self, "bias_ih", 0),)
+        return (Slice(self, "weight_ih", 0), Slice(self.map, "weight", 0), *bias)
+
     def inputs(self) -> tuple[Slice, ...]:
         """The columns of the input weight."""
         return (Slice(self, "weight_ih", 1),)

@@ -88,6 +88,11 @@ class GRU(Layer):
         biases = tuple(Slice(self, name, 0, rows, in_norm=False) for name in BIASES)
         return (*matrices, Slice(self, "weight_hh", 1), *biases)
 
+    def silence(self) -> tuple[Slice, ...]:
+        """The rows of the candidate n with their biases: the unit decays from 0 to 0."""
+        rows = (self.gates.index("n") * self.hidden_size,)
+        return tuple(Slice(self, name, 0, rows) for name in (*WEIGHTS, *BIASES))
+
     def inputs(self) -> tuple[Slice, ...]:
         """The columns of the input weight."""
         return (Slice(self, "weight_ih", 1),)

@@ -6,7 +6,7 @@ Shape letters of the whole library: T time, B batch, I input size, H hidden size
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -49,6 +49,22 @@ class Layer(nn.Module, ABC):
     @abstractmethod
     def inputs(self) -> tuple[Slice, ...]:
         """Where this layer reads its input feature k."""
+
+    def silence(self) -> tuple[Slice, ...]:
+        """The weights that, where they are 0, make unit k 0 at all times; () where there are none such."""
+        return ()
+
+    def removable(self, dead: Tensor) -> Tensor:
+        """Which of the dead units, (H,) bool, can be removed together: all, but for layers in equal parts."""
+        return dead
+
+    def resized(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """The layer's spec with the settings that another number of units has changed."""
+        return dict(spec)
+
+    def as_units(self, name: str, readers: tuple[Slice, ...]) -> Units:
+        """The layer's units; `readers` are the slices through which others read them."""
+        return Units(name, self.hidden_size, self.outputs() + readers, self.silence(), self.removable)
 
     def gate_rows(self) -> dict[str, tuple[GateBlock, ...]]:
         """Local parameter name -> gate borders along its rows."""
@@ -106,7 +122,4 @@ class Stack(nn.ModuleList):
     def units(self) -> list[Units]:
         """Units of every layer but the last, whose readers lie outside the stack."""
         pairs = itertools.pairwise(self.members)
-        return [
-            Units(f"layer {k}", layer.hidden_size, layer.outputs() + reader.inputs())
-            for k, (layer, reader) in enumerate(pairs)
-        ]
+        return [layer.as_units(f"layer {k}", reader.inputs()) for k, (layer, reader) in enumerate(pairs)]

@@ -158,6 +158,11 @@ class LSTM(Layer):
         biases = tuple(Slice(self, name, 0, rows, in_norm=False) for name in ("bias_ih", "bias_hh"))
         return (*matrices, Slice(self, "weight_hh", 1), *biases)
 
+    def silence(self) -> tuple[Slice, ...]:
+        """The rows of gate g with their biases: nothing is ever written into the cell."""
+        rows = (self.gates.index("g") * self.hidden_size,)
+        return tuple(Slice(self, name, 0, rows) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+
     def inputs(self) -> tuple[Slice, ...]:
         """The columns of the input weight."""
         return (Slice(self, "weight_ih", 1),)

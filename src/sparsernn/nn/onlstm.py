@@ -1,5 +1,6 @@
 """The ordered-neurons LSTM, whose master gates order the units by how long they remember."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -207,6 +208,21 @@ class ONLSTMCell(StagedCell):
         matrices = tuple(Slice(self, name, 0, rows) for name in ("weight_ih", "weight_hh"))
         biases = tuple(Slice(self, name, 0, rows, in_norm=False) for name in ("bias_ih", "bias_hh"))
         return (*matrices, Slice(self, "weight_hh", 1), *biases)
+
+    def silence(self) -> tuple[Slice, ...]:
+        """The rows of the gate "cell" with their biases: nothing is ever written into the cell."""
+        rows = (2 * self.chunks + GATES.index("cell") * self.hidden_size,)
+        return tuple(Slice(self, name, 0, rows) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+
+    def removable(self, dead: Tensor) -> Tensor:
+        """Equally many units of every chunk, and not all: a whole chunk has a part in the master gates' sums."""
+        chunks = dead.view(self.chunks, -1)
+        most = min(int(chunks.sum(1).min()), chunks.shape[1] - 1)
+        return (chunks & (chunks.cumsum(1) <= most)).view(-1)
+
+    def resized(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """With the size that the chunks have now."""
+        return {**spec, "chunk_size": self.hidden_size // self.chunks}
 
     def inputs(self) -> tuple[Slice, ...]:
         """The columns of the input weight."""

@@ -1,5 +1,7 @@
 """Layers that drive a cell over time."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -102,8 +104,23 @@ class Recurrent(Layer):
 
     def outputs(self) -> tuple[Slice, ...]:
         """Those of the cell, and the learnt initial state."""
-        starts = tuple(Slice(self.start, str(k), 0, in_norm=False) for k in range(len(self.start)))
-        return self.cell.outputs() + starts
+        return self.cell.outputs() + self._starts()
+
+    def silence(self) -> tuple[Slice, ...]:
+        """Those of the cell, and the learnt initial state."""
+        weights = self.cell.silence()
+        return weights and weights + self._starts()
+
+    def removable(self, dead: Tensor) -> Tensor:
+        """As the cell has it."""
+        return self.cell.removable(dead)
+
+    def resized(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """As the cell has it."""
+        return self.cell.resized(spec)
+
+    def _starts(self) -> tuple[Slice, ...]:
+        return tuple(Slice(self.start, str(k), 0, in_norm=False) for k in range(len(self.start)))
 
     def inputs(self) -> tuple[Slice, ...]:
         """Those of the cell."""
@@ -161,8 +178,26 @@ class Bidirectional(Layer):
         return torch.cat([forth, back], -1), (after, first)
 
     def outputs(self) -> tuple[Slice, ...]:
-        """Units of the two directions are different things: ask `ahead` and `back`."""
-        raise NotImplementedError("ask the two directions of a Bidirectional for their units")
+        """What the units of `ahead` own, and after them those of `back`."""
+        return self._both(self.ahead.outputs(), self.back.outputs())
+
+    def silence(self) -> tuple[Slice, ...]:
+        """Of both directions, where both know."""
+        ahead, back = self.ahead.silence(), self.back.silence()
+        return self._both(ahead, back) if ahead and back else ()
+
+    def removable(self, dead: Tensor) -> Tensor:
+        """As each direction has it."""
+        return torch.cat([self.ahead.removable(dead[: self._edge]), self.back.removable(dead[self._edge :])])
+
+    @property
+    def _edge(self) -> int:
+        return self.ahead.hidden_size
+
+    def _both(self, ahead: tuple[Slice, ...], back: tuple[Slice, ...]) -> tuple[Slice, ...]:
+        """The slices of both, each for its own part of the units."""
+        parts = ((ahead, 0, self.ahead.hidden_size), (back, self._edge, self.back.hidden_size))
+        return tuple(_moved(s, first, width) for slices, first, width in parts for s in slices)
 
     def inputs(self) -> tuple[Slice, ...]:
         """Both directions read feature k."""
@@ -171,6 +206,12 @@ class Bidirectional(Layer):
     def penalty(self) -> Tensor | float:
         """Of both directions."""
         return self.ahead.penalty() + self.back.penalty()
+
+
+def _moved(s: Slice, first: int, width: int) -> Slice:
+    """The slice of a layer of `width` units that are numbered from `first` on."""
+    units = s.covered(width)
+    return replace(s, span=range(first + units.start, first + units.stop))
 
 
 def within(lengths: Tensor, steps: int, batch: int) -> Tensor:

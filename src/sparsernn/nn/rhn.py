@@ -190,6 +190,11 @@ class RHNCell(StagedCell):
         biases = [name.replace("weight", "bias") for name in names]
         return (*matrices, *columns, *(Slice(self, name, 0, rows, in_norm=False) for name in biases))
 
+    def silence(self) -> tuple[Slice, ...]:
+        """The rows of h of all depths with their biases: whatever the gates, a state of 0 stays 0."""
+        names = self._weights()
+        return tuple(Slice(self, name, 0) for name in (*names, *(n.replace("weight", "bias") for n in names)))
+
     def inputs(self) -> tuple[Slice, ...]:
         """The columns of the input weight."""
         return (Slice(self, "weight_ih", 1),)

@@ -1,0 +1,85 @@
+"""Which slices of a block LSTM's parameters make up a unit, and which units can be removed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sparsernn.gates import stacked
+from sparsernn.units import Slice
+
+if TYPE_CHECKING:
+    from sparsernn.nn.block_lstm import BlockLSTM
+
+WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
+def components(layer: BlockLSTM) -> Iterator[tuple[str, int, range]]:
+    """Suffix, number and hidden units of every component, the units counted through all of them."""
+    first = 0
+    for suffix in layer.suffixes:
+        for n, span in enumerate(layer.hidden_spans(suffix)):
+            yield suffix, n, range(first, first + len(span))
+            first += len(span)
+
+
+def outputs(layer: BlockLSTM) -> tuple[Slice, ...]:
+    """A row in every gate of one component's weights and biases, and a column of its recurrent weight."""
+    slices = []
+    for suffix, n, units in components(layer):
+        rows = tuple(block.start for block in stacked(layer.gates, len(units)))
+        for name in WEIGHTS:
+            in_norm = name.startswith("weight")
+            slices.append(Slice(layer, f"{name}_{n}{suffix}", 0, rows, in_norm=in_norm, span=units))
+        slices.append(Slice(layer, f"weight_hh_{n}{suffix}", 1, span=units))
+    return tuple(slices)
+
+
+def silence(layer: BlockLSTM) -> tuple[Slice, ...]:
+    """The rows of gate g of one component with their biases: nothing is ever written into the cell."""
+    g = layer.gates.index("g")
+    return tuple(
+        Slice(layer, f"{name}_{n}{suffix}", 0, (g * len(units),), span=units)
+        for suffix, n, units in components(layer)
+        for name in WEIGHTS
+    )
+
+
+def inputs(layer: BlockLSTM) -> tuple[Slice, ...]:
+    """The columns of the input weights whose windows hold the feature."""
+    return tuple(
+        Slice(
+            layer,
+            f"weight_ih_{n}{suffix}",
+            1,
+            span=layer.windows[n],
+            removed=partial(_narrow, layer, n, suffix),
+        )
+        for suffix, n, _ in components(layer)
+    )
+
+
+def removable(layer: BlockLSTM, dead: Tensor) -> Tensor:
+    """Of the dead units those that can go together: equally many of both directions of a component."""
+    if not layer.bidirectional:
+        return dead
+    chosen = torch.zeros_like(dead)
+    parts = list(components(layer))
+    for (_, _, ahead), (_, _, back) in zip(parts[: len(parts) // 2], parts[len(parts) // 2 :], strict=True):
+        pair = [slice(units.start, units.stop) for units in (ahead, back)]
+        most = min(int(dead[part].sum()) for part in pair)
+        for part in pair:
+            chosen[part] = dead[part] & (dead[part].cumsum(0) <= most)
+    return chosen
+
+
+def _narrow(layer: BlockLSTM, n: int, suffix: str, kept: Tensor) -> None:
+    """Features were removed: the window keeps those of its own that stay."""
+    if suffix == layer.suffixes[0]:
+        window = layer.windows[n]
+        before = int(kept[: window.start].sum())
+        layer.windows[n] = range(before, before + int(kept[window.start : window.stop].sum()))
