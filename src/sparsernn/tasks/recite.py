@@ -32,8 +32,7 @@ class Recitation(LanguageModelling):
         accuracy: share of the tokens that are the most probable ones after the text before them.
         recital: tokens that the model recites without a mistake when it is given a stream's first token and then only
             its own words, mean over the streams (`recite_aloud` lets it do so).
-        accuracy_in_training: the same share as it was while the weights changed, over the epoch that just ended;
-            missing where the epoch was not seen as a whole, because the run was resumed in its middle.
+        accuracy_in_training: the same share as it was while the weights changed, over the epoch that just ended.
 
     Source: T. Demeester, J. Deleu, F. Godin and C. Develder, "Predefined Sparseness in Recurrent Sequence Models",
     2018, arXiv:1808.08720.
@@ -63,8 +62,9 @@ class Recitation(LanguageModelling):
         self._seen, self._right = 0, 0
 
     def batches(self, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """As in language modelling; counting begins anew."""
-        self._seen, self._right = 0, 0
+        """As in language modelling; with the first batch of an epoch the counting begins anew."""
+        if start == 0:
+            self._seen, self._right = 0, 0
         yield from super().batches(seed, epoch, start)
 
     def loss(self, model: LanguageModel, batch: Batch, state: State) -> tuple[Tensor, Tensor, State]:
@@ -96,6 +96,14 @@ class Recitation(LanguageModelling):
         if split == "valid" and self._seen == right.numel():
             found["accuracy_in_training"] = self._right / self._seen
         return found
+
+    def state_dict(self) -> dict[str, int]:
+        """The tokens of the epoch so far, and how many of them the model got right."""
+        return {"seen": self._seen, "right": self._right}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Count on from there."""
+        self._seen, self._right = state.get("seen", 0), state.get("right", 0)
 
     def criterion(self, scores: Mapping[str, float]) -> float:
         """The share of missed tokens."""

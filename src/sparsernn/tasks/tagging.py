@@ -15,6 +15,7 @@ from sparsernn.data.tagged import PAD
 from sparsernn.data.vocabulary import UNKNOWN, ordered
 from sparsernn.errors import InputError
 from sparsernn.models.tagger import Tagger
+from sparsernn.tasks.confusion import confusion
 from sparsernn.tasks.reading import dropouts_off
 from sparsernn.tasks.task import Task, Tick
 
@@ -189,13 +190,13 @@ class Tagging(Task):
         tally.unknown_right += int((unknown & (found == batch.targets)).sum())
 
     def records(self, model: Tagger, split: str) -> list[dict[str, Any]]:
-        """What a report can show of a split beyond its scores: which tags are taken for which.
+        """Which tags are taken for which.
 
         Returns:
-            one record "confusion": `tags`, and `counts` with a row for each right tag, a column for each given one.
+            one record "confusion": the `split`, and what `sparsernn.tasks.confusion.confusion` makes of its counts.
         """
-        counts = self.tally(model, split).confusion.tolist()
-        return [{"event": "confusion", "split": split, "tags": list(self.tags.tokens), "counts": counts}]
+        found = confusion(self.tally(model, split).confusion, self.tags.tokens)
+        return [{"event": "confusion", "split": split, **found}]
 
     def criterion(self, scores: Mapping[str, float]) -> float:
         """The share of wrong tags."""

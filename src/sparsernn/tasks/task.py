@@ -103,3 +103,18 @@ class Task(ABC):
     def solved(self, scores: Mapping[str, float]) -> bool:
         """Whether these validation scores end the training: never."""
         return False
+
+    def records(self, model: Any, split: str) -> list[dict[str, Any]]:
+        """What a report can show of a split beyond its scores: nothing.
+
+        Asked after the test, of the best weights, for the split "test". Each record is plain data with an "event",
+        its kind, and goes into metrics.jsonl as it is; the model is left in the mode it came in.
+        """
+        return []
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the task adds up within an epoch, plain: nothing. It is saved with the run, so that sums go on."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - most tasks add up nothing
+        """Go on from what `state_dict` returned; {} begins anew."""

@@ -110,6 +110,8 @@ def _test(run: Run, watch: "Watch", request: Request) -> dict[str, float]:
     scores: dict[str, float] = run.task.evaluate(run.model, "test", tick=watch.evaluating("test", request))
     epoch = best["position"]["epoch"] + 1
     watch.record({"event": "test", "epoch": epoch, "split": "test", **scores, "averaged": best["averaged"]})
+    for found in run.task.records(run.model, "test"):
+        watch.record({"epoch": epoch, **found})
     return scores
 
 

@@ -23,9 +23,9 @@ def plan(run: Run, measure: bool = True) -> dict[str, Any]:
     Returns:
         tensors: [{name, shape, numel, active, density, gates, gate_rows, gate_density}] of every parameter, gates
         being their names, gate_rows {name: [first, one past the last]}, gate_density {name: active fraction};
-        parameters_total, parameters_active; masked_total, masked_active; examples, scored targets per split;
-        counts, what they are called; vocabularies {name: size}; metric; steps, epochs, steps_per_epoch;
-        estimated_seconds for the whole run on this machine.
+        parameters_total, parameters_active; parameters_idle, which never change; masked_total, masked_active;
+        examples, scored targets per split; counts, what they are called; vocabularies {name: size}; metric;
+        steps, epochs, steps_per_epoch; estimated_seconds for the whole run on this machine.
     """
     masks, gates = run.sparsifier.masks(), gate_blocks(run.model)
     tensors = [
@@ -38,6 +38,7 @@ def plan(run: Run, measure: bool = True) -> dict[str, Any]:
         "tensors": tensors,
         "parameters_total": sum(row["numel"] for row in tensors),
         "parameters_active": sum(row["active"] for row in tensors),
+        "parameters_idle": sum(p.numel() for p in run.model.parameters() if not p.requires_grad),
         "masked_total": sum(row["numel"] for row in masked),
         "masked_active": sum(row["active"] for row in masked),
         "examples": dict(run.task.examples),
@@ -74,7 +75,7 @@ def _density(mask: torch.Tensor | None, block: GateBlock) -> float:
 def seconds_per_step(run: Run) -> float:
     """Least time of a batch's forward and backward pass; weights, buffers, gradients, generators stay as they are."""
     keep_buffers()
-    generator, times = torch.get_rng_state(), []
+    generator, times, counted = torch.get_rng_state(), [], run.task.state_dict()
     # A forward pass may change more than gradients: batch normalisation its statistics, an orthogonal map that is
     # rebased its parameter as well.
     before = [(t, t.detach().clone()) for t in (*run.model.parameters(), *run.model.buffers())]
@@ -87,6 +88,7 @@ def seconds_per_step(run: Run) -> float:
         times.append(time.perf_counter() - started)
     run.optimizer.zero_grad()
     torch.set_rng_state(generator)
+    run.task.load_state_dict(counted)
     with torch.no_grad():
         for tensor, value in before:
             tensor.copy_(value)

@@ -83,6 +83,7 @@ class Run:
             "schedule": self.schedule.state_dict(),
             "sparsifier": self.sparsifier.state_dict(),
             "boundary": self.boundary.state_dict(),
+            "task": self.task.state_dict(),
             "position": asdict(self.position),
             "carried": self.carried,
             "generators": {"torch": torch.get_rng_state()},
@@ -130,6 +131,7 @@ class Run:
         self.schedule.load_state_dict(tree.get("schedule") or {})
         self.sparsifier.load_state_dict(tree["sparsifier"])
         self.boundary.load_state_dict(tree["boundary"])
+        self.task.load_state_dict(tree.get("task") or {})
         self.position = Position(**tree["position"])
         self.carried = tree["carried"]
         torch.set_rng_state(tree["generators"]["torch"])
@@ -147,6 +149,7 @@ class Run:
         """Put the best weights into the model; returns what else `best` says (valid, averaged, position)."""
         tree = load_checkpoint(self.home / BEST)
         load_weights(self.model, tree.pop("model"), self.home / BEST)
+        self.task.load_state_dict({})  # what was added up is of other weights
         return tree
 
 
