@@ -164,11 +164,7 @@ def noise_covariance(v: Tensor, horizon: int | None = None) -> Tensor:
     v = _double(v)
     total = torch.eye(len(v), dtype=v.dtype, device=v.device)
     if horizon is not None:
-        power = total
-        for _ in range(horizon - 1):
-            power = v @ power
-            total = total + power @ power.mH
-        return total
+        return _of_horizon(v, total, horizon)
     power = v
     for _ in range(_DOUBLINGS):
         total = total + power @ total @ power.mH
@@ -186,6 +182,16 @@ def noise_covariance(v: Tensor, horizon: int | None = None) -> Tensor:
     return total
 
 
+def _of_horizon(v: Tensor, one: Tensor, horizon: int) -> Tensor:
+    """The finite sum, by doubling: 2 log2(horizon) steps instead of horizon."""
+    total, power = one, v
+    for bit in f"{max(1, horizon):b}"[1:]:
+        total, power = total + power @ total @ power.mH, power @ power
+        if bit == "1":
+            total, power = one + v @ total @ v.mH, v @ power
+    return total
+
+
 def fisher_memory(
     v: Tensor, steps: int, direction: Tensor | None = None, horizon: int | None = None, noise: float = 1.0
 ) -> Tensor:
@@ -197,7 +203,7 @@ def fisher_memory(
     Args:
         v: (H, H), with a spectral radius below 1 unless there is a horizon.
         steps: how many values.
-        direction: u (H,), taken at length 1; None sums over all units.
+        direction: u (H,), taken at length 1, or several as columns (H, S), over which is summed; None: all units.
         horizon: how many steps of noise there are in the state; None for all.
         noise: the variance of each unit's noise at each step, above 0.
 
@@ -205,7 +211,7 @@ def fisher_memory(
         (steps,).
 
     Raises:
-        InputError: see `noise_covariance`.
+        InputError: see `noise_covariance`; or noise grows beyond what float64 can tell apart.
 
     Example:
         >>> fisher_memory(delay_line(3, 0.0, 1.0), 3, torch.tensor([1.0, 0.0, 0.0]))  # 1 / (k + 1)
@@ -214,10 +220,13 @@ def fisher_memory(
     v = _double(v)
     signal = torch.eye(len(v), dtype=v.dtype, device=v.device)
     if direction is not None:
-        given = direction.detach().to(v)
-        signal = (given / given.norm())[:, None]
-    covariance, values = noise * noise_covariance(v, horizon), []
+        given = direction.detach().to(v).view(len(v), -1)
+        signal = given / given.norm(dim=0)
+    lu, pivots, singular = torch.linalg.lu_factor_ex(noise * noise_covariance(v, horizon))
+    if singular:
+        raise InputError("noise grows so far in this matrix that its covariance has no inverse in float64.")
+    values = []
     for _ in range(steps):
-        values.append((signal.conj() * torch.linalg.solve(covariance, signal)).sum().real)
+        values.append((signal.conj() * torch.linalg.lu_solve(lu, pivots, signal)).sum().real)
         signal = v @ signal
     return torch.stack(values)

@@ -14,6 +14,7 @@ from sparsernn.data.windows import streams, window_bounds, window_of
 from sparsernn.errors import InputError
 from sparsernn.models.language_model import Features, LanguageModel
 from sparsernn.nn.layer import State
+from sparsernn.tasks.looking import lag_record
 from sparsernn.tasks.reading import dropouts_off
 from sparsernn.tasks.task import Task, Tick
 
@@ -161,6 +162,17 @@ class LanguageModelling(Task):
                 right += int((model.head.log_prob(features.dropped).argmax(-1) == targets).sum())
         accuracy = {"accuracy": right / tokens} if self.metric == "bits" else {}
         return {**scores(total, tokens), **accuracy}
+
+    def look(self, model: Any, closely: bool = False) -> list[dict[str, Any]]:
+        """With recurrent maps, or at the level of characters, also the gradient of a window's last token's loss."""
+        found = super().look(model, closely)
+        if closely and (found or self.metric == "bits"):
+            rows = streams(self.corpus.splits["valid"], self.eval_batch_size, "valid")
+            words, targets = window_of(rows, 0, min(self.window, len(rows) - 1))
+            with dropouts_off(model):
+                read = model.embedding(words).detach()
+            found.append(lag_record(model, read, lambda h: model.head.nll(h[None], targets[-1:]).mean()))
+        return found
 
     def passes(
         self, model: LanguageModel, split: str, batch_size: int | None, tick: Tick

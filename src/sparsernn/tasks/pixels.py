@@ -11,6 +11,7 @@ from torch.nn import functional
 from sparsernn.data.pixels import IMAGES, Images, pixel_order
 from sparsernn.errors import InputError
 from sparsernn.registry import make
+from sparsernn.tasks.looking import LOOKED_AT, lag_record
 from sparsernn.tasks.reading import dropouts_off, whole
 from sparsernn.tasks.synthetic import Sequences, generator_of, manifold_error
 from sparsernn.tasks.task import Task, Tick
@@ -117,6 +118,16 @@ class Pixels(Task):
                 right += (logits.argmax(-1) == labels).sum().item()
                 tick((int(chosen[-1]) + 1) / count)
         return {"loss": nats / count, "accuracy": right / count, **manifold_error(model)}
+
+    def look(self, model: Any, closely: bool = False) -> list[dict[str, Any]]:
+        """Also the gradient of the loss against the time lag, of some validation pictures."""
+        found = super().look(model, closely)
+        if closely and hasattr(model, "layers"):
+            inputs, labels, _ = self._read("valid", torch.arange(min(LOOKED_AT, self.examples["valid"])))
+            found.append(
+                lag_record(model, inputs, lambda h: functional.cross_entropy(model.read_out(h), labels))
+            )
+        return found
 
     def criterion(self, scores: Mapping[str, float]) -> float:
         """The share of wrong answers."""

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from sparsernn.errors import InputError
 from sparsernn.nn.maps import RecurrentMap
+from sparsernn.tasks.looking import LOOKED_AT, lag_record
 from sparsernn.tasks.reading import dropouts_off, whole
 from sparsernn.tasks.task import Task, Tick
 
@@ -156,6 +158,18 @@ class Synthetic(Task):
                         total[name] = total.get(name, 0.0) + value
                 tick(min(1.0, number * (self.eval_batch_size or 1) / self.eval_sequences))
         return {**self.scores(total), **manifold_error(model)}
+
+    def look(self, model: Any, closely: bool = False) -> list[dict[str, Any]]:
+        """Also the gradient of the last answer's loss, against the time lag."""
+        found = super().look(model, closely)
+        if closely and hasattr(model, "layers"):
+            inputs, targets, _ = self._part("valid", 0, LOOKED_AT)
+            found.append(lag_record(model, inputs, lambda h: self.last_nats(model.read_out(h), targets)))
+        return found
+
+    def last_nats(self, answer: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss of what is answered at the last step, (B, outputs)."""
+        return functional.cross_entropy(answer, targets[-1])
 
     def solved(self, scores: Mapping[str, float]) -> bool:
         """From the accuracy `good_enough` on."""

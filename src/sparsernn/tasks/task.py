@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from sparsernn.data.vocabulary import Vocabulary
+from sparsernn.nn.recurrence import recurrences
 
 Tick = Callable[[float], None]
 """Told the fraction done of an evaluation."""
@@ -111,6 +112,15 @@ class Task(ABC):
         its kind, and goes into metrics.jsonl as it is; the model is left in the mode it came in.
         """
         return []
+
+    def look(self, model: Any, closely: bool = False) -> list[dict[str, Any]]:
+        """What a report can show of the weights: of recurrent maps, where a model has such, what they look like.
+
+        Asked of the first weights and of the tested ones `closely`, and briefly at every epoch's end. Records as in
+        `records`; nothing is drawn from torch's global generator.
+        """
+        maps = recurrences(model, closely)
+        return [{"event": "recurrence", "closely": closely, "maps": maps}] if maps else []
 
     def state_dict(self) -> dict[str, Any]:
         """What the task adds up within an epoch, plain: nothing. It is saved with the run, so that sums go on."""

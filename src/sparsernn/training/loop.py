@@ -94,6 +94,7 @@ def _end_epoch(run: Run, watch: "Watch", keep: Safekeeping, request: Request) ->
             here.best = criterion
             keep.write(lambda: run.save_best(scores))
     watch.epoch(scores, better)
+    watch.look()
     if run.optimizer.trigger(scores["loss"]):
         watch.record({"event": "switch", "to": "averaging"})
     run.schedule.observe(scores["loss"])
@@ -112,6 +113,7 @@ def _test(run: Run, watch: "Watch", request: Request) -> dict[str, float]:
     watch.record({"event": "test", "epoch": epoch, "split": "test", **scores, "averaged": best["averaged"]})
     for found in run.task.records(run.model, "test"):
         watch.record({"epoch": epoch, **found})
+    watch.look(closely=True, epoch=epoch)
     return scores
 
 
@@ -192,6 +194,7 @@ class Watch:
             self.record({"event": "resume"})
         else:
             self.record({"event": "start", "recipe": self.run.recipe.name, "plan": intent})
+            self.look(closely=True, epoch=0)
 
     def record(self, event: dict[str, Any]) -> None:
         """Append to metrics.jsonl and tell the reporter."""
@@ -199,6 +202,11 @@ class Watch:
         full = {"epoch": here.epoch + 1, "step": here.step, **event}
         self.keep.write(lambda: self.run.events.append(full))
         self.reporter.event(full)
+
+    def look(self, closely: bool = False, **at: Any) -> None:
+        """What the weights look like now."""
+        for found in self.run.task.look(self.run.model, closely):
+            self.record({**at, **found})
 
     def step(
         self, loss: float, norm: float, batch: Any, happened: list[dict[str, Any]], seconds: float
