@@ -13,7 +13,7 @@ import torch
 
 from sparsernn.errors import InputError
 
-INTERFACE = 7
+INTERFACE = 8
 """Must equal sparsernn_interface() in sparse.c: signatures and structures agree."""
 
 NEEDS = {"plain": "", "avx2": "AVX2", "avx512": "AVX512"}
@@ -36,6 +36,8 @@ SIGNATURES: dict[str, list[Any]] = {
     "window_backward": [*[POINTER] * 5, INT],
     "product": [*[POINTER] * 4, *[INT] * 5],
     "transpose": [POINTER, POINTER, INT, INT, INT],
+    "forget_forward": [*[POINTER] * 4, LONG, LONG, INT, INT],
+    "forget_backward": [*[POINTER] * 8, LONG, LONG, INT, INT],
     "squares": [*[POINTER] * 3, INT, INT, INT],
     "add_scaled": [*[POINTER] * 4, INT, INT, INT],
     "add_signs": [POINTER, POINTER, FLOAT, LONG, INT],

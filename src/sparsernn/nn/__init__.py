@@ -13,6 +13,7 @@ from sparsernn.nn.layer import Layer, Stack
 from sparsernn.nn.lstm import LSTM
 from sparsernn.nn.mixture import MixtureHead
 from sparsernn.nn.onlstm import ONLSTM
+from sparsernn.nn.qrnn import QRNN
 from sparsernn.nn.recurrent import Bidirectional, Recurrent
 from sparsernn.nn.rhn import RHN
 from sparsernn.nn.split_softmax import SplitHead
@@ -27,6 +28,7 @@ LAYERS: dict[str, Callable[..., Layer]] = {
     "gru": GRU,
     "lstm": LSTM,
     "onlstm": ONLSTM,
+    "qrnn": QRNN,
     "rhn": RHN,
 }
 HEADS: dict[str, Callable[..., Head]] = {"linear": LinearHead, "mixture": MixtureHead, "split": SplitHead}
@@ -38,6 +40,7 @@ __all__ = [
     "LAYERS",
     "LSTM",
     "ONLSTM",
+    "QRNN",
     "RHN",
     "Bidirectional",
     "BlockEmbedding",
