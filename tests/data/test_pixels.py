@@ -1,6 +1,7 @@
 """Pictures: files, splits, permutations, and the task that reads them."""
 
 import gzip
+import hashlib
 import struct
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from sparsernn.data.download import DATASETS, Remote, status
 from sparsernn.data.pixels import digits, image_order, mnist, mnist_10k, pixel_order, read_idx, split_by_hash
 from sparsernn.errors import InputError
 from sparsernn.tasks import Pixels
@@ -94,12 +96,36 @@ def test_the_test_images_alone_are_split_and_say_so(tmp_path):
 
 def test_missing_files_are_named(tmp_path, monkeypatch):
     monkeypatch.delenv("SPARSERNN_DATA", raising=False)
+    monkeypatch.setenv("SPARSERNN_CACHE", str(tmp_path / "cache"))
     with pytest.raises(InputError, match="t10k-images-idx3-ubyte' does not exist"):
         mnist_10k(tmp_path)
-    with pytest.raises(InputError, match="the mnist files are needed; name their folder with --data"):
+    with pytest.raises(
+        InputError, match="the mnist files are needed; get them with 'sparsernn data get mnist'"
+    ):
         mnist()
     with pytest.raises(InputError, match=r"digits\.csv\.gz' does not exist"):
         digits(tmp_path)
+
+
+def test_what_was_downloaded_is_found(tmp_path, monkeypatch):
+    monkeypatch.delenv("SPARSERNN_DATA", raising=False)
+    monkeypatch.setenv("SPARSERNN_CACHE", str(tmp_path))
+    (tmp_path / "mnist").mkdir()
+    write_mnist(tmp_path / "mnist", train=10)
+    assert mnist_10k().info["source"] == str(tmp_path / "mnist")
+
+
+def test_packed_files_are_known_by_what_they_hold(tmp_path, monkeypatch):
+    """Whoever packed them, and however."""
+    remote = Remote("a.gz", f"md5:{hashlib.md5(b'pixels').hexdigest()}", ())
+    monkeypatch.setitem(DATASETS, "mnist", (remote,))
+    assert status("mnist", tmp_path) == {"a.gz": "missing"}
+    for level in (1, 9):
+        (tmp_path / "a.gz").write_bytes(gzip.compress(b"pixels", level))
+        assert status("mnist", tmp_path) == {"a.gz": "standard"}
+    for damaged in (gzip.compress(b"pixel"), gzip.compress(b"pixels")[:-9], b"\x1f\x8bpixels"):
+        (tmp_path / "a.gz").write_bytes(damaged)
+        assert status("mnist", tmp_path) == {"a.gz": "different"}
 
 
 def test_labels_that_fit_no_images_are_refused(tmp_path):

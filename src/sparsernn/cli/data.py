@@ -33,7 +33,7 @@ def list_corpora() -> None:
 
 
 @commands.command()
-def get(name: Annotated[str, typer.Argument(help="ptb or wikitext-2.")]) -> None:
+def get(name: Annotated[str, typer.Argument(help="ptb, wikitext-2 or mnist.")]) -> None:
     """Download a corpus into the cache and check its files against known hashes."""
     from sparsernn.data.download import fetch
 
@@ -63,22 +63,37 @@ def corpora() -> list[tuple[str, str, str]]:
         ("wikitext-2", place("wikitext-2"), "Wikipedia articles, 33,278 words"),
         ("folder", "--data DIR", "a folder of yours with train.txt, valid.txt, test.txt"),
         ("file", "--data FILE", "one file of yours, split by the content of its paragraphs"),
+        ("mnist", place("mnist"), "70,000 pictures of digits, read pixel by pixel"),
+        ("python-roles", "with every Python", "tagged: names in its own library, and what each does there"),
+        ("ud-ewt", treebank("ud-ewt"), "tagged: English web text of Universal Dependencies, CoNLL-U"),
+        ("conll", "--data DIR", "tagged: files of yours, two columns or CoNLL-U"),
     ]
 
 
 def place(name: str) -> str:
     """Where a downloadable corpus lies on this machine; 'not here' if it does not."""
-    import os
-
-    from sparsernn.data.corpora import DATA_VARIABLE
     from sparsernn.data.download import cache_folder, status
 
-    variable = os.environ.get(DATA_VARIABLE)
-    places = [Path(variable).expanduser() / name] if variable else []
-    for folder in (*places, cache_folder() / name):
+    for folder in (*_own_place(name), cache_folder() / name):
         if folder.is_dir() and "missing" not in status(name, folder).values():
             return str(folder)
     return "not here"
+
+
+def treebank(name: str) -> str:
+    """Where the files of a treebank lie, which is not downloaded; how to say it if they are in no known place."""
+    found = [folder for folder in _own_place(name) if folder.is_dir() and any(folder.glob("*.conllu"))]
+    return str(found[0]) if found else "--data DIR"
+
+
+def _own_place(name: str) -> list[Path]:
+    """The folder of a corpus among the user's own data, if there are any."""
+    import os
+
+    from sparsernn.data.corpora import DATA_VARIABLE
+
+    variable = os.environ.get(DATA_VARIABLE)
+    return [Path(variable).expanduser() / name] if variable else []
 
 
 def known_as(info: dict[str, Any]) -> str:

@@ -1,8 +1,10 @@
 """Downloading the benchmarks into a cache, only when asked, and checked against known hashes."""
 
+import gzip
 import hashlib
 import os
 import sys
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 from sparsernn.data.reading import read_bytes
 from sparsernn.errors import InputError
 
+GZIP_MAGIC = b"\x1f\x8b"
 TIMEOUT = 30  # seconds without an answer after which a server counts as out of reach
 
 
@@ -19,7 +22,7 @@ class Remote:
 
     Attributes:
         file: its name in the cache.
-        digest: "algorithm:hexadecimal".
+        digest: "algorithm:hexadecimal", of the content where the file is packed with gzip.
         urls: places to try, in order; `archive.zip#member` is a file inside a zip archive.
     """
 
@@ -41,9 +44,17 @@ def _wikitext(split: str, digest: str) -> Remote:
     return Remote(f"{split}.txt", digest, urls)
 
 
+def _mnist(kind: str, digest: str) -> Remote:
+    places = (
+        "https://ossci-datasets.s3.amazonaws.com/mnist",
+        "https://storage.googleapis.com/cvdf-datasets/mnist",
+    )
+    return Remote(f"{kind}-ubyte.gz", digest, tuple(f"{place}/{kind}-ubyte.gz" for place in places))
+
+
 # Mikolov's preparation of the Penn Treebank: the hashes of the files with 929,589 / 73,760 / 82,430 tokens;
 # their md5 sums are those that torchtext published. WikiText-2: the sha1 sums that GluonNLP published for
-# wiki.*.tokens.
+# wiki.*.tokens. MNIST: the md5 sums of the four files unpacked, which many libraries have.
 DATASETS: dict[str, tuple[Remote, ...]] = {
     "ptb": (
         _penn("train", "sha256:fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf"),
@@ -54,6 +65,12 @@ DATASETS: dict[str, tuple[Remote, ...]] = {
         _wikitext("train", "sha1:863f29c46ef9d167fff4940ec821195882fe29d1"),
         _wikitext("valid", "sha1:0418625c8b4da6e4b5c7a0b9e78d4ae8f7ee5422"),
         _wikitext("test", "sha1:c7b8ce0aa086fb34dab808c5c49224211eb2b172"),
+    ),
+    "mnist": (
+        _mnist("train-images-idx3", "md5:6bbc9ace898e44ae57da46a324031adb"),
+        _mnist("train-labels-idx1", "md5:a25bea736e30d166cdddb491f175f624"),
+        _mnist("t10k-images-idx3", "md5:2646ac647ad5339dbf082846283269ea"),
+        _mnist("t10k-labels-idx1", "md5:27ae3e4e09519cfbb04c329615203637"),
     ),
 }
 
@@ -79,8 +96,8 @@ def matches(data: bytes, digest: str) -> bool:
 
 
 def standard_digest(name: str, split: str) -> str:
-    """Digest of the standard file of a split of the dataset `name`."""
-    return next(remote.digest for remote in DATASETS[name] if remote.file == f"{split}.txt")
+    """Digest of the standard file of a split of the text `name`; "" for a dataset that is no text."""
+    return next((remote.digest for remote in DATASETS[name] if remote.file == f"{split}.txt"), "")
 
 
 def status(name: str, folder: str | Path | None = None) -> dict[str, str]:
@@ -119,7 +136,15 @@ def _remotes(name: str) -> tuple[Remote, ...]:
 def _state(path: Path, digest: str) -> str:
     if not path.is_file():
         return "missing"
-    return "standard" if matches(read_bytes(path), digest) else "different"
+    return "standard" if matches(_content(read_bytes(path)), digest) else "different"
+
+
+def _content(data: bytes) -> bytes:
+    """What a file holds; one that is packed may have been packed by anybody."""
+    try:
+        return gzip.decompress(data) if data.startswith(GZIP_MAGIC) else data
+    except (OSError, EOFError, zlib.error):
+        return data
 
 
 def _fetch_one(name: str, remote: Remote, folder: Path) -> None:
@@ -145,7 +170,7 @@ def _download(url: str, remote: Remote, folder: Path) -> None:
     try:
         _http(address, partial)
         data = _member(partial, member) if member else partial.read_bytes()
-        if not matches(data, remote.digest):
+        if not matches(_content(data), remote.digest):
             raise ValueError("what came is not the expected file (its hash differs), so it was removed")
         partial.write_bytes(data)
         partial.replace(folder / remote.file)

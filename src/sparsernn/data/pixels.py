@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from sparsernn.data.corpora import DATA_VARIABLE
+from sparsernn.data.download import GZIP_MAGIC, cache_folder
 from sparsernn.data.reading import read_bytes
 from sparsernn.errors import InputError
 
@@ -25,7 +26,6 @@ ORDER_SEED = 1234
 """Of the published permutations of pixels and of training images (the nnRNN code, G. Kerg et al., 2019)."""
 
 MNIST_TRAIN, MNIST_VALID = 50_000, 10_000
-GZIP_MAGIC = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
@@ -210,11 +210,14 @@ def _file(place: Path, stem: str) -> Path:
 
 
 def _place(name: str, path: str | Path | None, data_dir: str | Path | None) -> Path:
-    """The folder of a data set."""
+    """The folder of a data set: what is said, else what was downloaded."""
     place = _given(name, path, data_dir)
+    if place is None and (cache_folder() / name).is_dir():
+        place = cache_folder() / name
     if place is None:
         raise InputError(
-            f"the {name} files are needed; name their folder with --data, or put them into ${DATA_VARIABLE}/{name}."
+            f"the {name} files are needed; get them with 'sparsernn data get {name}', name their folder with --data, "
+            f"or put them into ${DATA_VARIABLE}/{name}."
         )
     if not place.is_dir():
         raise InputError(f"'{place}' is not a folder; one with the {name} files is needed.")
