@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": set(),
     "validate": {"errors", "metrics", "registry"},
     "recipe": {"errors", "registry", "settings", "validate"},
-    "boundary": {"errors"},
+    "boundary": {"errors", "models", "optim", "registry"},
     "optim": {"errors", "registry", "kernels"},
     "data": {"errors", "registry"},
     "nn": GROUND,
@@ -41,9 +41,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "assemble": GROUND | {"boundary", "data", "models", "optim", "recipe", "sparsity", "tasks", "training"},
     "results": {"data", "deploy", "errors", "models", "sparsity", "training"},
     "finetune": {"assemble", "errors", "recipe", "results", "training"},
+    "compaction": {"assemble", "deploy", "errors", "recipe", "results", "training", "units"},
     "cli": GROUND
     | {
         "assemble",
+        "compaction",
         "data",
         "finetune",
         "metrics",

@@ -1,10 +1,11 @@
-"""`sparsernn pack`, `bench`: a small file from a run, and how fast its model reads."""
+"""`sparsernn pack`, `bench`, `compact`: a small file or a smaller run from a run, and how fast its model reads."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from sparsernn.cli import compacting
 from sparsernn.cli.running import Data, RunFolder
 from sparsernn.errors import InputError
 
@@ -13,6 +14,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command()(pack)
     app.command()(bench)
+    compacting.register(app)
 
 
 def pack(

@@ -17,17 +17,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sparsernn.errors import InputError
+from sparsernn.training import zeros
 
 FORMAT = "sparsernn-checkpoint-1"
-TENSOR, TUPLE, PAIRS = "__tensor__", "__tuple__", "__pairs__"
+TENSOR, ZEROS, TUPLE, PAIRS = "__tensor__", "__zeros__", "__tuple__", "__pairs__"
 
 
-def save_checkpoint(path: Path, tree: Mapping[str, Any]) -> int:
+def save_checkpoint(path: Path, tree: Mapping[str, Any], packed: bool = False) -> int:
     """Write `tree` to `path` atomically.
 
     Args:
         path: the file; its folder must exist.
         tree: nested dicts (with str or int keys), lists, tuples, numbers, strings, None and tensors.
+        packed: store tensors with zeros as one bit per position and what is not 0; it is read back to the bit.
 
     Returns:
         The size of the file in bytes.
@@ -43,7 +45,7 @@ def save_checkpoint(path: Path, tree: Mapping[str, Any]) -> int:
         {'model': {'weight': tensor([1., 1.])}, 'step': 3}
     """
     tensors: dict[str, Tensor] = {}
-    state = json.dumps(_to_plain(tree, "", tensors))
+    state = json.dumps(_to_plain(tree, "", tensors, packed))
     metadata = {"format": FORMAT, "state": state, "sha256": _digest(state, tensors)}
     partial = path.with_name(path.name + ".partial")
     try:
@@ -112,13 +114,16 @@ def _digest(state: str, tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _to_plain(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+def _to_plain(node: Any, path: str, tensors: dict[str, Tensor], packed: bool) -> Any:
     if isinstance(node, Tensor):
+        if packed and zeros.pays(node):
+            tensors.update({f"{path}/{part}": piece for part, piece in zeros.pieces(node).items()})
+            return {ZEROS: path, "shape": list(node.shape)}
         tensors[path] = _own_bytes(node, tensors)
         return {TENSOR: path}
     if isinstance(node, Mapping):
         pairs = [
-            (key, _to_plain(value, f"{path}/{key}" if path else str(key), tensors))
+            (key, _to_plain(value, f"{path}/{key}" if path else str(key), tensors, packed))
             for key, value in node.items()
         ]
         return (
@@ -127,7 +132,7 @@ def _to_plain(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
             else {PAIRS: [list(pair) for pair in pairs]}
         )
     if isinstance(node, list | tuple):
-        items = [_to_plain(value, f"{path}/{k}", tensors) for k, value in enumerate(node)]
+        items = [_to_plain(value, f"{path}/{k}", tensors, packed) for k, value in enumerate(node)]
         return {TUPLE: items} if isinstance(node, tuple) else items
     return node
 
@@ -147,6 +152,11 @@ def _from_plain(node: Any, tensors: Mapping[str, Tensor]) -> Any:
         return node
     if node.keys() == {TENSOR}:
         return tensors[node[TENSOR]]
+    if node.keys() == {ZEROS, "shape"}:
+        parts = {part: f"{node[ZEROS]}/{part}" for part in ("bits", "values")}
+        return zeros.joined(
+            {part: tensors[key] for part, key in parts.items() if key in tensors}, node["shape"]
+        )
     if node.keys() == {TUPLE}:
         return tuple(_from_plain(value, tensors) for value in node[TUPLE])
     if node.keys() == {PAIRS}:

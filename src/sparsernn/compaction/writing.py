@@ -1,0 +1,138 @@
+"""The folder of a smaller run: recipe, records, best and last checkpoint, cut where units went."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from sparsernn.assemble import create, data_of
+from sparsernn.compaction.choosing import Settings, ended
+from sparsernn.deploy.compact import Compaction
+from sparsernn.errors import InputError
+from sparsernn.recipe import Recipe
+from sparsernn.training.checkpoint import load_checkpoint, save_checkpoint
+from sparsernn.training.plan import plan
+from sparsernn.training.run import BEST, LAST, Run, weights
+
+METRICS = "metrics.jsonl"
+OF_THE_OLD_MODEL = ("sizes", "complete")
+"""Records that do not hold for the smaller model: they are measured again."""
+
+
+def write(
+    original: Run,
+    folder: Path,
+    smaller: tuple[nn.Module, Compaction | None],
+    state: dict[str, Any],
+    settings: Settings,
+) -> Run:
+    """The new run, its best weights in the model."""
+    after, done = smaller
+    recipe = _recipe(original, after)
+    best = load_checkpoint(original.home / BEST)
+    best |= {"recipe": recipe.name, "model": weights(after)}
+    if done is not None:
+        best["sparsifier"] = done.apply(best["sparsifier"])
+
+    def begin(run: Run) -> None:
+        run.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        _take_records(original, run)
+        save_checkpoint(folder / BEST, best, packed=True)
+        save_checkpoint(folder / LAST, _state(original, run, state, done, best["model"]), packed=True)
+        run.restore()
+
+    where = settings.data_dir or data_of(original.home)
+    return create(recipe, folder, where, dict(original.task.vocabularies), begin)
+
+
+def _recipe(original: Run, after: nn.Module) -> Recipe:
+    """The recipe with the sizes that the model has now; what was published is not about that model."""
+    resized: Any = getattr(after, "resized", None)
+    if resized is None:
+        raise InputError(
+            f"a {type(after).__name__} without some of its units cannot be written as a recipe; in Python, "
+            "sparsernn.deploy.compact makes it smaller."
+        )
+    tree = original.recipe.settings() | {"name": f"{original.recipe.name}-compact"}
+    tree["model"] = resized(original.recipe.model)
+    kept = {key: value for key, value in tree.items() if key not in ("command", "published", "obtained")}
+    return Recipe.from_settings(kept)
+
+
+def _state(
+    original: Run,
+    run: Run,
+    state: dict[str, Any],
+    done: Compaction | None,
+    best: Mapping[str, Tensor],
+) -> dict[str, Any]:
+    """The last state of the run, cut."""
+    tree = {**state, "recipe": run.recipe.name, "history": {"metrics_bytes": run.events.size()}}
+    if done is not None:
+        tree |= {
+            "model": done.apply(state["model"]),
+            "optimizer": _cut_optimizer(state["optimizer"], done),
+            "sparsifier": done.apply(state["sparsifier"]),
+            "carried": _cut_carried(state["carried"], done.keep),
+        }
+        if run.recipe.boundary["name"] != "truncate":  # what it has learnt is about states of the old width
+            tree["boundary"] = run.boundary.state_dict()
+    return {**tree, "model": dict(best)} if ended(original) else tree
+
+
+def _cut_optimizer(state: Mapping[str, Any], done: Compaction) -> dict[str, Any]:
+    """An optimizer's state: buffers of a parameter's shape, whatever they are called."""
+    names = [name for group in state["param_groups"] for name in group["param_names"]]
+    buffers = {
+        number: {
+            key: done.shrunk(names[int(number)], value) if isinstance(value, Tensor) else value
+            for key, value in held.items()
+        }
+        for number, held in state["state"].items()
+    }
+    return {**done.apply(state), "state": buffers}
+
+
+def _cut_carried(state: Any, keep: Sequence[Tensor]) -> Any:
+    """The carried state of a stack of layers; none where it is of another form."""
+    if not isinstance(state, tuple) or len(state) != len(keep):
+        return None
+    return tuple(_cut_part(part, kept) for part, kept in zip(state, keep, strict=True))
+
+
+def _cut_part(state: Any, keep: Tensor) -> Any:
+    if isinstance(state, Tensor):
+        return state[..., keep].contiguous() if state.shape[-1:] == keep.shape else state
+    return tuple(_cut_part(part, keep) for part in state)
+
+
+def _take_records(original: Run, run: Run) -> None:
+    """The old run's records up to its last state, and a new plan."""
+    text = (original.home / METRICS).read_bytes()[: original.log_bytes].decode("utf-8", errors="replace")
+    over = ended(original)
+    if over:  # what came after the last save belongs to it too
+        text = (original.home / METRICS).read_text(encoding="utf-8", errors="replace")
+    lines = [line for line in text.splitlines() if _kind(line) not in OF_THE_OLD_MODEL]
+    (run.home / METRICS).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    if any(_kind(line) == "start" for line in lines):
+        here = original.position
+        intent = plan(run, measure=False)
+        run.events.append(
+            {
+                "epoch": here.epoch,
+                "step": here.step,
+                "event": "start",
+                "recipe": run.recipe.name,
+                "plan": intent,
+            }
+        )
+
+
+def _kind(line: str) -> str:
+    try:
+        return str(json.loads(line)["event"])
+    except (ValueError, KeyError, TypeError):
+        return ""

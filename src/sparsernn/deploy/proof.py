@@ -1,0 +1,126 @@
+"""Whether two models put out the same, on the data of a task, in float64."""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparsernn.errors import InputError
+
+WINDOWS = 4
+"""Batches that are compared: one shows the outputs, the next ones that the carried state is right too."""
+
+CLOSE = 1e-9
+"""Larger differences are no rounding: sums of float64 in another order differ by about 1e-13 for such models."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The largest difference of two models' outputs.
+
+    Attributes:
+        difference: the largest one of all numbers compared.
+        loss: the largest difference of a batch's mean nats.
+        batches: how many batches were read, the state carried from each to the next.
+        numbers: how many numbers were compared.
+    """
+
+    difference: float
+    loss: float
+    batches: int
+    numbers: int
+
+    @property
+    def holds(self) -> bool:
+        """Whether the models are the same but for rounding."""
+        return max(self.difference, self.loss) <= CLOSE
+
+
+@torch.no_grad()
+def prove(task: Any, before: nn.Module, after: nn.Module, windows: int = WINDOWS, seed: int = 0) -> Proof:
+    """Read the same training batches with both models, dropouts off, each carrying its own state.
+
+    Args:
+        task: whose batches are read.
+        before: a model; copied to float64, left as it is.
+        after: another one.
+        windows: how many batches of the first epoch, at most.
+        seed: of the batches.
+
+    Raises:
+        InputError: the models put out nothing of the same shape.
+    """
+    readers = [_Reader(task, copy.deepcopy(model).double().eval()) for model in (before, after)]
+    largest, loss, numbers, batches = 0.0, 0.0, 0, 0
+    for batch in islice(task.batches(seed, 0), windows):
+        (first, nats), (second, other) = readers[0].read(batch), readers[1].read(batch)
+        pairs = [(a, b) for a, b in zip(first, second, strict=True) if a.shape == b.shape]
+        if not pairs:
+            raise InputError("the two models put out nothing of the same shape, so they cannot be compared.")
+        largest = max([largest, *(_distance(a, b) for a, b in pairs)])
+        loss, batches = max(loss, abs(nats - other)), batches + 1
+        numbers += sum(a.numel() for a, _ in pairs)
+    return Proof(largest, loss, batches, numbers)
+
+
+class _Reader:
+    """A model that reads a task's batches one after the other and shows what it put out."""
+
+    def __init__(self, task: Any, model: nn.Module) -> None:
+        self.task, self.model = task, model
+        self.state = model.initial_state(task.batch_size)  # type: ignore[operator]
+        self.outputs: list[Any] = []
+        model.register_forward_pre_hook(_widened, with_kwargs=True)
+        model.register_forward_hook(lambda module, args, output: self.outputs.append(output))
+
+    def read(self, batch: Any) -> tuple[list[Tensor], float]:
+        """The outputs, and the mean nats."""
+        self.outputs.clear()
+        counted = self.task.state_dict() if hasattr(self.task, "state_dict") else None
+        nats, _, self.state = self.task.loss(self.model, batch, self.state)
+        if counted is not None:
+            self.task.load_state_dict(counted)
+        return [t for output in self.outputs for t in answers(self.model, output)], float(nats)
+
+
+def answers(model: Any, output: Any) -> Iterator[Tensor]:
+    """The numbers that a forward pass is for: probabilities of words, answers of a read-out, scores."""
+    raw = getattr(output, "raw", None)
+    if raw is not None and hasattr(model, "head"):
+        yield model.head.log_prob(raw)
+    elif raw is not None and hasattr(model, "read_out"):
+        yield model.read_out(raw)
+    else:
+        yield from tensors(output)
+
+
+def tensors(tree: Any) -> Iterator[Tensor]:
+    """All tensors of a tensor or nested tuples."""
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, tuple | list):
+        for part in tree:
+            yield from tensors(part)
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    """Largest difference; where both are the same infinity, none."""
+    return float((a - b).abs().masked_fill(a == b, 0.0).max()) if a.numel() else 0.0
+
+
+def _widened(module: nn.Module, args: Any, kwargs: Any) -> Any:
+    """Floating inputs as float64."""
+    return tuple(_double(a) for a in args), {key: _double(value) for key, value in kwargs.items()}
+
+
+def _double(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.double() if value.is_floating_point() else value
+    if isinstance(value, tuple):
+        parts = [_double(part) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return value
