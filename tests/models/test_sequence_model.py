@@ -34,6 +34,7 @@ CHARACTERS = {"vocabulary_size": 50}
         ("ptb-char-nnrnn", CHARACTERS, 1_315_138),
         ("ptb-char-exprnn", CHARACTERS, 790_850),
         ("ptb-char-exprnn-1386", CHARACTERS, 1_317_741),
+        ("ptb-char-lstm", CHARACTERS, 5_078_850),
         ("ptb-char-lstm-475", CHARACTERS, 1_318_200),
     ],
 )

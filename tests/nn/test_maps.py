@@ -359,6 +359,38 @@ def test_in_double_precision_the_manifold_is_held_to_rounding(name):
     assert map.is_on_manifold(1e-10)
 
 
+@pytest.mark.parametrize("every", [1, 2, 100])
+def test_whatever_the_base_it_begins_alike_and_1000_steps_leave_it_orthogonal(every):
+    """The published rate of copying, for V and for A, under RMSprop as published."""
+    torch.manual_seed(4)
+    static = Orthogonal(12, init="random")
+    moving = Orthogonal(12, init="random", rebase_every=every)
+    moving.load_state_dict(static.state_dict(), strict=False)
+    assert torch.equal(static(), moving())
+    for map in (static, moving):
+        first = map._matrix().detach().clone()
+        train(map, torch.optim.RMSprop(map.parameters(), lr=1e-3), 1000)
+        assert (map._matrix() - first).abs().max() > 0.1
+        assert orthogonality_error(map._matrix()) < 1e-4
+
+
+def test_v_follows_its_parameters_after_every_step():
+    """Nothing is kept from one step to the next: a fresh copy of the parameters gives the same V."""
+    for name, build in MANIFOLD.items():
+        torch.manual_seed(5)
+        map = build(8).eval()  # looking at a map in training counts as a step
+        optimizer = torch.optim.SGD(map.parameters(), lr=0.1)
+        for _ in range(3):
+            before = map().detach().clone()
+            torch.manual_seed(0)
+            (map() - torch.randn(8, 8)).abs().square().sum().backward()
+            optimizer.step()
+            fresh = build(8).eval()
+            fresh.load_state_dict(map.state_dict())
+            assert torch.equal(map(), fresh()), name
+            assert not torch.equal(map(), before), name
+
+
 def test_a_change_of_base_changes_nothing_but_the_coordinates():
     static, moving = Orthogonal(6), Orthogonal(6, rebase_every=3)
     moving.load_state_dict(static.state_dict(), strict=False)
