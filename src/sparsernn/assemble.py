@@ -64,6 +64,7 @@ def assemble(recipe: Recipe, data_dir: Path | None = None, vocabularies: Vocabul
         steps_per_epoch=per_epoch,
         epochs=recipe.epochs,
         seed=recipe.seed,
+        window=getattr(task, "window", None),
     )
     boundary = make("boundary", BOUNDARIES, recipe.boundary)
     return Run(recipe, task, model, optimizer, sparsifier, boundary, schedule)

@@ -7,6 +7,9 @@ Source: S. Merity, N. S. Keskar and R. Socher, "Regularizing and Optimizing LSTM
 arXiv:1708.02182, section 4: averaging from the start, and the end when validation is worse than the best of
 all but the last `nonmono` epochs.
 Differs from the original: masks stay as they are, for a restarted prune rate would tear down what was learnt.
+
+A run that a penalty made sparse (W. Wen et al., 2018, arXiv:1709.05027) goes on without the penalty, its zeros fixed,
+and with the optimizer that it has.
 """
 
 import re
@@ -25,6 +28,7 @@ from sparsernn.training.run import BEST, Run, load_weights, weights
 
 AVERAGING = {"optimizer.switch_epoch": "0", "optimizer.stop_when_worse": "true"}
 FIXED_MASKS = ("sparsity.name=static", "sparsity.update={every: 0}")
+FIXED_ZEROS = ("sparsity=frozen",)
 BEFORE_THE_FIRST = -1
 """`position.epoch` of a best checkpoint counts from the epoch that made it; no epoch made the first one."""
 
@@ -74,13 +78,15 @@ def next_name(name: str) -> str:
 def _recipe(original: Run, source: Path, changes: Sequence[str]) -> Recipe:
     """The recipe of `source` with the settings of finetuning where `changes` do not say otherwise."""
     given = {change.partition("=")[0].strip() for change in changes}
-    masks = FIXED_MASKS if original.sparsifier.masks() else ()
+    averages, by_zeros = hasattr(original.optimizer, "stop_when_worse"), original.sparsifier.in_zeros
+    fixed = FIXED_ZEROS if by_zeros else FIXED_MASKS if original.sparsifier.masks() else ()
     # After the changes: one of them may put another optimizer in place of the whole old one.
-    averaging = [f"{key}={value}" for key, value in AVERAGING.items() if key not in given]
+    wanted = averages or not by_zeros or "optimizer" in given
+    averaging = [f"{key}={value}" for key, value in AVERAGING.items() if wanted and key not in given]
     name = f"name={next_name(original.recipe.name)}"
-    recipe = load_recipe(source / "recipe.yaml", [name, *masks, *changes, *averaging])
+    recipe = load_recipe(source / "recipe.yaml", [name, *fixed, *changes, *averaging])
     kept = recipe.optimizer["name"] == original.recipe.optimizer["name"]
-    if kept and not hasattr(original.optimizer, "stop_when_worse"):
+    if kept and not averages and not by_zeros:
         raise InputError(
             f"finetuning averages the weights from its first step, and the optimizer '{recipe.optimizer['name']}' "
             "keeps no averages; name one that does, such as optimizer=nt_asgd optimizer.lr=5."

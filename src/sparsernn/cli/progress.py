@@ -164,6 +164,11 @@ def _rewire(record: Record, metric: str, epochs: int) -> str:
     )
 
 
+def _units(record: Record, metric: str, epochs: int) -> str:
+    counts = (f"{row['name']} {row['width'] - row['dead']}/{row['width']}" for row in record["layers"])
+    return f"  units alive: {', '.join(counts)}"
+
+
 def _resume(record: Record, metric: str, epochs: int) -> str:
     return f"resumed at step {record['step']:,} in epoch {record['epoch']}"
 
@@ -183,6 +188,7 @@ _LINES: dict[str, Callable[[Record, str, int], str]] = {
     "epoch": _epoch,
     "switch": _switch,
     "rewire": _rewire,
+    "units": _units,
     "resume": _resume,
     "test": _test,
     "end": _end,

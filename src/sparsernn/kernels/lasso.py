@@ -1,7 +1,7 @@
 """Passes over the weights for penalties on norms and magnitudes: one read of memory each where they are compiled.
 
-For float32 on the CPU; what is not that, or not dense, is done by torch in two or three passes, without temporaries of
-the weights' size. Both give the same numbers, up to the order in which they are added.
+For float32 on the CPU; what is not that, or not dense, is done by torch in two or three passes, without temporaries
+of the weights' size but for signs. Both give the same numbers, up to the order in which they are added.
 """
 
 from __future__ import annotations

@@ -45,6 +45,8 @@ class LanguageModel(nn.Module):
             time steps of a window.
         embedding: spec of the embedding, "dense" or {name: block, blocks: 10, density: 0.5}; sizes and dropout come
             from the other settings.
+        init: all matrices and the bias of the softmax begin U(-init, init), above 0; the layers' biases as the layers
+            have them. None: everything as its own part has it.
 
     Example:
         >>> import torch
@@ -64,6 +66,7 @@ class LanguageModel(nn.Module):
         tied: bool = False,
         dropout: Mapping[str, Any] | None = None,
         embedding: Spec = "dense",
+        init: float | None = None,
     ) -> None:
         super().__init__()
         dropout = {} if dropout is None else dropout
@@ -95,6 +98,16 @@ class LanguageModel(nn.Module):
             embedding_size=embedding_size,
             tied=self.embedding.decoder if tied else None,
         )
+        if init is not None:
+            self._initialise(init)
+
+    def _initialise(self, bound: float) -> None:
+        if not bound > 0:
+            raise InputError(f"init is {bound!r}; it must be above 0.")
+        own_bias = list(self.layers.parameters())
+        for parameter in self.parameters():
+            if parameter.ndim > 1 or all(parameter is not p for p in own_bias):
+                nn.init.uniform_(parameter, -bound, bound)
 
     @property
     def vocabulary_size(self) -> int:

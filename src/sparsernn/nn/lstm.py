@@ -30,8 +30,9 @@ class LSTM(Layer):
         hidden_size: H.
         weight_drop: probability in [0, 1) of dropping each recurrent weight, one sample per forward pass.
         batch_first: x and y are (B, T, .) instead of (T, B, .).
-        init: "uniform", all U(-1/sqrt(H), 1/sqrt(H)) as torch does, or "xavier": the weights of a gate, over [x, h]
-            together, N(0, 2 / (I + 2H)), one bias U(-1/sqrt(I + H), 1/sqrt(I + H)) and the other fixed at 0.
+        init: "uniform", all U(-1/sqrt(H), 1/sqrt(H)) as torch does; "no_bias", the same with biases of 0; or "xavier":
+            the weights of a gate, over [x, h] together, N(0, 2 / (I + 2H)), one bias U(-1/sqrt(I + H), 1/sqrt(I + H))
+            and the other fixed at 0.
 
     Parameters: `weight_ih` (4H, I), `weight_hh` (4H, H), `bias_ih` and `bias_hh` (4H,); gates stacked in the order
     i, f, g, o.
@@ -71,13 +72,16 @@ class LSTM(Layer):
         self.weight_hh = nn.Parameter(torch.empty(rows, hidden_size))
         self.bias_ih = nn.Parameter(torch.empty(rows))
         self.bias_hh = nn.Parameter(torch.empty(rows))
-        if init not in ("uniform", "xavier"):
-            raise InputError(f"init is {init!r}; it must be uniform or xavier.")
+        if init not in ("uniform", "no_bias", "xavier"):
+            raise InputError(f"init is {init!r}; it must be uniform, no_bias or xavier.")
         if init == "xavier":
             self._initialise_as_one_matrix()
             return
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -1 / math.sqrt(hidden_size), 1 / math.sqrt(hidden_size))
+        if init == "no_bias":
+            nn.init.zeros_(self.bias_ih)
+            nn.init.zeros_(self.bias_hh)
 
     def _initialise_as_one_matrix(self) -> None:
         """Each gate as if it read [x, h] through one linear layer with one bias."""

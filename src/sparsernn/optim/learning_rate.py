@@ -86,7 +86,107 @@ class Plateau(LearningRate):
         self.rate, self.best, self.waited = state["rate"], state["best"], state["waited"]
 
 
-LEARNING_RATES: dict[str, Callable[..., Schedule]] = {**SCHEDULES, "plateau": Plateau}
+class EpochDecay(LearningRate):
+    """Constant for some epochs, then divided, and again after each `every` epochs.
+
+    In epoch e, counted from 1: start / divide_by^n with n = ceil(max(e - constant, 0) / every).
+
+    Args:
+        start: learning rate of the first epochs, above 0.
+        divide_by: above 0.
+        constant: epochs before the first division, at least 0.
+        every: epochs between two divisions, at least 1.
+
+    Source: W. Zaremba, I. Sutskever and O. Vinyals, "Recurrent Neural Network Regularization", 2014, arXiv:1409.2329
+    (divided each epoch after some); W. Wen et al., 2018, arXiv:1709.05027 (by 10, after each third of the run).
+
+    Example:
+        >>> rate = EpochDecay(start=1.0, divide_by=2.0, constant=2)
+        >>> for epoch in range(1, 5):
+        ...     print(epoch, rate(0))
+        ...     rate.observe(0.0)
+        1 1.0
+        2 1.0
+        3 0.5
+        4 0.25
+    """
+
+    def __init__(self, start: float, divide_by: float, constant: int = 1, every: int = 1) -> None:
+        for name, value in (("start", start), ("divide_by", divide_by)):
+            if not value > 0:
+                raise InputError(f"the {name} of an epoch_decay schedule is {value!r}; it must be above 0.")
+        for name, value, least in (("constant", constant, 0), ("every", every, 1)):
+            if value < least:
+                raise InputError(f"the {name} of an epoch_decay schedule is {value}; it must be at least {least}.")
+        super().__init__(lambda step: self.rate(self.epoch))
+        self.start, self.divide_by, self.constant, self.every = float(start), float(divide_by), constant, every
+        self.epoch = 1
+
+    def rate(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 1."""
+        divisions = -(-max(epoch - self.constant, 0) // self.every)
+        return self.start / self.divide_by**divisions
+
+    def observe(self, loss: float) -> None:
+        """An epoch is over."""
+        self.epoch += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch."""
+        return {"epoch": self.epoch}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.epoch = state["epoch"]
+
+
+class Milestones(LearningRate):
+    """Multiplied by `factor` after each of the epochs that are named.
+
+    Args:
+        start: learning rate of the first epoch, above 0.
+        epochs: whole numbers from 1 that rise; the epochs after them have the lower rate.
+        factor: above 0 and at most 1.
+
+    Raises:
+        InputError: a number out of range, or epochs that do not rise.
+
+    Example:
+        >>> rate = Milestones(start=1.0, epochs=[1, 3])
+        >>> for epoch in range(1, 5):
+        ...     print(epoch, round(rate(0), 4))
+        ...     rate.observe(2.5)
+        1 1.0
+        2 0.1
+        3 0.1
+        4 0.01
+    """
+
+    def __init__(self, start: float, epochs: Sequence[int], factor: float = 0.1) -> None:
+        if not start > 0:
+            raise InputError(f"the start of a schedule with milestones is {start!r}; it must be above 0.")
+        if not 0 < factor <= 1:
+            raise InputError(f"the factor of a milestones schedule is {factor!r}; it must be above 0, at most 1.")
+        whole = all(isinstance(e, int) and not isinstance(e, bool) and e >= 1 for e in epochs)
+        if not whole or list(epochs) != sorted(set(epochs)):
+            raise InputError(f"the epochs of a milestones schedule are {epochs!r}; they must rise, from 1 or later.")
+        super().__init__(lambda step: start * factor ** sum(self.past >= e for e in epochs))
+        self.past = 0
+
+    def observe(self, loss: float) -> None:
+        """An epoch is over."""
+        self.past += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many epochs are over."""
+        return {"past": self.past}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.past = state["past"]
+
+
+LEARNING_RATES: dict[str, Callable[..., Schedule]] = {**SCHEDULES, "plateau": Plateau, "epoch_decay": EpochDecay}
 
 
 def make_learning_rate(spec: float | str | Mapping[str, Any], steps: int) -> LearningRate:

@@ -1,20 +1,47 @@
 """Dynamic sparse training in a loop of one's own: two lines, on any torch module."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal, overload
 
 from torch import nn
 from torch.optim import Optimizer
 
 from sparsernn.errors import InputError
-from sparsernn.registry import suggest
+from sparsernn.registry import make, suggest
 from sparsernn.sparsity.dynamic import DynamicSparse
-from sparsernn.sparsity.presets import DEFAULTS
+from sparsernn.sparsity.penalty import Penalty
+from sparsernn.sparsity.presets import DEFAULTS, PENALTIES
 from sparsernn.sparsity.settings import Settings, parse
 from sparsernn.sparsity.timing import PLANNED_STEPS, Length
 
 # Epochs of a run whose epochs are not known: the published LSTM run has 100.
 PLANNED_EPOCHS = 100
+
+
+@overload
+def sparsify(
+    model: nn.Module,
+    optimizer: Optimizer | None = None,
+    *,
+    method: Literal["iss", "l1"],
+    attach: bool = True,
+    **settings: Any,
+) -> Penalty: ...
+
+
+@overload
+def sparsify(
+    model: nn.Module,
+    optimizer: Optimizer | None = None,
+    *,
+    method: str = "selfish",
+    total_steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    manual_epochs: bool = False,
+    attach: bool = True,
+    seed: int = 0,
+    **settings: Any,
+) -> DynamicSparse: ...
 
 
 def sparsify(
@@ -28,29 +55,32 @@ def sparsify(
     attach: bool = True,
     seed: int = 0,
     **settings: Any,
-) -> DynamicSparse:
+) -> DynamicSparse | Penalty:
     """Make the weights of a model sparse, and keep them so in a training loop of one's own.
 
-    The masks are drawn and applied at once. Then the optimizer itself calls the engine after each of its
+    Masks are drawn and applied at once. Then the optimizer itself calls the engine after each of its
     steps; nothing else has to be written. Methods that rewire "after every epoch" do so every
-    `steps_per_epoch` steps.
+    `steps_per_epoch` steps. Penalties ("iss", "l1") add their gradient just before the optimizer's step; a loop that
+    clips calls `sparsifier.after_backward()` before it does, so that they are part of what is clipped.
 
     Args:
         model: any module; nothing is registered on it, so copying, pickling and its `state_dict` work as
             before.
         optimizer: any torch optimizer of the model's parameters. None: weights only, and the loop calls
             `sparsifier.step()` after each optimizer step.
-        method: "selfish", "set", "rigl", "snfs", "dsr", "static", "hyperpruning" or "dynamic".
+        method: "selfish", "set", "rigl", "snfs", "dsr", "static", "hyperpruning" or "dynamic"; "iss" (group lasso
+            over hidden units, see `group_lasso`) or "l1" (see `L1`).
         total_steps: optimizer steps of the whole run. Unknown: 100 epochs if `steps_per_epoch` is known, else
             10,000 steps; afterwards the masks stay as they are.
         steps_per_epoch: optimizer steps of one epoch. Unknown: a hundredth of `total_steps`.
         manual_epochs: the loop calls `sparsifier.end_epoch()` itself, and updates per epoch happen there.
         attach: False registers no hook: the loop calls `sparsifier.step()` after each optimizer step.
         seed: of the masks.
-        **settings: see docs/engine.md; `density` or `sparsity` is required.
+        **settings: see docs/engine.md; `density` or `sparsity` is required. Of penalties see docs/iss.md; `strength`
+            is required.
 
     Returns:
-        The engine: `masks()`, `summary()`, `reports` (one for each mask update), `state_dict()`.
+        The engine, or the `Penalty`: `masks()`, `summary()`, `reports` (one for each mask update), `state_dict()`.
 
     Raises:
         InputError: an unknown method or setting, or an impossible value.
@@ -66,8 +96,10 @@ def sparsify(
         >>> sparsifier.step_count, float((model.weight_hh_l0 != 0).float().mean())
         (1, 0.25)
     """
+    if method in PENALTIES:
+        return _penalty(model, optimizer, {"name": method, **settings}, attach)
     if method not in DEFAULTS:
-        known = sorted(DEFAULTS)
+        known = sorted({*DEFAULTS, *PENALTIES})
         raise InputError(
             f"method '{method}' is unknown; known: {', '.join(known)}.{suggest(str(method), known)}"
         )
@@ -79,6 +111,13 @@ def sparsify(
     if optimizer is not None and attach:
         optimizer.register_step_post_hook(lambda *_: _after_step(sparsifier))
     return sparsifier
+
+
+def _penalty(model: nn.Module, optimizer: Optimizer | None, spec: dict[str, Any], attach: bool) -> Penalty:
+    penalty: Penalty = make("method", PENALTIES, spec, model=model, optimizer=optimizer)
+    if optimizer is not None and attach:
+        penalty.attach(optimizer)
+    return penalty
 
 
 def _after_step(sparsifier: DynamicSparse) -> None:

@@ -8,6 +8,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from sparsernn.sparsity.dynamic import DynamicSparse
+from sparsernn.sparsity.frozen import Frozen
+from sparsernn.sparsity.l1 import L1
+from sparsernn.sparsity.lasso import group_lasso
+from sparsernn.sparsity.penalty import Penalty
 from sparsernn.sparsity.settings import accepted, parse
 from sparsernn.sparsity.sparsifier import Sparsifier
 from sparsernn.sparsity.timing import Length
@@ -96,7 +100,12 @@ def _preset(name: str) -> Callable[..., Sparsifier]:
     return method
 
 
+# Penalties that bring weights to 0; W. Wen et al., 2018, arXiv:1709.05027.
+PENALTIES: Mapping[str, Callable[..., Penalty]] = {"iss": group_lasso, "l1": L1}
+
 SPARSIFIERS: Mapping[str, Callable[..., Sparsifier]] = {
     "dense": Sparsifier,
+    "frozen": Frozen,
+    **PENALTIES,
     **{name: _preset(name) for name in DEFAULTS},
 }

@@ -1,7 +1,7 @@
 """The contract of everything that decides which weights exist, its dense null member, and composition."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -14,9 +14,9 @@ class Sparsifier:
     """A part of the training loop that may add a penalty, and remove or revive weights. This one does
     nothing.
 
-    The loop calls, in this order: `penalty` before the backward pass; `after_step` right after the
-    optimizer's step, while `.grad` is still there; `end_epoch` after evaluation, checkpoint and averaging
-    trigger; `finalize` once before testing. Subclasses override what they need.
+    The loop calls, in this order: `penalty` before the backward pass; `after_backward` between it and clipping;
+    `after_step` right after the optimizer's step, while `.grad` is still there; `end_epoch` after evaluation,
+    checkpoint and averaging trigger; `finalize` once before testing. Subclasses override what they need.
 
     Args:
         model: what `summary` counts; without it the summary is empty.
@@ -27,12 +27,18 @@ class Sparsifier:
         ([], {}, 1.0)
     """
 
+    in_zeros: ClassVar[bool] = False
+    """Whether what is absent is known by exact zeros among the weights, and not by masks."""
+
     def __init__(self, model: nn.Module | None = None) -> None:
         self.model = model
 
     def penalty(self) -> Tensor | float:
         """What is added to the loss, a scalar; 0.0 by default."""
         return 0.0
+
+    def after_backward(self) -> None:
+        """Called between the backward pass and clipping: add to `.grad` what is known without a graph."""
 
     def after_step(self) -> list[dict[str, Any]]:
         """Called after every optimizer step; returns the events to log (mask updates, for example)."""
@@ -80,6 +86,11 @@ class Chain(Sparsifier):
     def penalty(self) -> Tensor | float:
         """The sum of the members' penalties."""
         return sum((member.penalty() for member in self.members), 0.0)
+
+    def after_backward(self) -> None:
+        """All members' gradients."""
+        for member in self.members:
+            member.after_backward()
 
     def after_step(self) -> list[dict[str, Any]]:
         """All members' events."""

@@ -1,7 +1,7 @@
 """The one training loop. The order in which it does things is the specification.
 
-A step: learning rate | boundary.enter | loss + penalties | zero gradients | one backward | boundary.learn | clip
-(dense gradients) | optimizer.step | sparsifier.after_step | log.
+A step: learning rate | boundary.enter | loss + penalties | zero gradients | one backward | boundary.learn |
+sparsifier.after_backward | clip (dense gradients) | optimizer.step | sparsifier.after_step | log.
 An epoch's end: evaluate (averaged weights where the optimizer keeps them) | best checkpoint | trigger | schedule |
 sparsifier.end_epoch | checkpoint. The run's end: finalize | test.
 No branch knows a method or a task by name.
@@ -72,6 +72,7 @@ def _epoch(run: Run, watch: "Watch", keep: Safekeeping, request: Request) -> Non
         tensors, gradients = run.boundary.roots(state)
         torch.autograd.backward([total, *tensors], [None, *gradients])
         run.boundary.learn()
+        run.sparsifier.after_backward()
         norm = clip(parameters, recipe.clip)
         _check_finite(loss.item(), norm.item(), here.step)
         run.optimizer.step()
