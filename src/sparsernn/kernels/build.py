@@ -18,7 +18,10 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-SOURCES = ("sparse.c", "token.c", "recurrence.c", "window.c", "product.c", "forget.c", "lasso.c")
+SOURCES = (
+    *("sparse.c", "token.c", "recurrence.c", "window.c", "product.c"),
+    *("forget.c", "lasso.c", "lstm.c", "strips.c"),
+)
 COMMON = (
     *("-O3", "-fPIC", "-shared", "-std=gnu11", "-fvisibility=hidden"),
     # -Wno-psabi: vectors are passed between static functions only; how concerns nobody else

@@ -95,6 +95,8 @@ static inline float hyperbolic(float x) {
     size_t me = (size_t)omp_get_thread_num(), all = (size_t)omp_get_num_threads(); \
     __VA_ARGS__                                                                    \
   }
+/* Within it: until all threads are here. */
+#define WAIT _Pragma("omp barrier")
 #else
 #define TOGETHER(threads, ...)                \
   {                                           \
@@ -102,6 +104,7 @@ static inline float hyperbolic(float x) {
     (void)threads;                            \
     __VA_ARGS__                               \
   }
+#define WAIT
 #endif
 
 /* y[r] += (W x)[r] for the rows first <= r < last; x and y hold `batch` neighbouring columns (1, 4, 8 or 16).

@@ -13,7 +13,7 @@ import torch
 
 from sparsernn.errors import InputError
 
-INTERFACE = 8
+INTERFACE = 9
 """Must equal sparsernn_interface() in sparse.c: signatures and structures agree."""
 
 NEEDS = {"plain": "", "avx2": "AVX2", "avx512": "AVX512"}
@@ -35,6 +35,11 @@ SIGNATURES: dict[str, list[Any]] = {
     "window_forward": [*[POINTER] * 4, INT],
     "window_backward": [*[POINTER] * 5, INT],
     "product": [*[POINTER] * 4, *[INT] * 5],
+    "lstm_forward": [POINTER, INT],
+    "lstm_backward": [POINTER, INT],
+    "strips_lookup": [*[POINTER] * 3, INT, INT],
+    "strips_add": [*[POINTER] * 3, INT, INT],
+    "strips_scores": [*[POINTER] * 6, INT, INT],
     "transpose": [POINTER, POINTER, INT, INT, INT],
     "forget_forward": [*[POINTER] * 4, LONG, LONG, INT, INT],
     "forget_backward": [*[POINTER] * 8, LONG, LONG, INT, INT],

@@ -1,129 +1,12 @@
-/* base + a W^T for a few rows of a, with W (outputs, inner) as it lies in memory: outputs are dot products, and four rows
- * of W stay in the first-level cache while all rows of a pass. Threads share out the outputs, and each output is summed
- * in the same order whatever their number. */
-#include "common.h"
-
-#define UNROLLED _Pragma("GCC unroll 12")
-
-/* All dense; base_stride is 0 where all rows share a bias, else `outputs`. outputs and inner are 16 or more. */
-typedef struct {
-  const float *weight, *a, *base;
-  float *out;
-  size_t rows, outputs, inner, base_stride;
-} Product;
-
-static inline size_t least(size_t a, size_t b) { return a < b ? a : b; }
-
-#define GROUP 4 /* rows of W at once */
-#if WIDTH == 16
-#define MOST 6 /* rows of a at once: 24 sums, 4 parts of W and one of a in 32 registers */
-#else
-#define MOST 3 /* 12 sums in 16 */
-#endif
-#define DEPTH 1024 /* of the inner axis at once: 4 + 3 rows take 28 KiB */
-
-typedef int32_t vi __attribute__((vector_size(4 * WIDTH)));
-
-#if defined(__clang__)
-#define MIX(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-typedef int32_t i4 __attribute__((vector_size(16)));
-#define MIX(a, b, ...) __builtin_shuffle(a, b, (i4){__VA_ARGS__})
-#endif
-
-/* The sums over the lanes of four vectors. */
-static inline v4 sum_four(const vw *s) {
-  v4 t[GROUP];
-  UNROLLED for (int i = 0; i < GROUP; i++) {
-    union { vw all; v4 part[WIDTH / 4]; } u = {s[i]};
-    t[i] = u.part[0];
-    for (int p = 1; p < WIDTH / 4; p++) t[i] += u.part[p];
-  }
-  v4 ab = MIX(t[0], t[1], 0, 4, 1, 5) + MIX(t[0], t[1], 2, 6, 3, 7);
-  v4 cd = MIX(t[2], t[3], 0, 4, 1, 5) + MIX(t[2], t[3], 2, 6, 3, 7);
-  return MIX(ab, cd, 0, 1, 4, 5) + MIX(ab, cd, 2, 3, 6, 7);
-}
-
-/* result[r] = the products of row r of a with four rows of W, over n entries; `ahead` is a row of W to fetch. A tail
- * reads the last WIDTH entries, of which `fresh` leaves those that are not counted yet. `rows` is a constant after
- * inlining. */
-static inline __attribute__((always_inline)) void dots(const int rows, const float *a, size_t stride,
-                                                       const float *const w[GROUP], size_t n, const float *ahead,
-                                                       v4 *result) {
-  vw sum[MOST][GROUP];
-  memset(sum, 0, sizeof sum);
-  size_t k = 0;
-  for (; k + WIDTH <= n; k += WIDTH) {
-    vw part[GROUP];
-    UNROLLED for (int g = 0; g < GROUP; g++) part[g] = *(const vw *)(w[g] + k);
-    __builtin_prefetch(ahead + k);
-    UNROLLED for (int r = 0; r < rows; r++) {
-      vw x = *(const vw *)(a + r * stride + k);
-      UNROLLED for (int g = 0; g < GROUP; g++) sum[r][g] += part[g] * x;
-    }
-  }
-  if (k < n) {
-    vi fresh;
-    for (size_t lane = 0; lane < WIDTH; lane++) fresh[lane] = lane >= WIDTH - (n - k) ? -1 : 0;
-    vw part[GROUP];
-    UNROLLED for (int g = 0; g < GROUP; g++) part[g] = (vw)((vi) * (const vw *)(w[g] + n - WIDTH) & fresh);
-    UNROLLED for (int r = 0; r < rows; r++) {
-      vw x = (vw)((vi) * (const vw *)(a + r * stride + n - WIDTH) & fresh);
-      UNROLLED for (int g = 0; g < GROUP; g++) sum[r][g] += part[g] * x;
-    }
-  }
-  UNROLLED for (int r = 0; r < rows; r++) result[r] = sum_four(sum[r]);
-}
-
-static void dots_of(int rows, const float *a, size_t stride, const float *const w[GROUP], size_t n, const float *ahead,
-                    v4 *result) {
-#define CASE(count) \
-  case count: dots(count, a, stride, w, n, ahead, result); break;
-  switch (rows) {
-    CASE(1) CASE(2) CASE(3)
-#if MOST == 6
-    CASE(4) CASE(5) CASE(6)
-#endif
-  }
-#undef CASE
-}
-
-/* Outputs g to g + 3 (`valid` of them are meant) of all rows, over n entries from k. */
-static void group(const Product *p, size_t g, size_t valid, size_t k, size_t n) {
-  const float *w[GROUP], *ahead[GROUP];
-  for (size_t i = 0; i < GROUP; i++) {
-    w[i] = p->weight + least(g + i, p->outputs - 1) * p->inner + k;
-    ahead[i] = p->weight + least(g + GROUP + i, p->outputs - 1) * p->inner + k;
-  }
-  const float *base = k ? p->out : p->base;
-  size_t stride = k ? p->outputs : p->base_stride, blocks = (p->rows + MOST - 1) / MOST;
-  for (size_t b = 0; b < blocks; b++) {
-    size_t from = p->rows * b / blocks, to = p->rows * (b + 1) / blocks;
-    v4 sums[MOST];
-    dots_of((int)(to - from), p->a + from * p->inner + k, p->inner, w, n, ahead[b % GROUP], sums);
-    for (size_t r = from; r < to; r++) {
-      const float *before = base + r * stride + g;
-      float *after = p->out + r * p->outputs + g;
-      if (valid == GROUP)
-        *(v4 *)after = *(const v4 *)before + sums[r - from];
-      else
-        for (size_t i = 0; i < valid; i++) after[i] = before[i] + sums[r - from][i];
-    }
-  }
-}
-
-/* Outputs first <= g < last. */
-static void along(const Product *p, size_t first, size_t last) {
-  size_t parts = (p->inner + DEPTH - 1) / DEPTH, depth = ((p->inner + parts - 1) / parts + 15) / 16 * 16;
-  for (size_t g = first; g < last; g += GROUP)
-    for (size_t k = 0; k < p->inner; k += depth) group(p, g, least(GROUP, last - g), k, least(depth, p->inner - k));
-}
+/* The product of a recurrent step for a few rows, and a transposed copy of its weight. Threads share out the outputs. */
+#include "dots.h"
 
 /* out (rows, outputs) = base + a W^T; a (rows, inner). base: the same shape, out itself allowed, or if `shared` one
  * row. */
 EXPORT void sparsernn_product(const float *weight, const float *a, const float *base, float *out, int rows, int outputs,
                               int inner, int shared, int threads) {
-  Product p = {weight, a, base, out, (size_t)rows, (size_t)outputs, (size_t)inner, shared ? 0 : (size_t)outputs};
+  size_t n = (size_t)outputs, depth = (size_t)inner;
+  Product p = {weight, a, base, out, (size_t)rows, n, depth, depth, shared ? 0 : n, n};
   size_t groups = (p.outputs + GROUP - 1) / GROUP;
   TOGETHER(threads, along(&p, groups * me / all * GROUP, least(groups * (me + 1) / all * GROUP, p.outputs));)
 }
@@ -131,18 +14,6 @@ EXPORT void sparsernn_product(const float *weight, const float *a, const float *
 /* ---- A transposed copy ---- */
 
 #define STRIP 16 /* neighbouring columns of `in`: one line of the cache */
-
-/* Four rows of four. */
-static inline void square(const float *in, size_t columns, float *out, size_t rows) {
-  v4 a = *(const v4 *)in, b = *(const v4 *)(in + columns);
-  v4 c = *(const v4 *)(in + 2 * columns), d = *(const v4 *)(in + 3 * columns);
-  v4 ab = MIX(a, b, 0, 4, 1, 5), cd = MIX(c, d, 0, 4, 1, 5);
-  *(v4 *)out = MIX(ab, cd, 0, 1, 4, 5);
-  *(v4 *)(out + rows) = MIX(ab, cd, 2, 3, 6, 7);
-  ab = MIX(a, b, 2, 6, 3, 7), cd = MIX(c, d, 2, 6, 3, 7);
-  *(v4 *)(out + 2 * rows) = MIX(ab, cd, 0, 1, 4, 5);
-  *(v4 *)(out + 3 * rows) = MIX(ab, cd, 2, 3, 6, 7);
-}
 
 /* The columns first <= c < last of `in`. */
 static void transpose(const float *in, float *out, size_t rows, size_t columns, size_t first, size_t last) {

@@ -60,17 +60,7 @@ class Factor:
                 "ask takes() first."
             )
         self._library: Any = found
-        self.weight = weight if weight.is_contiguous() else self._turned(weight.t())
-
-    def _turned(self, original: Tensor) -> Tensor:
-        """A dense transposed copy of `original` (H, G)."""
-        copy = original.new_empty(original.shape[1], original.shape[0])
-        threads = self._threads(original.numel())
-        self._library.transpose(original.data_ptr(), copy.data_ptr(), *original.shape, threads)
-        return copy
-
-    def _threads(self, operations: int) -> int:
-        return self._library.threads_between() if operations >= SHARED_FROM else 1
+        self.weight = weight if weight.is_contiguous() else transposed(weight.t())
 
     def __call__(self, base: Tensor, a: Tensor) -> Tensor:
         """base + a W^T, (B, G): into `base` where it is dense (B, G); a bias (G,) is left alone."""
@@ -85,5 +75,23 @@ class Factor:
             )
         out = base.new_empty(rows, outputs) if shared else base
         pointers = [tensor.data_ptr() for tensor in (self.weight, a, base, out)]
-        self._library.product(*pointers, rows, outputs, inner, shared, self._threads(rows * outputs * inner))
+        threads = _threads(self._library, rows * outputs * inner)
+        self._library.product(*pointers, rows, outputs, inner, shared, threads)
         return out
+
+
+def transposed(weight: Tensor) -> Tensor:
+    """A dense copy (H, G) of the transpose of a weight (G, H) that `takes` accepts as it lies in memory.
+
+    Example:
+        >>> weight = torch.rand(16, 20)
+        >>> if takes(weight): assert transposed(weight).equal(weight.t())
+    """
+    found: Any = library()
+    copy = weight.new_empty(weight.shape[1], weight.shape[0])
+    found.transpose(weight.data_ptr(), copy.data_ptr(), *weight.shape, _threads(found, weight.numel()))
+    return copy
+
+
+def _threads(found: Any, operations: int) -> int:
+    return int(found.threads_between()) if operations >= SHARED_FROM else 1

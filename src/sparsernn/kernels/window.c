@@ -2,13 +2,7 @@
  *
  * Sequences do not meet, so each thread takes its rows from the first step to the last and waits for nobody. V stands
  * in panels (ceil(H / 16), H, 16), filled up with zeros: what 16 neighbouring outputs need of V lies together. */
-#include "common.h"
-
-#define TILE 16
-#define PARTS (TILE / WIDTH)
-/* Rows at once: 12 sums fill the registers (24 for AVX-512, whose 16 columns are one register: 12 rows). */
-#define ROWS (12 / PARTS)
-#define UNROLLED _Pragma("GCC unroll 12")
+#include "panels.h"
 
 enum { NONE = 0, TANH = 1, RELU = 2, MODRELU = 3 };
 
@@ -17,51 +11,11 @@ typedef struct {
   int32_t kind, steps, batch, width;
 } Window;
 
-/* out = base (or 0) + a V' for `rows` rows and `valid` columns of one panel; `rows` is a constant after inlining. */
-static inline __attribute__((always_inline)) void tile(const int rows, const float *a, const float *panel,
-                                                       const float *base, float *out, size_t width, int valid) {
-  vw sum[ROWS][PARTS];
-  memset(sum, 0, sizeof sum);
-  for (size_t k = 0; k < width; k++) {
-    vw w[PARTS];
-    UNROLLED for (int p = 0; p < PARTS; p++) w[p] = *(const vw *)(panel + k * TILE + p * WIDTH);
-    UNROLLED for (int r = 0; r < rows; r++)
-      UNROLLED for (int p = 0; p < PARTS; p++) sum[r][p] += w[p] * a[r * width + k];
-  }
-  for (int r = 0; r < rows; r++) {
-    float line[TILE] = {0};
-    if (base) memcpy(line, base + r * width, (size_t)valid * sizeof(float));
-    for (int p = 0; p < PARTS; p++) *(vw *)(line + p * WIDTH) += sum[r][p];
-    memcpy(out + r * width, line, (size_t)valid * sizeof(float));
-  }
-}
-
-static void block(int rows, const float *a, const float *panel, const float *base, float *out, size_t width, int valid) {
-#define CASE(n) \
-  case n: tile(n, a, panel, base, out, width, valid); break;
-  switch (rows) {
-    CASE(1) CASE(2) CASE(3)
-#if ROWS >= 6
-    CASE(4) CASE(5) CASE(6)
-#endif
-#if ROWS >= 12
-    CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
-#endif
-  }
-#undef CASE
-}
-
 /* The rows first <= r < last of out = base (or 0) + a V'; all three start at row 0. */
 static void product(const Window *v, const float *a, const float *base, float *out, size_t first, size_t last) {
-  size_t width = (size_t)v->width, rows = last - first, blocks = (rows + ROWS - 1) / ROWS;
-  for (size_t column = 0; column < width; column += TILE) {
-    int valid = width - column < TILE ? (int)(width - column) : TILE;
-    for (size_t b = 0; b < blocks; b++) {
-      size_t from = first + rows * b / blocks, to = first + rows * (b + 1) / blocks, at = from * width + column;
-      block((int)(to - from), a + from * width, v->panels + column * width, base ? base + at : NULL, out + at, width,
-            valid);
-    }
-  }
+  size_t width = (size_t)v->width, at = first * width;
+  Rows rows = {a + at, base ? base + at : NULL, out + at, last - first, width, width, width};
+  through_panels(&rows, v->panels, width, 0, width);
 }
 
 /* phi, in place, of `rows` rows. sign(0) = 0 in modReLU; NaN stays NaN. */

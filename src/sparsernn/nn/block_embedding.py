@@ -1,58 +1,18 @@
 """An embedding whose rare words have short vectors: strips of falling height, and nothing where they end."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import accumulate, pairwise
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from sparsernn.errors import InputError
+from sparsernn.nn import strips
 from sparsernn.nn.block_geometry import STRIPS, exact
-from sparsernn.nn.block_head import BlockHead, band_scores
+from sparsernn.nn.block_head import BlockHead
 from sparsernn.nn.dropout import check_probabilities
 from sparsernn.units import Slice
-
-
-class _Lookup(torch.autograd.Function):
-    """Rows of a table of strips: what exists is copied, and only that gets a gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, *strips: Tensor) -> Tensor:
-        vectors = strips[0].new_zeros(len(rows), sum(strip.shape[1] for strip in strips))
-        for strip, part, here, own in _parts(vectors, rows, strips):
-            part.index_copy_(0, here, strip.index_select(0, own))
-        ctx.save_for_backward(rows, *strips)
-        return vectors
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        rows, *strips = ctx.saved_tensors
-        parts = _parts(gradient, rows, strips)
-        return None, *(
-            torch.zeros_like(strip).index_add_(0, own, part.index_select(0, here))
-            for strip, part, here, own in parts
-        )
-
-
-def _parts(
-    vectors: Tensor, rows: Tensor, strips: Sequence[Tensor]
-) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """For each strip: it, its columns of `vectors`, which of `rows` reach into it, and where in it they lie."""
-    words, parts = strips[0].shape[0], []
-    for strip, (start, stop) in zip(strips, _borders(strips), strict=True):
-        own = rows - (words - strip.shape[0])
-        here = (own >= 0).nonzero().squeeze(1)
-        parts.append((strip, vectors[:, start:stop], here, own[here]))
-    return parts
-
-
-def _borders(strips: Sequence[Tensor]) -> Iterable[tuple[int, int]]:
-    """First column of each strip in the whole table, and the one after its last."""
-    return pairwise(accumulate((strip.shape[1] for strip in strips), initial=0))
 
 
 def rows_by_count(counts: Sequence[int] | Tensor, order: str = "up") -> Tensor:
@@ -189,7 +149,7 @@ class BlockEmbedding(nn.Module):
     def forward(self, words: Tensor) -> Tensor:
         """words (T, B) int64 -> vectors (T, B, D), zero where a word's vector has ended."""
         flat = words.reshape(-1)
-        vectors: Tensor = _Lookup.apply(self.row[flat], *self.strips)  # type: ignore[no-untyped-call]
+        vectors = strips.lookup(self.row[flat], self.strips)
         if self.training and self.dropout > 0.0:
             kept = functional.dropout(vectors.new_ones(self.vocabulary_size, 1), self.dropout)
             vectors = vectors * kept[flat]
@@ -203,10 +163,7 @@ class BlockEmbedding(nn.Module):
         The rows of all bands, one after the other, are the rows of the table. Made anew from the strips at each
         call: a copy of what exists, through which gradients flow.
         """
-        starts = [self.vocabulary_size - strip.shape[0] for strip in self.strips]
-        heights = [stop - start for start, stop in pairwise([*starts, self.vocabulary_size])]
-        pieces = [torch.split(strip, heights[n:]) for n, strip in enumerate(self.strips)]
-        return [torch.cat([pieces[b][n - b] for b in range(n + 1)], 1) for n in range(self.blocks)]
+        return strips.bands(self.strips)
 
     def decode(self, y: Tensor, bias: Tensor | None = None) -> Tensor:
         """y (..., D) -> y E^T + bias, the score of every word, (..., V); no word is dropped.
@@ -228,17 +185,8 @@ class BlockEmbedding(nn.Module):
         return scores.view(*y.shape[:-1], -1)
 
     def scores(self, x: Tensor, bias: Tensor) -> Tensor:
-        """x (N, D) times every row of the table plus bias (V,), (N, V), all in the order of the rows.
-
-        Many vectors meet the bands, which touch every score once; few, such as those of a single step, meet the
-        strips themselves: fewer vectors than a strip is wide cost less to add up than the bands to put together.
-        """
-        if torch.is_grad_enabled() or len(x) * self.blocks > x.shape[1]:
-            return band_scores(x, bias, self.bands())
-        scores = bias.repeat(len(x), 1)
-        for strip, (start, stop) in zip(self.strips, _borders(self.strips), strict=True):
-            scores[:, self.vocabulary_size - strip.shape[0] :].addmm_(x[:, start:stop], strip.t())
-        return scores
+        """x (N, D) times every row of the table plus bias (V,), (N, V), all in the order of the rows."""
+        return strips.scores(x, bias, self.strips)
 
     @torch.no_grad()
     def dense(self) -> Tensor:
@@ -254,7 +202,7 @@ class BlockEmbedding(nn.Module):
 
     def outputs(self) -> tuple[Slice, ...]:
         """Feature k is a column of one strip."""
-        borders = enumerate(_borders(self.strips))
+        borders = enumerate(strips.borders(self.strips))
         return tuple(Slice(self, f"strip_{n}", 1, span=range(start, stop)) for n, (start, stop) in borders)
 
 

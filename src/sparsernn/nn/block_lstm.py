@@ -10,7 +10,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from sparsernn.errors import InputError
 from sparsernn.gates import GateBlock, stacked
-from sparsernn.nn import block_units
+from sparsernn.kernels.lstm import Part
+from sparsernn.nn import block_units, side_by_side
 from sparsernn.nn.block_geometry import composition, spans, windows
 from sparsernn.nn.block_units import WEIGHTS, components
 from sparsernn.nn.dropout import drop_weight
@@ -171,10 +172,14 @@ class BlockLSTM(Layer):
         return (y.transpose(0, 1) if self.batch_first else y), (h, c)
 
     def _read(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Where the compiled kernel takes them, all components at once."""
+        components = self._dropped()
+        done = side_by_side.read(self._parts(components), x, h, c)
+
         def kernel(x: Tensor, h: Tensor, c: Tensor, weights: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
             return torch.lstm(x, (h, c), weights, True, 1, 0.0, self.training, self.bidirectional, False)
 
-        return self._side_by_side(kernel, x, h, c)
+        return done or self._one_by_one(kernel, components, x, h, c)
 
     def _read_ragged(self, x: Tensor, h: Tensor, c: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """All components share one packing of the sequences."""
@@ -187,28 +192,43 @@ class BlockLSTM(Layer):
             return torch.lstm(x, sizes, (h, c), weights, True, 1, 0.0, self.training, self.bidirectional)
 
         h, c = h.index_select(1, order), c.index_select(1, order)
-        y, h, c = self._side_by_side(kernel, packed.data, h, c)
+        y, h, c = self._one_by_one(kernel, self._dropped(), packed.data, h, c)
         y, _ = pad_packed_sequence(PackedSequence(y, sizes, order, back), total_length=x.shape[0])
         return y, h.index_select(1, back), c.index_select(1, back)
 
-    def _side_by_side(self, kernel: Kernel, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _one_by_one(
+        self, kernel: Kernel, components: list[list[Tensor]], x: Tensor, h: Tensor, c: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Every component on its own window and slice of the state; the outputs next to each other."""
         results = []
-        for n, (window, span) in enumerate(zip(self.windows, self.hidden_spans(), strict=True)):
+        for window, span, weights in zip(self.windows, self.hidden_spans(), components, strict=True):
             if span:
                 read = x[..., window.start : window.stop]
                 own = slice(span.start, span.stop)
-                results.append(kernel(read, h[..., own], c[..., own], self._dropped(n)))
+                results.append(kernel(read, h[..., own], c[..., own], weights))
         y, h, c = (torch.cat(parts, -1) for parts in zip(*results, strict=True))
         return (self._by_direction([r[0] for r in results]) if self.bidirectional else y), h, c
 
-    def _dropped(self, n: int) -> list[Tensor]:
-        """Weights of component n as the kernel takes them, both directions one after the other."""
-        weights = []
-        for suffix in self.suffixes:
-            w_ih, w_hh, b_ih, b_hh = self.weights(n, suffix)
-            weights += [w_ih, drop_weight(w_hh, self.weight_drop, self.training), b_ih, b_hh]
-        return weights
+    def _dropped(self) -> list[list[Tensor]]:
+        """Weights of every component as a kernel takes them, both directions one after the other."""
+        return [
+            [
+                drop_weight(weight, self.weight_drop, self.training) if name == "weight_hh" else weight
+                for suffix in self.suffixes
+                for name, weight in zip(WEIGHTS, self.weights(n, suffix), strict=True)
+            ]
+            for n in range(len(self.windows))
+        ]
+
+    def _parts(self, components: list[list[Tensor]]) -> list[Part]:
+        """The components that have units, each direction for itself."""
+        places = zip(self.windows, self.hidden_spans(), components, strict=True)
+        return [
+            Part(window, span, backwards, *weights[4 * backwards : 4 * backwards + 4])
+            for window, span, weights in places
+            if span
+            for backwards in range(len(self.suffixes))
+        ]
 
     @staticmethod
     def _by_direction(ys: list[Tensor]) -> Tensor:
