@@ -66,7 +66,9 @@ def assemble(recipe: Recipe, data_dir: Path | None = None, vocabularies: Vocabul
         seed=recipe.seed,
         window=getattr(task, "window", None),
     )
-    boundary = make("boundary", BOUNDARIES, recipe.boundary)
+    boundary = make(
+        "boundary", BOUNDARIES, recipe.boundary, model=model, seed=recipe.seed, epochs=recipe.epochs
+    )
     return Run(recipe, task, model, optimizer, sparsifier, boundary, schedule)
 
 

@@ -86,9 +86,23 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
     lines.append(
         f"steps       {plan['steps']:,} = {plan['epochs']} epochs x about {plan['steps_per_epoch']:,}"
     )
+    lines += [
+        f"{'phases' if k == 0 else '':<12}{_phase(row)}" for k, row in enumerate(plan.get("phases") or ())
+    ]
     if plan.get("estimated_seconds") is not None:
         lines.append(f"time        about {duration(plan['estimated_seconds'])} on this machine")
     return lines
+
+
+def _phase(row: Mapping[str, Any]) -> str:
+    """One phase of a plan in words.
+
+    >>> _phase({"first": 6, "last": 10, "source": "real", "cycle": [6, 10]})
+    'epochs 6-10: real gradient; learning rate falls over epochs 6-10'
+    """
+    said = [f"{row['source']} gradient"] if row["source"] else []
+    said += [f"learning rate falls over epochs {row['cycle'][0]}-{row['cycle'][1]}"] if row["cycle"] else []
+    return f"epochs {row['first']}-{row['last']}: {'; '.join(said) or 'learning rate stays'}"
 
 
 def drawn(data: report.Table) -> Table:

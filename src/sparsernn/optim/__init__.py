@@ -6,7 +6,13 @@ from functools import partial
 from torch.optim import Optimizer
 
 from sparsernn.optim.groups import check_groups, parameter_groups
-from sparsernn.optim.learning_rate import EpochDecay, LearningRate, Plateau, make_learning_rate
+from sparsernn.optim.learning_rate import (
+    CosineRestarts,
+    EpochDecay,
+    LearningRate,
+    Plateau,
+    make_learning_rate,
+)
 from sparsernn.optim.nt_asgd import NTASGD
 from sparsernn.optim.steady import SGD, Adam, RMSprop, SteadyWeights
 
@@ -23,6 +29,7 @@ __all__ = [
     "OPTIMIZERS",
     "SGD",
     "Adam",
+    "CosineRestarts",
     "EpochDecay",
     "LearningRate",
     "Plateau",

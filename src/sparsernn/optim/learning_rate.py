@@ -1,10 +1,11 @@
 """Learning rates: schedules that may listen to the validation loss."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sparsernn.errors import InputError
+from sparsernn.optim.restarts import Restarts
 from sparsernn.optim.schedules import SCHEDULES, Schedule, make_schedule
 
 
@@ -30,6 +31,10 @@ class LearningRate:
 
     def observe(self, loss: float) -> None:
         """Hear an epoch's validation loss."""
+
+    def cycles(self, epochs: int) -> list[tuple[int, int]]:
+        """First and last epoch, counted from 1, of each cycle between restarts; [] where there are none."""
+        return []
 
     def state_dict(self) -> dict[str, Any]:
         """What was learnt from the losses: nothing."""
@@ -86,6 +91,71 @@ class Plateau(LearningRate):
         self.rate, self.best, self.waited = state["rate"], state["best"], state["waited"]
 
 
+class CosineRestarts(LearningRate):
+    """Half a cosine from `start` towards `end` in each cycle; constant inside an epoch.
+
+    In the t-th epoch of a cycle of n, counted from 0: end + (start - end) (1 + cos(pi t / n)) / 2. Only the learning
+    rate begins anew; the optimizer's moments stay. Where windows have random lengths it is multiplied by theirs.
+
+    Args:
+        start: learning rate at each restart, above 0.
+        base: where the restarts lie, see `Restarts`.
+        end: what the cosine falls to, at least 0.
+
+    Raises:
+        InputError: a number out of range.
+
+    Source: F. Shang and H. Zhang, "Alternating Synthetic and Real Gradients for Neural Language Modeling", 2019,
+    arXiv:1902.10630.
+    Differs from the original: lists that do not double keep their cycles (there the rate jumps in between), and after
+    the last epoch of a list the rate stays what it was there (there the run breaks off).
+
+    Example:
+        >>> rate = CosineRestarts(start=1.0, base=2)
+        >>> for epoch in range(1, 6):
+        ...     print(epoch, round(rate(0), 3))
+        ...     rate.observe(0.0)
+        1 1.0
+        2 0.5
+        3 1.0
+        4 0.5
+        5 1.0
+    """
+
+    def __init__(self, start: float, base: int | Sequence[int], end: float = 0.0) -> None:
+        if not start > 0:
+            raise InputError(f"the start of a schedule with restarts is {start!r}; it must be above 0.")
+        if not 0 <= end <= start:
+            raise InputError(
+                f"the end of a schedule with restarts is {end!r}; it must be from 0 to its start."
+            )
+        super().__init__(lambda step: self.rate(self.epoch))
+        self.start, self.end, self.restarts, self.epoch = float(start), float(end), Restarts(base), 1
+
+    def rate(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 1."""
+        first, last = self.restarts.cycle(epoch)
+        length = last - first + 1
+        t = min(epoch - first, length - 1)
+        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * t / length)) / 2
+
+    def cycles(self, epochs: int) -> list[tuple[int, int]]:
+        """First and last epoch of each cycle."""
+        return self.restarts.cycles(epochs)
+
+    def observe(self, loss: float) -> None:
+        """An epoch is over."""
+        self.epoch += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch."""
+        return {"epoch": self.epoch}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.epoch = state["epoch"]
+
+
 class EpochDecay(LearningRate):
     """Constant for some epochs, then divided, and again after each `every` epochs.
 
@@ -140,11 +210,16 @@ class EpochDecay(LearningRate):
         self.epoch = state["epoch"]
 
 
-LEARNING_RATES: dict[str, Callable[..., Schedule]] = {**SCHEDULES, "plateau": Plateau, "epoch_decay": EpochDecay}
+LEARNING_RATES: dict[str, Callable[..., Schedule]] = {
+    **SCHEDULES,
+    "plateau": Plateau,
+    "restarts": CosineRestarts,
+    "epoch_decay": EpochDecay,
+}
 
 
 def make_learning_rate(spec: float | str | Mapping[str, Any], steps: int) -> LearningRate:
-    """As `make_schedule`, with "plateau" among the names.
+    """As `make_schedule`, with "plateau" and "restarts" among the names.
 
     >>> make_learning_rate({"name": "plateau", "start": 2.0}, steps=100)(0)
     2.0

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from sparsernn.metrics import metric as row_of
-from sparsernn.report import comparing, confusion, pictures, plots, recurrence, tables
+from sparsernn.report import comparing, confusion, pictures, plots, recurrence, synthetic, tables
 from sparsernn.report.facts import Facts, gather
 from sparsernn.report.formats import (
     MISSING,
@@ -111,6 +111,7 @@ def run_document(run: RunRecord) -> Document:
         _training(run),
         Section("Confusion", confusion.NOTE, tuple(confusion.confusion_pictures(run))),
         Section("Recurrence", recurrence.NOTE, tuple(recurrence.recurrence_pictures(run))),
+        Section("Synthetic gradients", synthetic.NOTE, tuple(synthetic.synthetic_charts(run))),
         _sparsity(run),
         Section("Gates", GATES, tuple(plots.gate_charts(run))),
         *_weights(run),

@@ -6,6 +6,7 @@ from sparsernn.tasks.adding import Adding
 from sparsernn.tasks.copying import Copying, Denoising
 from sparsernn.tasks.language import LanguageModelling
 from sparsernn.tasks.pixels import Pixels
+from sparsernn.tasks.recall import Recall
 from sparsernn.tasks.recite import Recitation
 from sparsernn.tasks.tagging import Tagging
 from sparsernn.tasks.task import Task
@@ -16,6 +17,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "denoising": Denoising,
     "language_modelling": LanguageModelling,
     "pixels": Pixels,
+    "recall": Recall,
     "recitation": Recitation,
     "tagging": Tagging,
 }
@@ -27,6 +29,7 @@ __all__ = [
     "Denoising",
     "LanguageModelling",
     "Pixels",
+    "Recall",
     "Recitation",
     "Tagging",
     "Task",

@@ -1,7 +1,8 @@
 """The one training loop. The order in which it does things is the specification.
 
-A step: learning rate | boundary.enter | loss + penalties | zero gradients | one backward | boundary.learn |
-sparsifier.after_backward | clip (dense gradients) | optimizer.step | sparsifier.after_step | log.
+A step: learning rate | boundary.enter | loss + penalties | zero gradients | one backward, from the loss and the
+boundary's roots | boundary.learn | sparsifier.after_backward | clip (dense gradients) | optimizer.step |
+sparsifier.after_step | log.
 An epoch's end: evaluate (averaged weights where the optimizer keeps them) | best checkpoint | trigger | schedule |
 sparsifier.end_epoch | checkpoint. The run's end: finalize | test.
 No branch knows a method or a task by name.
@@ -9,7 +10,7 @@ No branch knows a method or a task by name.
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -60,16 +61,17 @@ def _epoch(run: Run, watch: "Watch", keep: Safekeeping, request: Request) -> Non
     here, recipe, task = run.position, run.recipe, run.task
     parameters = [p for p in run.model.parameters() if p.requires_grad]
     run.model.train()
-    for batch in task.batches(recipe.seed, here.epoch, here.window):
+    watch.phase(run.boundary.begin(here.epoch + 1))
+    for batch, last in with_last(task.batches(recipe.seed, here.epoch, here.window)):
         started = time.perf_counter()
         set_learning_rate(run.optimizer, run.schedule(here.step) * batch.lr_scale)
-        # An initial state may be learnt, so nothing is cut before the first window.
         first = run.carried is None
-        state = run.model.initial_state(task.batch_size) if first else run.boundary.enter(run.carried)
+        state = run.model.initial_state(task.batch_size) if first else run.carried
+        state = run.boundary.enter(state, first)
         loss, objective, state = task.loss(run.model, batch, state)
         total = objective + run.model.penalty() + run.sparsifier.penalty()
         run.optimizer.zero_grad()
-        tensors, gradients = run.boundary.roots(state)
+        tensors, gradients = run.boundary.roots(state, batch.targets.numel(), last)
         torch.autograd.backward([total, *tensors], [None, *gradients])
         run.boundary.learn()
         run.sparsifier.after_backward()
@@ -123,6 +125,21 @@ def ended_early(run: Run) -> str:
     if run.position.solved:
         return "the task is solved"
     return "the averaged weights got worse on validation" if run.optimizer.exhausted else ""
+
+
+def with_last(items: Iterable[Any]) -> Iterator[tuple[Any, bool]]:
+    """Each item, and whether it is the last.
+
+    >>> list(with_last("ab"))
+    [('a', False), ('b', True)]
+    """
+    held: list[Any] = []
+    for item in items:
+        if held:
+            yield held.pop(), False
+        held.append(item)
+    if held:
+        yield held.pop(), True
 
 
 def detached(state: Any) -> Any:
@@ -230,7 +247,8 @@ class Watch:
         recent = self.run.position.recent
         lr, steps = learning_rate(self.run.optimizer), recent["steps"]
         means = {"loss": recent["loss"] / steps, "grad_norm": recent["norm"] / steps}
-        self.record({"event": "step", **means, "lr": lr, "tokens_per_second": round(speed)})
+        own = self.run.boundary.records()
+        self.record({"event": "step", **means, **own, "lr": lr, "tokens_per_second": round(speed)})
         recent.update(loss=0.0, norm=0.0, steps=0)
 
     def _status(self, loss: float, speed: float) -> dict[str, Any]:
@@ -261,6 +279,11 @@ class Watch:
                 "lr": learning_rate(optimizer),
             }
         )
+
+    def phase(self, records: list[dict[str, Any]]) -> None:
+        """What begins with an epoch; not again where the epoch goes on."""
+        if self.run.position.window == 0:
+            self.rewired(records)
 
     def rewired(self, reports: list[dict[str, Any]]) -> None:
         """After a mask update."""

@@ -7,6 +7,7 @@ import torch
 
 from sparsernn.gates import GateBlock, gate_blocks
 from sparsernn.training.memory import keep_buffers
+from sparsernn.training.phases import phase_rows
 from sparsernn.training.run import Run
 
 TRIALS = 3
@@ -25,7 +26,8 @@ def plan(run: Run, measure: bool = True) -> dict[str, Any]:
         being their names, gate_rows {name: [first, one past the last]}, gate_density {name: active fraction};
         parameters_total, parameters_active; parameters_idle, which never change; masked_total, masked_active;
         examples, scored targets per split; counts, what they are called; vocabularies {name: size}; metric;
-        steps, epochs, steps_per_epoch; estimated_seconds for the whole run on this machine.
+        steps, epochs, steps_per_epoch; phases, see `phase_rows`; estimated_seconds for the whole run on this
+        machine.
     """
     masks, gates = run.sparsifier.masks(), gate_blocks(run.model)
     tensors = [
@@ -48,6 +50,9 @@ def plan(run: Run, measure: bool = True) -> dict[str, Any]:
         "steps": steps,
         "epochs": run.recipe.epochs,
         "steps_per_epoch": steps_per_epoch,
+        "phases": phase_rows(
+            run.boundary.phases(), run.schedule.cycles(run.recipe.epochs), run.recipe.epochs
+        ),
         "estimated_seconds": steps * seconds_per_step(run) if measure else None,
     }
 

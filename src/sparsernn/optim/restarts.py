@@ -1,0 +1,62 @@
+"""At which epochs the restarts of a run lie."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from sparsernn.errors import InputError
+
+Base = int | Sequence[int]
+
+
+class Restarts:
+    """The cycles between restarts.
+
+    Args:
+        base: the last epoch of the first cycle, after which the *last epochs* of the cycles double (5, 10, 20, 40:
+            cycles of 5, 5, 10, 20 epochs); or a list of the cycles' last epochs, rising.
+
+    Raises:
+        InputError: not a whole number of at least 1, or a list that does not rise.
+
+    Differs from T. Loshchilov and F. Hutter's restarts (2016, arXiv:1608.03983), where the *lengths* double: 5, 10,
+    20, 40. F. Shang and H. Zhang (2019, arXiv:1902.10630) double the last epochs, and so does this.
+
+    Example:
+        >>> Restarts(5).cycles(40)
+        [(1, 5), (6, 10), (11, 20), (21, 40)]
+        >>> Restarts([160, 320]).cycle(200)
+        (161, 320)
+    """
+
+    def __init__(self, base: Base) -> None:
+        ends = [base] if isinstance(base, int) else base
+        rises = _is_list(ends) and all(_is_epoch(end) for end in ends)
+        if not rises or not all(a < b for a, b in pairwise(ends)):
+            raise InputError(
+                f"base is {base!r}; it must be a whole number of at least 1 or a rising list of such, as [160, 320]."
+            )
+        self.base, self.ends, self.doubles = base, list(ends), len(ends) == 1
+
+    def cycle(self, epoch: int) -> tuple[int, int]:
+        """First and last epoch of the cycle of `epoch`, counted from 1; after the last of a list, the last one."""
+        first, last = 0, self.ends[0]
+        following = iter(self.ends[1:])
+        while epoch > last:
+            after = 2 * last if self.doubles else next(following, None)
+            if after is None:
+                break
+            first, last = last, after
+        return first + 1, last
+
+    def cycles(self, epochs: int) -> list[tuple[int, int]]:
+        """The cycles of a run; the last one may end after it, or before it where a list is too short."""
+        found = dict.fromkeys(self.cycle(epoch) for epoch in range(1, epochs + 1))
+        return list(found)
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0
+
+
+def _is_epoch(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
