@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "deploy": GROUND | {"nn", "models", "sparsity", "training"},
     "report": {"errors", "gates", "deploy", "metrics", "training"},
     "assemble": GROUND | {"boundary", "data", "models", "optim", "recipe", "sparsity", "tasks", "training"},
-    "results": {"data", "deploy", "errors", "models", "sparsity", "training"},
+    "results": {"data", "deploy", "errors", "models", "sparsity", "tasks", "training"},
     "finetune": {"assemble", "errors", "recipe", "results", "training"},
     "compaction": {"assemble", "deploy", "errors", "recipe", "results", "training", "units"},
     "cli": GROUND

@@ -1,5 +1,6 @@
 """Every shipped recipe is assembled from its own settings and trained two steps, on tiny data and at tiny widths."""
 
+import json
 import random
 from copy import deepcopy
 from dataclasses import replace
@@ -23,7 +24,19 @@ def data(tmp_path_factory):
         (folder / f"{split}.txt").write_text("\n".join(map(" ".join, sentences)) + "\n", encoding="utf-8")
         tagged = ["\n".join(f"{w}\t{TAGS[WORDS.index(w) % 4]}" for w in words) for words in sentences]
         (folder / f"{split}.conll").write_text("\n\n".join(tagged) + "\n", encoding="utf-8")
+    (folder / "dev-v1.1.json").write_text(json.dumps({"data": [squad_article(generator)]}), encoding="utf-8")
     return folder
+
+
+def squad_article(generator):
+    """Four sentences with a question about each, as SQuAD has them."""
+    paragraphs = []
+    for number in range(4):
+        words = [generator.choice(WORDS) for _ in range(6)]
+        answers = [{"text": words[0], "answer_start": 0}]
+        asked = {"id": str(number), "question": f"What {words[1]}?", "answers": answers}
+        paragraphs.append({"context": " ".join(words), "qas": [asked]})
+    return {"title": "tiny", "paragraphs": paragraphs}
 
 
 def tiny_task(task, folder):
@@ -35,6 +48,9 @@ def tiny_task(task, folder):
         return {**task, **lengths, "batch_size": 2, "iterations": 2, "eval_sequences": 3}
     if task["name"] == "tagging":
         return {**task, "corpus": {"name": "conll", "path": str(folder)}, "batch_size": 4}
+    if task["name"] == "question_answering":
+        corpus = {"name": "squad-articles", "path": str(folder), "held_out": [0, 0]}
+        return {**task, "corpus": corpus, "batch_size": 4, "min_count": {"word": 1, "character": 1}}
     corpus = {"name": "folder", "path": str(folder)}
     given = task["corpus"]
     corpus |= {key: given[key] for key in ("level", "order") if key in given}

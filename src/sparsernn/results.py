@@ -1,5 +1,6 @@
 """What is made of a trained run: text, a packed model, and its measured size and speed."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -16,10 +17,13 @@ from sparsernn.errors import InputError
 from sparsernn.models.generate import sample
 from sparsernn.models.language_model import LanguageModel
 from sparsernn.sparsity import Topology, random_masks, topology_distance
+from sparsernn.tasks.encoded_questions import Found
+from sparsernn.tasks.questions import QuestionAnswering
 from sparsernn.training.checkpoint import load_checkpoint
 from sparsernn.training.run import BEST, LAST, Run, weights
 
 PACKED = "packed.safetensors"
+PREDICTIONS = "predictions.json"
 
 
 def reads_tokens(run: Run) -> bool:
@@ -30,6 +34,30 @@ def reads_tokens(run: Run) -> bool:
 def writes_text(run: Run) -> bool:
     """Whether the run's model can write: it reads tokens, and its task has the text they come from."""
     return reads_tokens(run) and hasattr(run.task, "corpus")
+
+
+def answers_questions(run: Run) -> bool:
+    """Whether the run's task asks for spans of paragraphs."""
+    return isinstance(run.task, QuestionAnswering)
+
+
+def answer(run: Run, paragraph: str, question: str) -> Found:
+    """The answer of the weights that are in the run's model: text, place and probability.
+
+    Raises:
+        InputError: the run answers no questions, or a text without a word.
+    """
+    if not answers_questions(run):
+        raise InputError(f"{run.home} trains for {type(run.task).__name__}, which answers no questions.")
+    found: Found = run.task.answer(run.model, paragraph, question)
+    return found
+
+
+def write_predictions(run: Run, split: str = "test") -> Path:
+    """Write the answers to a split, {question id: answer}, as the evaluation script of SQuAD 1.1 reads them."""
+    path = run.home / PREDICTIONS
+    path.write_text(json.dumps(run.task.predictions(run.model, split), indent=1), encoding="utf-8")
+    return path
 
 
 def require(can: bool, run: Run, what: str) -> None:

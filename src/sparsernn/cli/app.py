@@ -82,6 +82,7 @@ def root(
 
 
 from sparsernn.cli import (  # noqa: E402 - they need what stands above
+    answering,
     data,
     demo,
     deploying,
@@ -91,5 +92,5 @@ from sparsernn.cli import (  # noqa: E402 - they need what stands above
     running,
 )
 
-for _part in (demo, running, looking, deploying, doctor, recipes, data):
+for _part in (demo, running, looking, answering, deploying, doctor, recipes, data):
     _part.register(app)

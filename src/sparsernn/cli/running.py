@@ -146,13 +146,22 @@ def with_progress(run: Run, greet: Callable[[Mapping[str, Any]], None]) -> None:
 def complete(run: Run, prompt: str = "") -> Path:
     """Measure the best weights of a trained run, let them write if they can, make its report; returns the page."""
     from sparsernn.report import write_report
-    from sparsernn.results import generate, measure, take_best, writes_text
+    from sparsernn.results import (
+        answers_questions,
+        generate,
+        measure,
+        take_best,
+        write_predictions,
+        writes_text,
+    )
 
     take_best(run)
     run.events.append(measure(run))
     if writes_text(run):
         text = generate(run, prompt, SAMPLE_TOKENS)
         run.events.append({"event": "sample", "text": text, "prompt": prompt})
+    if answers_questions(run):
+        write_predictions(run)
     page = write_report([run.home], run.home)[0]
     run.events.append({"event": "complete"})
     return page
@@ -165,9 +174,9 @@ def is_complete(record: RunRecord) -> bool:
 
 def what_next(run: Run) -> list[tuple[str, str]]:
     """The commands that a finished run is good for, each with what it shows."""
-    from sparsernn.results import reads_tokens, writes_text
+    from sparsernn.results import answers_questions, reads_tokens, writes_text
 
-    able = {"generate": writes_text(run), "bench": reads_tokens(run)}
+    able = {"generate": writes_text(run), "bench": reads_tokens(run), "answer": answers_questions(run)}
     return [(command, what) for command, what in NEXT if able.get(command, True)]
 
 
@@ -186,4 +195,5 @@ NEXT = (
     ("evaluate", "scores of a split"),
     ("generate", "text from the model"),
     ("bench", "time per token"),
+    ("answer", "a question about a paragraph of yours (--paragraph, --question)"),
 )

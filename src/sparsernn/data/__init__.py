@@ -5,7 +5,9 @@ from typing import Any
 
 from sparsernn.data.conll import TREEBANKS
 from sparsernn.data.corpora import CORPORA as TEXTS
+from sparsernn.data.embedded_questions import python_questions
 from sparsernn.data.embedded_tags import python_roles
+from sparsernn.data.squad import squad, squad_articles
 from sparsernn.data.styles import Style, style_of
 from sparsernn.data.tagged import Sentence, TaggedCorpus
 from sparsernn.data.text import Corpus
@@ -19,8 +21,15 @@ from sparsernn.data.windows import (
     window_of,
 )
 
-# A text to model, or sentences with tags: a task says which of the two it takes.
-CORPORA: dict[str, Callable[..., Any]] = {**TEXTS, **TREEBANKS, "python-roles": python_roles}
+# A text to model, sentences with tags, or paragraphs with questions: a task says which of them it takes.
+CORPORA: dict[str, Callable[..., Any]] = {
+    **TEXTS,
+    **TREEBANKS,
+    "python-questions": python_questions,
+    "python-roles": python_roles,
+    "squad": squad,
+    "squad-articles": squad_articles,
+}
 
 __all__ = [
     "CORPORA",

@@ -4,14 +4,16 @@ from collections.abc import Callable
 
 from torch import nn
 
+from sparsernn.models.bidaf import BiDAF
 from sparsernn.models.language_model import LanguageModel
 from sparsernn.models.sequence_model import SequenceModel
 from sparsernn.models.tagger import Tagger
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
+    "bidaf": BiDAF,
     "language_model": LanguageModel,
     "sequence_model": SequenceModel,
     "tagger": Tagger,
 }
 
-__all__ = ["MODELS", "LanguageModel", "SequenceModel", "Tagger"]
+__all__ = ["MODELS", "BiDAF", "LanguageModel", "SequenceModel", "Tagger"]

@@ -5,6 +5,7 @@ from functools import partial
 
 from torch.optim import Optimizer
 
+from sparsernn.optim.ema import ema
 from sparsernn.optim.groups import check_groups, parameter_groups
 from sparsernn.optim.learning_rate import (
     CosineRestarts,
@@ -19,6 +20,7 @@ from sparsernn.optim.steady import SGD, Adam, RMSprop, SteadyWeights
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "sgd": SGD,
     "adam": Adam,
+    "ema": ema,
     "rmsprop": RMSprop,
     "nt_asgd": NTASGD,
     "snt_asgd": partial(NTASGD, per_weight=True),
@@ -36,6 +38,7 @@ __all__ = [
     "RMSprop",
     "SteadyWeights",
     "check_groups",
+    "ema",
     "make_learning_rate",
     "parameter_groups",
 ]

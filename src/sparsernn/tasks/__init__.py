@@ -6,6 +6,7 @@ from sparsernn.tasks.adding import Adding
 from sparsernn.tasks.copying import Copying, Denoising
 from sparsernn.tasks.language import LanguageModelling
 from sparsernn.tasks.pixels import Pixels
+from sparsernn.tasks.questions import QuestionAnswering
 from sparsernn.tasks.recall import Recall
 from sparsernn.tasks.recite import Recitation
 from sparsernn.tasks.tagging import Tagging
@@ -17,6 +18,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "denoising": Denoising,
     "language_modelling": LanguageModelling,
     "pixels": Pixels,
+    "question_answering": QuestionAnswering,
     "recall": Recall,
     "recitation": Recitation,
     "tagging": Tagging,
@@ -29,6 +31,7 @@ __all__ = [
     "Denoising",
     "LanguageModelling",
     "Pixels",
+    "QuestionAnswering",
     "Recall",
     "Recitation",
     "Tagging",

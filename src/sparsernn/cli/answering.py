@@ -1,0 +1,49 @@
+"""`sparsernn answer`: what a trained reader makes of a paragraph and a question of yours."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparsernn.cli.running import Data, RunFolder
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(answer)
+
+
+def answer(
+    run: RunFolder,
+    paragraph: Annotated[str, typer.Option(metavar="FILE|TEXT", help="Where the answer stands.")],
+    question: Annotated[str, typer.Option(help="What to look for.")],
+    data: Data = None,
+) -> None:
+    """Answer a question with a span of a paragraph, by the best weights of a run."""
+    from sparsernn.assemble import open_run
+    from sparsernn.results import answer as find
+    from sparsernn.results import take_best
+
+    text = paragraph_of(paragraph)
+    opened = open_run(run, data)
+    take_best(opened)
+    found = find(opened, text, question)
+    end = found.start + len(found.text)
+    print(f"answer       {found.text}")
+    print(f"probability  {found.probability:.4f}")
+    print(f"\n{text[: found.start]}>>{found.text}<<{text[end:]}")
+
+
+def paragraph_of(given: str) -> str:
+    """The text of a file of that name, where there is one, else what is given.
+
+    >>> paragraph_of("No file is called like this.")
+    'No file is called like this.'
+    """
+    from sparsernn.data.reading import read_text
+
+    try:
+        is_file = Path(given).is_file()
+    except (OSError, ValueError):  # too long for a name, or with a character that no name has
+        is_file = False
+    return read_text(given).strip() if is_file else given

@@ -1,0 +1,188 @@
+"""BiDAF: where in a paragraph the answer to a question stands."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sparsernn.errors import InputError
+from sparsernn.models.bidaf_units import GROUPS, bidaf_units
+from sparsernn.nn.attention_flow import NEVER, AttentionFlow
+from sparsernn.nn.both_ends import BothEnds, turning
+from sparsernn.nn.characters import CharacterCNN, Highway
+from sparsernn.nn.dropout import check_probabilities
+from sparsernn.nn.glorot import glorot_linear
+from sparsernn.nn.quick_dropout import drop_quickly
+from sparsernn.nn.word_table import WordTable
+from sparsernn.units import Units
+
+DROPOUTS = ("character", "lstm", "context", "output")
+READERS = ("phrase", "first", "second", "end")
+
+
+class Text(NamedTuple):
+    """A padded batch of tokenised texts; what stands beyond a text's end is not read."""
+
+    words: Tensor
+    """(T, B) int64."""
+    characters: Tensor
+    """(T, B, W) int64, every word cut or filled up to W characters."""
+    lengths: Tensor
+    """(B,) int64, from 1 to T."""
+
+
+class Pointers(NamedTuple):
+    """Scores before the softmax over the context's words."""
+
+    start: Tensor
+    """Of the answer's first word, (B, T); -1e30 beyond the context's end."""
+    end: Tensor
+    """Of its last word, (B, T), likewise."""
+
+
+class BiDAF(nn.Module):
+    """Bidirectional attention flow: a context and a question in, two scores for each word of the context out.
+
+        words and characters -> highway -> `phrase` LSTMs -> attention: p (8H) -> `first` -> `second` LSTMs: m (2H)
+        start = w . [m; p];   a = sum_t softmax(start)_t m_t;   [p; m; a; m * a] -> `end` LSTMs: e,   end = v . [e; p]
+
+    All LSTMs read from both ends; question and context share everything up to the attention.
+
+    Args:
+        vocabulary_size: words whose vectors are trained.
+        characters: number of different characters.
+        fixed_words: words whose vectors are given (`words.fixed`); their numbers follow those of the others.
+        word_size: numbers per word vector.
+        hidden_size: H of each direction, or {phrase: [ahead, back], first: ..., second: ..., end: ...}.
+        character_cnn: settings of `CharacterCNN` (`embedding_size`, `filters`, `width`).
+        dropout: probabilities `character` (character vectors), `lstm` (inputs of the LSTMs), `output` (inputs of the
+            two last layers), 0 unless given, and `context` (inputs of the phrase LSTMs where they read the context;
+            `lstm` unless given. 0 is what the published code does).
+        groups: which units `units` lists: "six" (of first, second and end), "all" (of phrase as well), or
+            "published" (six, without the weights that read second through a).
+
+    Example:
+        >>> model = BiDAF(100, 30, hidden_size=10)
+        >>> text = Text(torch.ones(7, 2, dtype=int), torch.ones(7, 2, 16, dtype=int), torch.tensor([7, 4]))
+        >>> model(text, text).start.shape
+        torch.Size([2, 7])
+
+    Source: M. Seo, A. Kembhavi, A. Farhadi and H. Hajishirzi, "Bidirectional Attention Flow for Machine
+    Comprehension", 2016, arXiv:1611.01603; in the sizes of W. Wen et al., "Learning Intrinsic Sparse Structures
+    within Long Short-Term Memory", 2018, arXiv:1709.05027.
+    Differs from the original: the context is read with dropout as the question is, unless `dropout.context` is 0.
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        characters: int,
+        fixed_words: int = 0,
+        word_size: int = 100,
+        hidden_size: int | Mapping[str, Sequence[int]] = 100,
+        character_cnn: Mapping[str, Any] | None = None,
+        dropout: Mapping[str, float] | None = None,
+        groups: str = "six",
+    ) -> None:
+        super().__init__()
+        given = {} if dropout is None else dropout
+        check_probabilities(given, DROPOUTS)
+        usual = dict.fromkeys(DROPOUTS, 0.0) | {"context": given.get("lstm", 0.0)}
+        self.dropout: dict[str, float] = usual | dict(given)
+        if groups not in GROUPS:
+            raise InputError(f"groups is {groups!r}; it must be one of {', '.join(GROUPS)}.")
+        self.groups = groups
+        widths = reader_widths(hidden_size)
+        self.words = WordTable(vocabulary_size, word_size, fixed_words)
+        self.characters = CharacterCNN(characters, **_known(character_cnn))
+        encoded = word_size + len(self.characters.bias)
+        self.highway = Highway(encoded)
+        phrase, first, second, end = (sum(widths[name]) for name in READERS)
+        self.phrase = BothEnds(encoded, *widths["phrase"])
+        self.attention = AttentionFlow(phrase)
+        self.first = BothEnds(4 * phrase, *widths["first"])
+        self.second = BothEnds(first, *widths["second"])
+        self.end = BothEnds(4 * phrase + 3 * second, *widths["end"])
+        self.start_score = glorot_linear(second + 4 * phrase, 1)
+        self.end_score = glorot_linear(end + 4 * phrase, 1)
+
+    def initial_state(self, batch: int) -> None:
+        """None: questions have nothing to do with each other."""
+
+    def forward(self, context: Text, question: Text) -> Pointers:
+        """Read a batch of contexts and their questions (of the same B) -> scores of each context word."""
+        order = turning(context.lengths, len(context.words))
+        inside, asked = _inside(context), _inside(question)
+        h = self.phrase(self._encode(context), order, self.dropout["context"])
+        asking = turning(question.lengths, len(question.words))
+        u = self.phrase(self._encode(question), asking, self.dropout["lstm"])
+        p = self.attention(h, u, inside, asked)
+        m = self.second(self.first(p, order, self.dropout["lstm"]), order, self.dropout["lstm"])
+        start = self._score(self.start_score, m, p, inside)
+        summary = start.softmax(1).unsqueeze(1) @ m.transpose(0, 1)
+        a = summary.transpose(0, 1).expand_as(m)
+        e = self.end(torch.cat([p, m, a, m * a], -1), order, self.dropout["lstm"])
+        return Pointers(start, self._score(self.end_score, e, p, inside))
+
+    def _encode(self, text: Text) -> Tensor:
+        spelt = self.characters(text.characters, self.dropout["character"])
+        encoded: Tensor = self.highway(torch.cat([self.words(text.words), spelt], -1))
+        return encoded
+
+    def _score(self, layer: nn.Linear, x: Tensor, p: Tensor, inside: Tensor) -> Tensor:
+        dropped = drop_quickly(torch.cat([x, p], -1), self.dropout["output"], self.training)
+        scores: Tensor = layer(dropped).squeeze(-1).T
+        return scores.masked_fill(~inside, NEVER)
+
+    def penalty(self) -> float:
+        """None of its own."""
+        return 0.0
+
+    def units(self) -> list[Units]:
+        """Hidden units of the LSTMs that `groups` names, one direction after the other; see `bidaf_units`."""
+        return bidaf_units(self, self.groups)
+
+    def resized(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The constructor's settings, as a recipe has them, with the sizes that the weights have now."""
+        readers = {name: getattr(self, name) for name in READERS}
+        widths = {name: [r.ahead.hidden_size, r.back.hidden_size] for name, r in readers.items()}
+        return {**settings, "hidden_size": widths}
+
+
+def reader_widths(hidden_size: int | Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+    """The widths of both directions of every reader.
+
+    Raises:
+        InputError: not one pair of whole numbers above 0 for each reader.
+
+    Example:
+        >>> reader_widths(5)["end"]
+        [5, 5]
+    """
+    given = hidden_size
+    widths = dict.fromkeys(READERS, (given, given)) if isinstance(given, int) else given
+    fits = isinstance(widths, Mapping) and widths.keys() == set(READERS)
+    if not fits or not all(_is_pair(pair) for pair in widths.values()):
+        raise InputError(
+            f"hidden_size is {hidden_size!r}; it must be a whole number above 0, or a pair of them for each of "
+            f"{', '.join(READERS)}."
+        )
+    return {name: list(widths[name]) for name in READERS}
+
+
+def _is_pair(pair: Any) -> bool:
+    return isinstance(pair, Sequence) and len(pair) == 2 and all(type(n) is int and n > 0 for n in pair)
+
+
+def _known(settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    known = ("embedding_size", "filters", "width")
+    given = {} if settings is None else settings
+    if not isinstance(given, Mapping) or not set(given) <= set(known):
+        raise InputError(f"character_cnn is {settings!r}; it must map some of {', '.join(known)} to numbers.")
+    return dict(given)
+
+
+def _inside(text: Text) -> Tensor:
+    """bool (B, T)."""
+    return torch.arange(len(text.words)).unsqueeze(0) < text.lengths.unsqueeze(1)
