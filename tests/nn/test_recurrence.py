@@ -3,6 +3,8 @@
 import base64
 import json
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -97,3 +99,11 @@ def test_all_maps_of_a_model_are_found_and_nothing_is_changed():
     assert all(torch.equal(a, b) for a, b in zip(before, model.state_dict().values(), strict=True))
     assert torch.equal(drawn, torch.get_rng_state())
     assert recurrences(torch.nn.LSTM(2, 2)) == []
+
+
+def test_the_example_of_the_page_runs():
+    page = (Path(__file__).parents[2] / "docs" / "long-memory.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "long-memory.md", "exec"), {})
