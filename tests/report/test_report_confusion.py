@@ -62,7 +62,7 @@ def test_right_and_wrong_cells_have_colours_of_their_own(tmp_path):
 
 def test_it_stands_in_the_report_of_runs_that_have_one(tmp_path):
     html, markdown = write_report([run_with(tmp_path / "run", RECORD)], tmp_path / "run")
-    assert '<section id="confusion">' in html.read_text()
-    assert "confusion-1.svg" in markdown.read_text()
+    assert "<h3>Right and given labels, test</h3>" in html.read_text()
+    assert "scores-1.svg" in markdown.read_text()
     html, _ = write_report([run_with(tmp_path / "other")], tmp_path / "other")
-    assert "confusion" not in html.read_text().lower().replace("text.in-cell", "")
+    assert "given labels" not in html.read_text()

@@ -62,6 +62,7 @@ def _evaluate(
     from sparsernn.assemble import open_run
     from sparsernn.cli.console import output
     from sparsernn.cli.progress import make_reporter
+    from sparsernn.report import load_run
     from sparsernn.training.evaluate import evaluate_run
 
     opened = open_run(run, data)
@@ -70,6 +71,9 @@ def _evaluate(
             mode = modes.tuned(opened, mode, batch_size, lambda done: reporter.phase("tuning on valid", done))
         scores = evaluate_run(opened, split, batch_size, lambda done: reporter.phase(split, done), mode)
     _show_scores(scores, opened.task.metric, mode)
+    end = load_run(run).last("end")
+    if end:
+        output().print(f"  training ended with epoch {end['epoch']}, for {end['why']}")
 
 
 def _show_scores(scores: dict[str, Any], metric: str, mode: Any) -> None:
@@ -83,9 +87,10 @@ def _show_scores(scores: dict[str, Any], metric: str, mode: Any) -> None:
     if mode is not None:
         output().print(f"  {modes.described(mode)}")
     values = {name: value for name, value in scores.items() if name not in FACTS}
+    width = max(12, *(len(name) + 2 for name in values))
     for name in sorted(values, key=lambda name: name != metric):
         digits = ",.0f" if isinstance(values[name], int) else ".4f"
-        output().print(f"  {name:<12}{values[name]:{digits}}")
+        output().print(f"  {name:<{width}}{values[name]:{digits}}")
 
 
 def generate(

@@ -78,7 +78,7 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
     counts = {**plan["examples"], **plan["vocabularies"]}
     lines = [f"parameters  {total:,} dense, {active:,} active ({active / total:.1%})"]
     if plan.get("parameters_idle"):
-        lines.append(f"idle        {plan['parameters_idle']:,} of them never change: counted, as published")
+        lines.append(f"idle        {plan['parameters_idle']:,} of them are counted but never change")
     if plan.get("masked_total"):
         masked, held = plan["masked_total"], plan["masked_active"]
         lines.append(f"masked      {masked:,} dense, {held:,} active (density {held / masked:.4f})")

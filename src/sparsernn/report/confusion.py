@@ -14,13 +14,12 @@ GAP = 1  # pixels between rows; between columns the page's own colour shows thro
 LETTER = 7  # pixels: about as wide as a letter of a label
 LEAST = 0.005  # smaller shares are 0 in per cent and get no number
 STRONGEST = 0.55  # opacity of a full cell: letters are readable on it, in light and in dark mode
-NOTE = "Each row is a right label; its numbers say in per cent how these words were labelled."
 
 
-def confusion_pictures(run: RunRecord) -> list[Figure]:
+def confusion_pictures(run: RunRecord) -> tuple[Figure, ...]:
     """The last confusion that the run recorded, as a heat map: none, or one."""
     event = run.last("confusion")
-    return [_picture(event)] if event.get("tags") and event.get("counts") else []
+    return (_picture(event),) if event.get("tags") and event.get("counts") else ()
 
 
 def _picture(event: Event) -> Figure:
@@ -80,6 +79,9 @@ def _third(event: Event) -> tuple[tuple[str, str, str], ...]:
 
 
 def _caption(event: Event) -> str:
-    told = "Columns: the model's labels. At the right: words with the row's label. Shares below 0.5 % have no number."
+    told = (
+        "Rows: right labels, with their numbers of words at the right. Columns: the model's. Numbers: per cent of "
+        "the row; below 0.5 none."
+    )
     together = event.get("together")
     return f"{told} Other: the {together} labels that were mistaken least." if together else told

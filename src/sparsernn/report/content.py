@@ -3,14 +3,23 @@
 import os
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from sparsernn.metrics import metric as row_of
-from sparsernn.report import comparing, confusion, pictures, plots, recurrence, synthetic, tables
+from sparsernn.report import (
+    comparing,
+    confusion,
+    pictures,
+    plots,
+    recurrence,
+    scores,
+    structure,
+    synthetic,
+    tables,
+)
+from sparsernn.report.document import Card, Document, Section, Text
 from sparsernn.report.facts import Facts, gather
 from sparsernn.report.formats import (
     MISSING,
@@ -25,83 +34,8 @@ from sparsernn.report.formats import (
     whole,
 )
 from sparsernn.report.history import RunRecord
-from sparsernn.report.svg import Figure
 from sparsernn.report.tables import Table
 from sparsernn.report.tensors import read_tensors
-
-
-@dataclass(frozen=True)
-class Card:
-    """One key figure: what it is, the figure, and a line that puts it in relation."""
-
-    label: str
-    value: str
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Text:
-    """Text as it is. `kind`: "sample" (prose of the model) or "code"; `title` stands above it."""
-
-    kind: str
-    text: str
-    title: str = ""
-
-
-@dataclass(frozen=True)
-class Section:
-    """A heading and what stands under it; `figures` are drawn side by side where there is room."""
-
-    title: str
-    note: str = ""
-    figures: tuple[Figure, ...] = ()
-    tables: tuple[Table, ...] = ()
-    texts: tuple[Text, ...] = ()
-
-    @property
-    def anchor(self) -> str:
-        """The heading as the target of a link."""
-        return self.title.lower().replace(" ", "-")
-
-    @property
-    def spans(self) -> tuple[str, ...]:
-        """How wide each figure stands on a wide page: "small" (a third), "" (a half) or "wide" (all of it).
-
-        Narrow figures stand in threes where that leaves no gap, else in pairs; the odd one out gets a row.
-        """
-        spans: list[str] = []
-        for narrow, group in groupby(self.figures, key=lambda figure: figure.narrow):
-            spans += _spans(len(list(group)), narrow)
-        return tuple(spans)
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to show, so that the section is left out."""
-        return not (self.figures or self.tables or self.texts)
-
-
-@dataclass(frozen=True)
-class Document:
-    """A whole report: what stands in its head, its cards, its sections."""
-
-    kind: str
-    title: str
-    about: str
-    status: tuple[str, ...]
-    cards: tuple[Card, ...]
-    sections: tuple[Section, ...]
-    links: tuple[tuple[str, str], ...] = ()
-
-
-def _spans(count: int, narrow: bool) -> list[str]:
-    """Spans of `count` neighbours, so that no row has a gap.
-
-    >>> _spans(5, narrow=True), _spans(3, narrow=False)
-    (['small', 'small', 'small', '', ''], ['', '', 'wide'])
-    """
-    halves = count if not narrow else {0: 0, 1: min(count, 4), 2: 2}[count % 3]
-    pairs = [""] * (halves - halves % 2) + ["wide"] * (halves % 2)
-    return ["small"] * (count - halves) + pairs
 
 
 def run_document(run: RunRecord) -> Document:
@@ -109,10 +43,11 @@ def run_document(run: RunRecord) -> Document:
     facts = gather(run)
     sections = (
         _training(run),
-        Section("Confusion", confusion.NOTE, tuple(confusion.confusion_pictures(run))),
+        Section("Scores", figures=confusion.confusion_pictures(run), tables=scores.scores_tables(run)),
         Section("Recurrence", recurrence.NOTE, tuple(recurrence.recurrence_pictures(run))),
         Section("Synthetic gradients", synthetic.NOTE, tuple(synthetic.synthetic_charts(run))),
         _sparsity(run),
+        Section("Units", structure.NOTE, structure.structure_pictures(run), structure.structure_tables(run)),
         Section("Gates", GATES, tuple(plots.gate_charts(run))),
         *_weights(run),
         _sizes(run, facts),

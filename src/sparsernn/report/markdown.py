@@ -4,7 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
-from sparsernn.report.content import Card, Document, Section, Text
+from sparsernn.report.document import Card, Document, Section, Text
 from sparsernn.report.svg import Figure, standalone
 from sparsernn.report.tables import Table
 

@@ -8,7 +8,8 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from sparsernn.errors import InputError
-from sparsernn.report.content import Document, comparison_document, run_document
+from sparsernn.report.content import comparison_document, run_document
+from sparsernn.report.document import Document
 from sparsernn.report.history import load_run
 from sparsernn.report.markdown import write_markdown
 from sparsernn.report.svg import inline
