@@ -11,6 +11,7 @@ from sparsernn.errors import InputError
 from sparsernn.nn import strips
 from sparsernn.nn.block_geometry import STRIPS, exact
 from sparsernn.nn.block_head import BlockHead
+from sparsernn.nn.block_mixture import BlockMixtureHead
 from sparsernn.nn.dropout import check_probabilities
 from sparsernn.units import Slice
 
@@ -86,7 +87,10 @@ class BlockEmbedding(nn.Module):
     that are not in the training text are among the rarest; no zeros are stored; see `block_geometry` for borders.
     """
 
-    tied_heads: ClassVar[Mapping[str, Callable[..., Any]]] = {"linear": BlockHead}
+    tied_heads: ClassVar[Mapping[str, Callable[..., Any]]] = {
+        "linear": BlockHead,
+        "mixture": BlockMixtureHead,
+    }
     """The heads that can decode with this table, by name."""
 
     word: Tensor

@@ -29,29 +29,43 @@ class _Gradients(NamedTuple):
     """Of the sum of scale * nll."""
 
     latents: Tensor
-    weight: Tensor
     bias: Tensor
+    bands: list[Tensor]
 
 
 class _Mixture(NamedTuple):
-    """What is mixed: latents (N, K, E), log_prior (N, K), weight (V, E), bias (V,), target (N,)."""
+    """What is mixed: latents (N, K, E), log_prior (N, K), bias (V,), target (N,), and what decodes.
+
+    bands: runs of words, (words, length) each, V words in all; a run reads the first `length` features of a latent.
+    An ordinary weight is one run of all words.
+    """
 
     latents: Tensor
     log_prior: Tensor
-    weight: Tensor
     bias: Tensor
     target: Tensor
+    bands: list[Tensor]
 
     def pieces(self) -> Iterator[tuple[slice, Tensor]]:
         """Rows, and log P of each word under each expert for them, (rows K, V), in one buffer used again."""
         rows, experts, _ = self.latents.shape
-        height = max(1, min(rows, PIECE // (experts * len(self.weight))))
-        buffer = self.latents.new_empty(height * experts, len(self.weight))
+        height = max(1, min(rows, PIECE // (experts * len(self.bias))))
+        buffer = self.latents.new_empty(height * experts, len(self.bias))
         for first in range(0, rows, height):
             piece = slice(first, min(first + height, rows))
             vectors = self.latents[piece].flatten(0, 1)
-            scores = torch.addmm(self.bias, vectors, self.weight.t(), out=buffer[: len(vectors)])
+            scores = buffer[: len(vectors)]
+            for band, here in self.columns():
+                part = scores[:, here]
+                torch.addmm(self.bias[here], vectors[:, : band.shape[1]], band.t(), out=part)
             yield piece, torch.ops.aten._log_softmax.out(scores, 1, False, out=scores)
+
+    def columns(self) -> Iterator[tuple[Tensor, slice]]:
+        """Each band, and the numbers of its words."""
+        start = 0
+        for band in self.bands:
+            yield band, slice(start, start + len(band))
+            start += len(band)
 
     def joint(self, piece: slice, scores: Tensor) -> Tensor:
         """log P(expert, target), (rows, K)."""
@@ -73,7 +87,8 @@ class _Mixture(NamedTuple):
         part is a gather of the weight and a scatter into its gradient.
         """
         nll, posterior = torch.empty_like(scale), torch.empty_like(self.log_prior)
-        sums = _Gradients(*(torch.zeros_like(t) for t in (self.latents, self.weight, self.bias)))
+        zeros = torch.zeros_like
+        sums = _Gradients(zeros(self.latents), zeros(self.bias), [zeros(band) for band in self.bands])
         for piece, scores in self.pieces():
             joint = self.joint(piece, scores)
             nll[piece], posterior[piece] = -joint.logsumexp(1), joint.softmax(1)
@@ -81,13 +96,17 @@ class _Mixture(NamedTuple):
         return nll, posterior, sums
 
     def _add(self, sums: _Gradients, piece: slice, probability: Tensor, share: Tensor) -> None:
-        latents, words = self.latents[piece], self.target[piece]
-        towards = torch.mm(probability, self.weight).view_as(latents) - self.weight[words].unsqueeze(1)
-        torch.mul(towards, share.unsqueeze(2), out=sums.latents[piece])
+        latents, words, towards = self.latents[piece], self.target[piece], sums.latents[piece]
         scaled = latents * share.unsqueeze(2)
-        sums.weight.addmm_(probability.t(), scaled.flatten(0, 1)).index_add_(
-            0, words, scaled.sum(1), alpha=-1
-        )
+        for (band, here), own in zip(self.columns(), sums.bands, strict=True):
+            part, width = probability[:, here], band.shape[1]
+            hit = ((words >= here.start) & (words < here.stop)).nonzero().squeeze(1)
+            wanted = words[hit] - here.start
+            towards.flatten(0, 1)[:, :width].addmm_(part, band)
+            towards[hit, :, :width] -= band[wanted].unsqueeze(1)
+            own.addmm_(part.t(), scaled.flatten(0, 1)[:, :width])
+            own.index_add_(0, wanted, scaled.sum(1)[hit, :width], alpha=-1)
+        towards.mul_(share.unsqueeze(2))
         sums.bias.addmv_(probability.t(), share.flatten()).index_add_(0, words, share.sum(1), alpha=-1)
 
 
@@ -100,22 +119,25 @@ class _MixtureNLL(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, *mixture: Tensor) -> Tensor:
-        given = _Mixture(*mixture)
-        nll, posterior, sums = given.gradients(torch.ones_like(given.log_prior[:, 0]))
-        ctx.save_for_backward(*given, posterior, *sums)
+    def forward(
+        ctx: Any, latents: Tensor, log_prior: Tensor, bias: Tensor, target: Tensor, *bands: Tensor
+    ) -> Tensor:
+        given = _Mixture(latents, log_prior, bias, target, list(bands))
+        nll, posterior, sums = given.gradients(torch.ones_like(log_prior[:, 0]))
+        ctx.save_for_backward(*given[:4], posterior, *sums[:2], *bands, *sums.bands)
         return nll
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
-        saved = ctx.saved_tensors
-        mixture, posterior, sums = _Mixture(*saved[:5]), saved[5], _Gradients(*saved[6:])
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        *given, posterior, d_latents, d_bias = ctx.saved_tensors[:7]
+        both = ctx.saved_tensors[7:]
+        bands, d_bands = list(both[: len(both) // 2]), list(both[len(both) // 2 :])
         if bool((gradient == gradient[:1]).all()):
-            sums = _Gradients(*(t * gradient[0] for t in sums))
+            d_latents, d_bias, *d_bands = (t * gradient[0] for t in (d_latents, d_bias, *d_bands))
         else:
-            sums = mixture.gradients(gradient)[2]
-        return sums.latents, posterior * -gradient.unsqueeze(1), sums.weight, sums.bias, None
+            d_latents, d_bias, d_bands = _Mixture(*given, bands).gradients(gradient)[2]
+        return d_latents, posterior * -gradient.unsqueeze(1), d_bias, None, *d_bands
 
 
 class MixtureHead(Head):
@@ -175,21 +197,24 @@ class MixtureHead(Head):
         self.prior = _uniform(experts, input_size, fan_in=input_size) if experts > 1 else None
         self.latent = _uniform(width, input_size, fan_in=input_size) if projected else None
         self.latent_bias = _uniform(width, fan_in=input_size) if projected else None
-        self.weight = decoder(vocabulary_size, embedding_size, tied)
+        self._decode_with(tied, vocabulary_size, embedding_size)
+        self.embedding_size = embedding_size
         self.bias = nn.Parameter(torch.zeros(vocabulary_size))
         self.decodes_directly = not projected
 
     def nll(self, y: Tensor, target: Tensor) -> Tensor:
         """y (..., H), target (...) int64 -> nats per token, (N,) in row-major order."""
-        mixture = _Mixture(*self._mixed(y), self.weight, self.bias, target.reshape(-1))
+        bias, rows, bands = self._table(target.reshape(-1))
+        mixture = _Mixture(*self._mixed(y), bias, rows, bands)
         if torch.is_grad_enabled():
-            return -self._above_floor(-_MixtureNLL.apply(*mixture))  # type: ignore[no-untyped-call]
+            nll = _MixtureNLL.apply(*mixture[:4], *bands)  # type: ignore[no-untyped-call]
+            return -self._above_floor(-nll)
         return -self._above_floor(-mixture.likelihood())
 
     def log_prob(self, y: Tensor) -> Tensor:
         """log P(word), (..., V)."""
         latents, log_prior = self._mixed(y)
-        height = max(1, PIECE // (self.experts * len(self.weight)))
+        height = max(1, PIECE // (self.experts * len(self.bias)))
         pairs = zip(torch.split(latents, height), torch.split(log_prior, height), strict=True)
         mixed = torch.cat([self._mix(vectors, prior) for vectors, prior in pairs])
         return self._above_floor(mixed).view(*y.shape[:-1], -1)
@@ -208,19 +233,30 @@ class MixtureHead(Head):
         names = ("weight",) if self.decodes_directly else ("prior", "latent")
         return tuple(Slice(self, name, 1) for name in names if getattr(self, name) is not None)
 
+    def _decode_with(self, tied: Any, words: int, width: int) -> None:
+        self.weight = decoder(words, width, tied)
+
+    def _table(self, target: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The bias and the target in the order of the rows, and the rows in bands."""
+        return self.bias, target, [self.weight]
+
+    def _scores(self, latents: Tensor) -> Tensor:
+        """(..., E) -> (..., V)."""
+        return functional.linear(latents, self.weight, self.bias)
+
     def _mixed(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Latents (N, K, E) and log pi (N, K)."""
         latents = y
         if self.latent is not None:
             latents = functional.linear(y, self.latent, self.latent_bias).tanh()
             latents = drop(latents, self.dropout, self.training, locked=y.ndim == 3)
-        latents = latents.reshape(-1, self.experts, self.weight.shape[1])
+        latents = latents.reshape(-1, self.experts, self.embedding_size)
         if self.prior is None:
             return latents, latents.new_zeros(len(latents), 1)
         return latents, functional.linear(y, self.prior).reshape(-1, self.experts).log_softmax(1)
 
     def _mix(self, latents: Tensor, log_prior: Tensor) -> Tensor:
-        log_prob = functional.linear(latents, self.weight, self.bias).log_softmax(2)
+        log_prob = self._scores(latents).log_softmax(2)
         return (log_prob + log_prior.unsqueeze(2)).logsumexp(1)
 
     def _above_floor(self, log_prob: Tensor) -> Tensor:
