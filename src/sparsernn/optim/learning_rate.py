@@ -210,9 +210,56 @@ class EpochDecay(LearningRate):
         self.epoch = state["epoch"]
 
 
+class Milestones(LearningRate):
+    """Multiplied by `factor` after each of the epochs that are named.
+
+    Args:
+        start: learning rate of the first epoch, above 0.
+        epochs: whole numbers from 1 that rise; the epochs after them have the lower rate.
+        factor: above 0 and at most 1.
+
+    Raises:
+        InputError: a number out of range, or epochs that do not rise.
+
+    Example:
+        >>> rate = Milestones(start=1.0, epochs=[1, 3])
+        >>> for epoch in range(1, 5):
+        ...     print(epoch, round(rate(0), 4))
+        ...     rate.observe(2.5)
+        1 1.0
+        2 0.1
+        3 0.1
+        4 0.01
+    """
+
+    def __init__(self, start: float, epochs: Sequence[int], factor: float = 0.1) -> None:
+        if not start > 0:
+            raise InputError(f"the start of a schedule with milestones is {start!r}; it must be above 0.")
+        if not 0 < factor <= 1:
+            raise InputError(f"the factor of a milestones schedule is {factor!r}; it must be above 0, at most 1.")
+        whole = all(isinstance(e, int) and not isinstance(e, bool) and e >= 1 for e in epochs)
+        if not whole or list(epochs) != sorted(set(epochs)):
+            raise InputError(f"the epochs of a milestones schedule are {epochs!r}; they must rise, from 1 or later.")
+        super().__init__(lambda step: start * factor ** sum(self.past >= e for e in epochs))
+        self.past = 0
+
+    def observe(self, loss: float) -> None:
+        """An epoch is over."""
+        self.past += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many epochs are over."""
+        return {"past": self.past}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.past = state["past"]
+
+
 LEARNING_RATES: dict[str, Callable[..., Schedule]] = {
     **SCHEDULES,
     "plateau": Plateau,
+    "milestones": Milestones,
     "restarts": CosineRestarts,
     "epoch_decay": EpochDecay,
 }
