@@ -136,7 +136,7 @@ class SyntheticGradient(Truncate):
             self._estimated, self.memory = self._estimate(self._leaves, before, training=True)
         roots = self._foresee(self.parts.of(state)) if self.settings.edges or not last else ([], [])
         if last:
-            self.memory = None
+            self.memory, self._after = None, None
         if not roots[0] or self.injecting:
             return roots
         if self._leaves:  # the target alone looks beyond the window

@@ -68,7 +68,7 @@ class MLP(Synthesizer):
     ) -> None:
         super().__init__()
         if isinstance(hidden_sizes, str) or not isinstance(hidden_sizes, Sequence):
-            raise InputError(f"hidden_sizes is {hidden_sizes!r}; it must be a list of widths, such as [256].")
+            raise InputError(f"the hidden sizes are {hidden_sizes!r}; they must be a list of widths, such as [256].")
         for width in hidden_sizes:
             _whole("a hidden size", width)
         widths = [size + context_size, *hidden_sizes, size]
