@@ -1,25 +1,29 @@
 """Layers that are sparse by construction against dense ones, side by side in one run.
 
-    python benchmarks/blocks.py                        the wide treebank model: windows of 70, batch 20
-    python benchmarks/blocks.py --batch 1 --window 1   one word at a time
+    python benchmarks/blocks.py                        the wide treebank model: training and inference with windows
+                                                       of 70, batch 20; evaluation, batch 10; single words
+    python benchmarks/blocks.py --window 35 --batch 4  other sizes
 
 The model is the 3-layer LSTM of 1725 units whose layers have as many parameters as those of the 1150-unit one
 (Demeester et al., 2018, arXiv:1808.08720), and its embedding has 10,000 words in 10 strips at density 0.5. Each is
-held against the dense form of the same width and the dense form of the same number of parameters; the three take
-turns call by call, so that a drift of the machine's speed meets all alike. Training is a forward and a backward pass,
-with gradients for weights and inputs; inference is a forward pass without them.
+held against the dense form of the same width and the dense form of the same number of parameters, both on torch's
+kernels, and against the latter run as a `BlockLSTM` of one block, so by the same kernels as the block layer: what is
+left there is due to the blocks. The forms take turns call by call, so that a drift of the machine's speed meets all
+alike. Training is a forward and a backward pass, with gradients for weights and inputs; inference is a forward pass
+without them.
 """
 
 import argparse
 import platform
 import statistics
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
+
+from sparsernn.nn.single_step import no_repacking
 
 WORDS, FRACTION = 10_000, 0.66666
 Call = Callable[[], Tensor]
@@ -27,7 +31,7 @@ Case = dict[str, tuple[nn.Module, Call]]
 
 
 def layers(inputs: int, hidden: int, reduce: tuple[float, float], window: int, batch: int) -> Case:
-    """One layer in its three forms."""
+    """One layer in its four forms."""
     from sparsernn.nn import LSTM, BlockLSTM
 
     small = round(inputs * reduce[0]), round(hidden * reduce[1])
@@ -35,6 +39,7 @@ def layers(inputs: int, hidden: int, reduce: tuple[float, float], window: int, b
         "blocks": BlockLSTM(inputs, hidden, reduce=reduce),
         "dense, same width": LSTM(inputs, hidden),
         "dense, same parameters": LSTM(*small),
+        "dense, same parameters, same kernel": BlockLSTM(*small, blocks=1),
     }
     return {name: (layer, reading(layer, window, batch)) for name, layer in made.items()}
 
@@ -101,29 +106,14 @@ def measure(case: Case, action: Callable[[tuple[nn.Module, Call]], None], rounds
 
 def show(what: str, times: dict[str, float]) -> None:
     """One line: milliseconds of the blocks, and how many times as long the dense forms take."""
-    own, wide, small = times.values()
-    print(f"{what:36}{own:9.2f}{wide / own:14.2f}{small / own:17.2f}")
+    own, *others = times.values()
+    print(f"{what:36}{own:9.2f}" + "".join(f"{other / own:17.2f}" for other in others))
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--window", type=int, default=70)
-    parser.add_argument("--batch", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--rounds", type=int, default=7)
-    options = parser.parse_args()
-    from sparsernn.assemble import processor
-    from sparsernn.nn.single_step import no_repacking
-    from sparsernn.training.memory import keep_buffers
-
-    keep_buffers()
-    torch.manual_seed(0)
-    torch.set_num_threads(options.threads)
-    shape = options.window, options.batch
-    cases: dict[str, tuple[Callable[[], Case], bool]] = {
+def cases(window: int, batch: int) -> dict[str, tuple[Callable[[], Case], bool]]:
+    """What is measured, and whether training is."""
+    shape = window, batch
+    made: dict[str, tuple[Callable[[], Case], bool]] = {
         f"LSTM {i} -> {h}": (lambda i=i, h=h, r=r: layers(i, h, r, *shape), True)
         for i, h, r in [
             (400, 1725, (1.0, FRACTION)),
@@ -131,18 +121,58 @@ def main() -> None:
             (1725, 400, (FRACTION, 1.0)),
         ]
     }
-    cases["embedding 10000 x 400"] = (lambda: lookups(400, *shape), True)
-    cases["its scores of all words"] = (lambda: decoding(400, *shape, likelihood=False), False)
-    cases["its likelihood of a word"] = (lambda: decoding(400, *shape, likelihood=True), True)
-    print(f"window {options.window}, batch {options.batch}; {options.threads} threads; {processor()},")
-    print(f"torch {torch.__version__}, Python {platform.python_version()}; medians of {options.rounds}")
-    print(f"{'':36}{'ms':>9}{'same width':>14}{'same parameters':>17}   (times as long)")
-    for name, (build, learns) in cases.items():
+    made["embedding 10000 x 400"] = (lambda: lookups(400, *shape), True)
+    made["its scores of all words"] = (lambda: decoding(400, *shape, likelihood=False), False)
+    made["its likelihood of a word"] = (lambda: decoding(400, *shape, likelihood=True), True)
+    return made
+
+
+def run(
+    window: int, batch: int, rounds: int, actions: Sequence[Callable[[tuple[nn.Module, Call]], None]]
+) -> None:
+    """One table; the three layers are added up below it."""
+    print(f"\nwindow {window}, batch {batch}; medians of {rounds}")
+    titles = ("ms", "same width", "same parameters", "and same kernel")
+    print(f"{'':36}{titles[0]:>9}" + "".join(f"{title:>17}" for title in titles[1:]) + "   (times as long)")
+    sums: dict[str, dict[str, float]] = {}
+    for name, (build, learns) in cases(window, batch).items():
         case = build()
-        for action in (inference, training) if learns else (inference,):
-            with no_repacking() if options.window == 1 and action is inference else nullcontext():
-                show(f"{name}, {action.__name__}", measure(case, action, options.rounds))
-            print(f"{name}, {action.__name__}: done", file=sys.stderr)
+        for action in actions if learns else [a for a in actions if a is inference]:
+            with no_repacking() if window == 1 and action is inference else nullcontext():
+                times = measure(case, action, rounds)
+            show(f"{name}, {action.__name__}", times)
+            if name.startswith("LSTM"):
+                total = sums.setdefault(action.__name__, dict.fromkeys(times, 0.0))
+                total.update({form: total[form] + taken for form, taken in times.items()})
+    for what, total in sums.items():
+        show(f"the three LSTMs, {what}", total)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--window", type=int)
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=int, default=5, help="twenty times as many for single words")
+    options = parser.parse_args()
+    from sparsernn.assemble import processor
+    from sparsernn.kernels import describe
+    from sparsernn.training.memory import keep_buffers
+
+    keep_buffers()
+    torch.manual_seed(0)
+    torch.set_num_threads(options.threads)
+    print(f"{options.threads} threads; {processor()}; {describe()};")
+    print(f"torch {torch.__version__}, Python {platform.python_version()}")
+    if options.window or options.batch:
+        run(options.window or 70, options.batch or 20, options.rounds, (inference, training))
+        return
+    run(70, 20, options.rounds, (inference, training))
+    run(70, 10, options.rounds, (inference,))
+    run(1, 1, 20 * options.rounds, (inference,))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsernn import kernels
-from sparsernn.kernels import build
+from sparsernn.kernels import build, lstm
 from sparsernn.nn import BlockLSTM
+from sparsernn.nn.single_step import no_repacking
 
 
 @pytest.fixture(params=[*build.VARIANTS, ""])
@@ -98,6 +99,29 @@ def test_the_compiled_window_is_what_runs(compiled):
 def test_other_layers_go_to_torch(compiled, layer):
     x = torch.zeros(3, 2, layer.input_size, dtype=layer.weights(0)[0].dtype)
     assert type(layer(x)[0].grad_fn).__name__ != "_WindowBackward"
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_large_windows_go_to_torch_and_smaller_ones_do_not(compiled, monkeypatch, learns):
+    layer, calls = BlockLSTM(40, 40, blocks=2), []
+    forward = lstm.window_forward
+    monkeypatch.setattr(
+        lstm, "window_forward", lambda *given, **more: calls.append(1) or forward(*given, **more)
+    )
+    monkeypatch.setitem(lstm.LARGE, learns, 4 * 20 * 60 * 3 * 2)
+    with torch.set_grad_enabled(learns):
+        small, large = layer(torch.zeros(3, 1, 40))[0], layer(torch.zeros(3, 2, 40))[0]
+    assert len(calls) == 1
+    torch.testing.assert_close(large[:, :1], small)
+
+
+def test_inputs_are_read_without_onednn_too(compiled):
+    torch.manual_seed(0)
+    layer = BlockLSTM(40, 67, blocks=3, density=0.6)
+    x, state = window(layer, 20, 4)
+    with no_repacking():
+        mine = outcome(layer, x, state)
+    assert_close(mine, outcome(layer, x, state))
 
 
 @given(st.integers(1, 30), st.integers(1, 13), st.integers(1, 4), st.integers(32, 90), st.booleans())

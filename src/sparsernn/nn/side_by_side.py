@@ -12,7 +12,7 @@ from sparsernn.kernels.lstm import Part, Window
 
 
 def read(parts: Sequence[Part], x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
-    """The window read by the compiled kernel; None where that does not take it.
+    """The window read by the compiled kernel; None where that does not take it, or is the slower way.
 
     Args:
         parts: the LSTMs.
@@ -28,10 +28,11 @@ def read(parts: Sequence[Part], x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor
         True
     """
     x, h, c = x.contiguous(), h.contiguous(), c.contiguous()
-    if not lstm.takes(x, h, c, parts):
-        return None
     weights = [weight for part in parts for weight in part[3:]]
-    if torch.is_grad_enabled() and any(t.requires_grad for t in (x, h, c, *weights)):
+    learns = torch.is_grad_enabled() and any(t.requires_grad for t in (x, h, c, *weights))
+    if not lstm.takes(x, h, c, parts, learns):
+        return None
+    if learns:
         y, h, c = _Window.apply(parts, x, h, c, *weights)  # type: ignore[no-untyped-call]
         return y, h, c
     window = lstm.window_forward(_detached(parts, weights), x, h, c, keep=False)
