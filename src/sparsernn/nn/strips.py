@@ -48,6 +48,8 @@ def lookup(rows: Tensor, strips: Sequence[Tensor]) -> Tensor:
         tensor([[1., 1., 1.],
                 [1., 0., 0.]])
     """
+    if not torch.is_grad_enabled() and compiled.takes(strips):
+        return compiled.lookup(strips, rows)
     vectors: Tensor = _Lookup.apply(rows, *strips)  # type: ignore[no-untyped-call]
     return vectors
 
