@@ -5,12 +5,12 @@
     python benchmarks/qrnn.py --quick             small sizes, to see that it runs
 
 The recurrence, c_t = f_t z_t + (1 - f_t) c_(t-1), forward and backward: `naive` steps through time under autograd,
-`loop` and `chunks` are the twins in torch, `compiled` the kernel. `floor` is an element-wise product of torch that moves
-the same bytes: three tensors forwards (f and z in, c out), six backwards (the gradient of c, f, z and c in, two
-gradients out). A model that fits into no cache cannot be faster than that.
+`loop` and `chunks` are the twins in torch, `compiled` the kernel. `floor` is an element-wise product of torch that
+moves the same bytes: three tensors forwards (f and z in, c out), six backwards (the gradient of c, f, z and c in, two
+gradients out). What does not fit into the caches cannot be much faster.
 
-A step of the model reads a window, and makes forward, backward, clipping and Adam. `naive` differs from `plain` in its
-recurrence alone. The rows below estimate the gradient beyond the window, each with a synthesizer of its own
+A step of the model reads a window, and makes forward, backward, clipping and Adam. `naive` differs from `plain` in
+its recurrence alone. The rows below estimate the gradient beyond the window, each with a synthesizer of its own
 (element-wise of 50 units: cell and axis; or one network for the whole state); the last one lets it learn and does not
 listen. All share one process, one setting of memory allocation, and take turns, round by round.
 """
