@@ -9,7 +9,7 @@ all but the last `nonmono` epochs.
 Differs from the original: masks stay as they are, for a restarted prune rate would tear down what was learnt.
 
 A run that a penalty made sparse (W. Wen et al., 2018, arXiv:1709.05027) goes on without the penalty, its zeros fixed,
-and with the optimizer that it has.
+and with the optimizer that it has; so does one that is finetuned with another `sparsity`.
 """
 
 import re
@@ -80,13 +80,14 @@ def _recipe(original: Run, source: Path, changes: Sequence[str]) -> Recipe:
     given = {change.partition("=")[0].strip() for change in changes}
     averages, by_zeros = hasattr(original.optimizer, "stop_when_worse"), original.sparsifier.in_zeros
     fixed = FIXED_ZEROS if by_zeros else FIXED_MASKS if original.sparsifier.masks() else ()
+    plain = by_zeros or "sparsity" in given  # no finetuning by averages
     # After the changes: one of them may put another optimizer in place of the whole old one.
-    wanted = averages or not by_zeros or "optimizer" in given
+    wanted = averages or not plain or "optimizer" in given
     averaging = [f"{key}={value}" for key, value in AVERAGING.items() if wanted and key not in given]
     name = f"name={next_name(original.recipe.name)}"
     recipe = load_recipe(source / "recipe.yaml", [name, *fixed, *changes, *averaging])
     kept = recipe.optimizer["name"] == original.recipe.optimizer["name"]
-    if kept and not averages and not by_zeros:
+    if kept and not averages and not plain:
         raise InputError(
             f"finetuning averages the weights from its first step, and the optimizer '{recipe.optimizer['name']}' "
             "keeps no averages; name one that does, such as optimizer=nt_asgd optimizer.lr=5."
@@ -97,6 +98,12 @@ def _recipe(original: Run, source: Path, changes: Sequence[str]) -> Recipe:
 def _take_over(original: Run, run: Run) -> None:
     """The best weights and masks of `original` become the beginning of `run`."""
     load_weights(run.model, weights(original.model), original.home)
+    if not (original.sparsifier.in_zeros and run.sparsifier.in_zeros):
+        _copy_masks(original, run)
+    run.sparsifier.finalize()
+
+
+def _copy_masks(original: Run, run: Run) -> None:
     masks, own = original.sparsifier.masks(), run.sparsifier.masks()
     if masks.keys() != own.keys():
         raise InputError(
@@ -105,7 +112,6 @@ def _take_over(original: Run, run: Run) -> None:
         )
     for name, mask in own.items():
         mask.copy_(masks[name])
-    run.sparsifier.finalize()
 
 
 def _first_best(run: Run, folder: Path, best: Mapping[str, Any], tick: Callable[[float], None]) -> None:

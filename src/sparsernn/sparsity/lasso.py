@@ -107,13 +107,18 @@ class GroupLasso(Penalty):
         if self.settings.mode != "prox":
             self.groups.add(self.strengths.to(squares) / (squares + EPSILON).sqrt())
 
-    def project(self) -> None:
+    def after_step(self) -> list[dict[str, Any]]:
         """Shrink (mode "prox"), threshold, and keep frozen units at 0."""
         if self.settings.mode == "prox":
             self._shrink()
-        every = self.settings.threshold_all and self.model is not None
-        chosen = [p for p in self.model.parameters() if p.requires_grad] if every and self.model else None
-        threshold(self.groups.parameters if chosen is None else chosen, self.settings.threshold)
+        return super().after_step()
+
+    def project(self) -> None:
+        """Threshold, and keep frozen units at 0."""
+        chosen = self.groups.parameters
+        if self.settings.threshold_all and self.model is not None:
+            chosen = [p for p in self.model.parameters() if p.requires_grad]
+        threshold(chosen, self.settings.threshold)
         if bool(self.dead.any()):
             self._bury()
 
