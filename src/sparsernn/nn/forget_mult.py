@@ -15,10 +15,11 @@ from torch.nn import functional
 from sparsernn.errors import InputError
 from sparsernn.kernels import forget, forget_cuda
 
-LOOP_STEPS_UP_TO = 256
-LOOP_CHANNELS_FROM = 2048
-"""In torch, so few steps or so many channels B H are looped over, longer and narrower ones go by chunks: the
-work of a step is then more than the call, 2048 channels taking about 2 us."""
+LOOP_STEPS_UP_TO = 64
+LOOP_CHANNELS_FROM = 512
+"""In torch, so few steps or so many channels B H are looped over, longer and narrower ones go by chunks. Measured
+forwards on one thread of an AMD EPYC: 1000 steps of 50 channels take 5.1 ms looped and 0.5 by chunks, of 512 channels
+8.7 and 16.4; 64 steps of 50 channels 0.35 and 0.26."""
 
 
 def forget_mult(f: Tensor, z: Tensor, c0: Tensor | None = None) -> Tensor:
