@@ -20,7 +20,6 @@ import argparse
 import multiprocessing
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -41,7 +40,7 @@ from sparsernn.registry import make
 from sparsernn.training.loop import clip
 from sparsernn.training.memory import keep_buffers
 
-NETWORKS = ("nnrnn", "exprnn", "eurnn", "rnn", "lstm")
+NETWORKS = ("nnrnn", "exprnn", "rnn", "lstm", "eurnn")
 LETTERS, WINDOW, STREAMS = 50, 150, 128
 """Characters of the Penn Treebank as published."""
 ORDERS = ("naive", "ours", "map")
@@ -233,23 +232,23 @@ def measure(table: str, network: str, threads: int, rounds: int) -> dict[str, li
                 times[order].append(1e3 * seconds)
     for pipe in pipes.values():
         pipe.send("stop")
-    print(f"{table}: {network} done", file=sys.stderr)
     return times
 
 
-def show(table: str, found: dict[str, dict[str, list[float]]]) -> None:
-    """A table."""
+def head(table: str) -> None:
+    """Title and columns of a table."""
     print(f"\n{TABLES[table][2]}")
-    print(f"{'':10}{'naive':>20}{'ours':>20}{'naive / ours':>14}{'map':>10}{'of a step':>11}")
-    for network, times in found.items():
-        middle = {order: statistics.median(taken) for order, taken in times.items()}
-        cells = "".join(f"{middle[k]:10.1f} ({min(times[k]):7.1f})" for k in ORDERS[:2])
-        share = (
-            f"{middle['map']:10.1f}{100 * middle['map'] / middle['ours']:9.0f} %"
-            if middle["map"] > 0.01
-            else ""
-        )
-        print(f"{network:10}{cells}{middle['naive'] / middle['ours']:14.1f}{share}")
+    print(f"{'':10}{'naive':>20}{'ours':>20}{'naive / ours':>14}{'map':>10}{'of a step':>11}", flush=True)
+
+
+def show(network: str, times: dict[str, list[float]]) -> None:
+    """A row."""
+    middle = {order: statistics.median(taken) for order, taken in times.items()}
+    cells = "".join(f"{middle[k]:10.1f} ({min(times[k]):7.1f})" for k in ORDERS[:2])
+    share = (
+        f"{middle['map']:10.1f}{100 * middle['map'] / middle['ours']:9.0f} %" if middle["map"] > 0.01 else ""
+    )
+    print(f"{network:10}{cells}{middle['naive'] / middle['ours']:14.1f}{share}", flush=True)
 
 
 def main() -> None:
@@ -274,9 +273,11 @@ def main() -> None:
         chosen = options.networks or (("nnrnn", "lstm") if options.quick and wide else NETWORKS)
         rounds = (
             options.rounds
-            or {(True, False): 4, (True, True): 2, (False, False): 21, (False, True): 9}[wide, options.quick]
+            or {(True, False): 3, (True, True): 2, (False, False): 21, (False, True): 9}[wide, options.quick]
         )
-        show(table, {network: measure(table, network, options.threads, rounds) for network in chosen})
+        head(table)
+        for network in chosen:
+            show(network, measure(table, network, options.threads, rounds))
 
 
 if __name__ == "__main__":
