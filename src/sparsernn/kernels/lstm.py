@@ -218,7 +218,7 @@ def _call(name: str, parts: Sequence[Part], strands: list[CStrand], sizes: tuple
     found: Any = library()
     array = (CStrand * len(strands))(*strands)
     side = CSide(ctypes.addressof(array), len(strands), *sizes)
-    reads = 0 < sizes[2] and sizes[0] * sizes[1] <= READ_UP_TO
+    reads = sizes[2] > 0 and sizes[0] * sizes[1] <= READ_UP_TO
     products = sizes[1] * sum(part.w_hh.numel() + reads * part.w_ih.numel() for part in parts)
     threads = found.threads_between() if products >= SHARED_FROM else 1
     getattr(found, name)(ctypes.addressof(side), threads)
