@@ -130,13 +130,13 @@ class _MixtureNLL(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        *given, posterior, d_latents, d_bias = ctx.saved_tensors[:7]
-        both = ctx.saved_tensors[7:]
+        latents, log_prior, bias, target, posterior, d_latents, d_bias, *both = ctx.saved_tensors
         bands, d_bands = list(both[: len(both) // 2]), list(both[len(both) // 2 :])
         if bool((gradient == gradient[:1]).all()):
             d_latents, d_bias, *d_bands = (t * gradient[0] for t in (d_latents, d_bias, *d_bands))
         else:
-            d_latents, d_bias, d_bands = _Mixture(*given, bands).gradients(gradient)[2]
+            given = _Mixture(latents, log_prior, bias, target, bands)
+            d_latents, d_bias, d_bands = given.gradients(gradient)[2]
         return d_latents, posterior * -gradient.unsqueeze(1), d_bias, None, *d_bands
 
 
