@@ -1,7 +1,8 @@
-"""What group lasso costs in training.
+"""What group lasso costs in training, and what the removal of units brings in inference.
 
     python benchmarks/iss.py                     the published LSTM 2x1500 and highway network 830 x 10 (some minutes)
     python benchmarks/iss.py --only lstm         one of them; also: rhn
+    python benchmarks/iss.py --only latency      inference of the LSTM, dense against what is left of it after ISS
     python benchmarks/iss.py --quick             small sizes, to see that it runs
 
 A step reads a window of 35 steps in 20 streams: forward, backward, the penalty's gradient, clipping, SGD, threshold.
@@ -131,12 +132,75 @@ def show(name: str, bench: Bench, times: dict[str, list[float]]) -> None:
         print(f"{label:28}{1e3 * middle:10.1f}{1e3 * least:10.1f}{share:12.3f}")
 
 
+LATENCY = {"dense": [1500, 1500], "compacted": [373, 315]}
+"""Hidden sizes, the embedding 1500 wide: published, W. Wen et al., 2018, arXiv:1709.05027, table 1."""
+STEPS = 30
+
+
+class Inference:
+    """Networks of different widths that read the same words, without gradients.
+
+    Args:
+        batch: streams B.
+        quick: small sizes.
+        clock: what seconds are read from.
+    """
+
+    def __init__(self, batch: int, quick: bool, clock: Clock) -> None:
+        torch.manual_seed(0)
+        shrink, self.clock = (30 if quick else 1), clock
+        self.vocabulary = 10_000 // shrink
+        self.models = {
+            name: LanguageModel(self.vocabulary, 1500 // shrink, [h // shrink for h in hidden]).eval()
+            for name, hidden in LATENCY.items()
+        }
+        self.words = torch.randint(self.vocabulary, (STEPS, batch))
+
+    @torch.no_grad()
+    def read(self, name: str, softmax: bool) -> float:
+        """Seconds of a window of `STEPS` steps, from the words to the top layer or to the probabilities."""
+        model, started = self.models[name], self.clock()
+        features = model(self.words)
+        if softmax:
+            model.head.log_prob(features.raw)
+        return self.clock() - started
+
+
+def latency(quick: bool, clock: Clock, rounds: int) -> None:
+    """Print milliseconds per window, dense and compacted taking turns."""
+    macs = {name: sum(_macs(h)) for name, h in LATENCY.items()}
+    print(f"\nlatency: {LATENCY['dense']} against {LATENCY['compacted']}, embedding 1500, {STEPS} steps")
+    print(f"multiply-adds per token: {macs['dense'] / macs['compacted']:.2f} times fewer")
+    print(f"{'':28}{'dense ms':>10}{'least':>10}{'compacted':>12}{'least':>10}{'times faster':>14}")
+    for batch in (1, 10):
+        bench = Inference(batch, quick, clock)
+        for softmax in (False, True):
+            taken: dict[str, list[float]] = {name: [] for name in LATENCY}
+            for number in range(rounds + 1):
+                for name in LATENCY:
+                    seconds = bench.read(name, softmax)
+                    if number:
+                        taken[name].append(1e3 * seconds)
+            middle = {name: statistics.median(times) for name, times in taken.items()}
+            label = f"batch {batch}, {'with' if softmax else 'without'} softmax"
+            cells = "".join(
+                f"{middle[n]:{w}.1f}{min(taken[n]):10.1f}" for n, w in (("dense", 10), ("compacted", 12))
+            )
+            print(f"{label:28}{cells}{middle['dense'] / middle['compacted']:14.2f}")
+
+
+def _macs(hidden: list[int]) -> list[int]:
+    """Multiply-adds per token of each layer and of the softmax over 10,000 words."""
+    first, second = hidden
+    return [4 * first * (1500 + first), 4 * second * (first + second), 10_000 * second]
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", choices=list(NETWORKS))
+    parser.add_argument("--only", choices=[*NETWORKS, "latency"])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--no-autograd", action="store_true", help="leave out the way through the graph")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -151,7 +215,9 @@ def main() -> None:
     print(
         f"{kernels.describe()}; {options.threads} threads; torch {torch.__version__}, {platform.python_version()}"
     )
-    for name in [options.only] if options.only else list(NETWORKS):
+    if options.only in (None, "latency"):
+        latency(options.quick, clock, options.rounds)
+    for name in [options.only] if options.only in NETWORKS else [] if options.only else list(NETWORKS):
         bench = Bench(name, options.quick, clock)
         ways = ["dense", "iss"] if options.no_autograd else ["dense", "iss", "autograd"]
         show(name, bench, measure(bench, ways, options.rounds))

@@ -37,6 +37,7 @@ def write(
         best["sparsifier"] = done.apply(best["sparsifier"])
 
     def begin(run: Run) -> None:
+        _check_shapes(run.model, after)
         run.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         _take_records(original, run)
@@ -60,6 +61,17 @@ def _recipe(original: Run, after: nn.Module) -> Recipe:
     tree["model"] = resized(original.recipe.model)
     kept = {key: value for key, value in tree.items() if key not in ("command", "published", "obtained")}
     return Recipe.from_settings(kept)
+
+
+def _check_shapes(built: nn.Module, wanted: nn.Module) -> None:
+    """Refuse a recipe that does not say all that removing units has changed, before anything is written."""
+    made = {name: tensor.shape for name, tensor in weights(built).items()}
+    for name, tensor in weights(wanted).items():
+        if made.get(name) != tensor.shape:
+            raise InputError(
+                f"'{name}' without some of its units has shape {tuple(tensor.shape)}, which no setting of the recipe "
+                "gives; in Python, sparsernn.deploy.compact makes the model smaller."
+            )
 
 
 def _state(

@@ -153,7 +153,7 @@ def _from_plain(node: Any, tensors: Mapping[str, Tensor]) -> Any:
     if node.keys() == {TENSOR}:
         return tensors[node[TENSOR]]
     if node.keys() == {ZEROS, "shape"}:
-        parts = {part: f"{node[ZEROS]}/{part}" for part in ("bits", "values")}
+        parts = {part: f"{node[ZEROS]}/{part}" for part in zeros.PARTS}
         return zeros.joined(
             {part: tensors[key] for part, key in parts.items() if key in tensors}, node["shape"]
         )
