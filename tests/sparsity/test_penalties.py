@@ -182,7 +182,8 @@ def test_a_stopped_run_goes_on_to_the_bit(tiny_recipe, tmp_path, freeze_dead):
     train(half)
     for name, tensor in weights(whole.model).items():
         assert torch.equal(tensor, weights(half.model)[name]), name
-    assert load_run(whole.home).of("units") == load_run(half.home).of("units")
+    one, two = ([event["layers"] for event in load_run(run.home).of("units")] for run in (whole, half))
+    assert one == two
 
 
 def test_finetuning_keeps_the_zeros_and_drops_the_penalty(source, tmp_path):
