@@ -213,3 +213,9 @@ def test_published_parameter_counts(vocabulary, count):
 def test_impossible_settings_are_one_sentence(settings, message):
     with pytest.raises(InputError, match=message):
         QRNN(WIDE, **{"hidden_size": H, **settings})
+
+
+def test_a_carried_state_does_not_hold_on_to_its_window():
+    layer = layer_of({"window": 3})
+    _, state = layer(numbers(50, B, WIDE))
+    assert [s.untyped_storage().nbytes() for s in state] == [8 * s.numel() for s in state]

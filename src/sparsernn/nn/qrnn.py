@@ -139,9 +139,9 @@ class QRNN(Layer):
         return functional.linear(x, weight, self.bias_ih)
 
     def _last(self, seen: Tensor, valid: Tensor | None) -> tuple[Tensor, ...]:
-        """The last inputs, the latest first."""
+        """The last inputs, the latest first; copies, so that what is carried does not hold on to the window."""
         if valid is None:
-            return tuple(seen[len(seen) - 1 - back] for back in range(self.window - 1))
+            return tuple(seen[len(seen) - 1 - back].clone() for back in range(self.window - 1))
         ends = valid.sum(0) + self.window - 2  # (B, 1): where the last valid input stands
         return tuple(
             seen.gather(0, (ends - back).unsqueeze(0).expand(1, *seen.shape[1:])).squeeze(0)
@@ -154,7 +154,7 @@ class QRNN(Layer):
         write = self._writable(f, valid)
         c = self._recur(z.tanh(), f.sigmoid(), others[1].sigmoid() if others[1:] else None, write, c0)
         y = others[0].sigmoid() * c if others else c
-        return (y if valid is None else y * valid), c[-1] if len(c) else c0
+        return (y if valid is None else y * valid), c[-1].clone() if len(c) else c0
 
     def _recur(self, z: Tensor, f: Tensor, i: Tensor | None, write: Tensor | float, c0: Tensor) -> Tensor:
         whole = isinstance(write, float) and write == 1.0
