@@ -248,7 +248,7 @@ def dev():
 
 
 def test_facts_of_the_development_file(dev):
-    lengths = [len(token_spans(p.text)) for p in dev for _ in p.questions]
+    lengths = [n for p in dev for n in [len(token_spans(p.text))] * len(p.questions)]
     asked = [len(token_spans(q.text)) for p in dev for q in p.questions]
     assert len({p.title for p in dev}) == 48
     assert (len(dev), len(lengths), max(lengths)) == (2067, 10570, 708)
