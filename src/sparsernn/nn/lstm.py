@@ -30,9 +30,9 @@ class LSTM(Layer):
         hidden_size: H.
         weight_drop: probability in [0, 1) of dropping each recurrent weight, one sample per forward pass.
         batch_first: x and y are (B, T, .) instead of (T, B, .).
-        init: "uniform", all U(-1/sqrt(H), 1/sqrt(H)) as torch does; "no_bias", the same with biases of 0; or "xavier":
-            the weights of a gate, over [x, h] together, N(0, 2 / (I + 2H)), one bias U(-1/sqrt(I + H), 1/sqrt(I + H))
-            and the other fixed at 0.
+        init: "uniform", all U(-1/sqrt(H), 1/sqrt(H)) as torch does; "no_bias", the same with biases of 0; or
+            "xavier": the weights of a gate, over [x, h] together, N(0, 2 / (I + 2H)), one bias
+            U(-1/sqrt(I + H), 1/sqrt(I + H)) and the other fixed at 0.
 
     Parameters: `weight_ih` (4H, I), `weight_hh` (4H, H), `bias_ih` and `bias_hh` (4H,); gates stacked in the order
     i, f, g, o.
