@@ -1,0 +1,94 @@
+"""Pictures and tables of units: which live, how their norms went, what removing the others brought."""
+
+from pathlib import Path
+
+from sparsernn.report import RunRecord
+from sparsernn.report.structure import compact_table, proof_sentence, structure_pictures, structure_tables
+
+RECORD = {
+    "event": "compact",
+    "source": "big",
+    "tol": 0.0,
+    "weak": 0,
+    "layers": [{"name": "layer 0", "before": 4, "after": 2}, {"name": "layer 1", "before": 3, "after": 3}],
+    "kept": [[0, 2], [0, 1, 2]],
+    "parameters": [4000, 1000],
+    "macs_per_token": [900, 300],
+    "bytes": {"best.safetensors": [2048, 1024]},
+    "difference": 2.5e-16,
+    "loss_difference": 0.0,
+    "batches": 4,
+    "numbers": 1234,
+    "latency": [
+        {"runtime": "before", "batch": 10, "ms_per_token": 6.0},
+        {"runtime": "after", "batch": 10, "ms_per_token": 2.0},
+    ],
+}
+
+
+def epoch(number, *layers):
+    """A record "units"; a layer is (name, norms)."""
+    rows = [
+        {"name": name, "width": len(norms), "dead": norms.count(0), "norms": norms} for name, norms in layers
+    ]
+    return {"event": "units", "epoch": number, "layers": rows}
+
+
+def record(*events):
+    return RunRecord(Path("run"), {}, {}, tuple(events))
+
+
+def test_a_run_without_units_shows_nothing():
+    assert structure_pictures(record()) == ()
+    assert structure_tables(record()) == ()
+
+
+def test_norms_and_living_units_are_drawn_for_every_layer():
+    events = [
+        epoch(1, ("layer 0", [3.0, 2.0, 1.0, 0.5]), ("layer 1", [1.0, 1.0])),
+        epoch(2, ("layer 0", [3.0, 0.0, 1.0, 0.0]), ("layer 1", [1.0, 2.0])),
+    ]
+    pictures = structure_pictures(record(*events))
+    assert [p.title for p in pictures] == [
+        "Living units",
+        "Norms of layer 0",
+        "Norms of layer 1",
+        "Structure",
+    ]
+    assert [p.unit for p in pictures[1:3]] == ["2 of 4 units live", "2 of 2 units live"]
+    assert "layer 0: 2 of 4" in pictures[3].body
+    assert "layer 1 2 of 2" in pictures[3].alt
+
+
+def test_after_a_removal_only_epochs_of_the_new_widths_are_drawn_together():
+    events = [
+        epoch(1, ("layer 0", [1.0, 0.0])),
+        RECORD,
+        epoch(2, ("layer 0", [1.0])),
+        epoch(3, ("layer 0", [2.0])),
+    ]
+    pictures = structure_pictures(record(*events))
+    assert "epoch 2" in pictures[1].body
+    assert "1 of 1 units live" in pictures[1].unit
+    assert "layer 0: 2 of 4" in pictures[-1].body  # the structure is that of the removal
+
+
+def test_the_table_has_before_after_and_how_many_times_smaller():
+    table = compact_table(RECORD)
+    assert table.rows == (
+        ("units of layer 0", "4", "2", "2.00×"),
+        ("units of layer 1", "3", "3", "1.00×"),
+        ("parameters", "4,000", "1,000", "4.00×"),
+        ("multiply-adds per token", "900", "300", "3.00×"),
+        ("best.safetensors", "2.00 KiB", "1.00 KiB", "2.00×"),
+        ("time per token, batch 10", "6.00 ms", "2.00 ms", "3.00×"),
+    )
+    assert structure_tables(record(RECORD)) == (table,)
+
+
+def test_the_proof_names_the_difference_and_what_was_weak():
+    sentence = proof_sentence(RECORD)
+    assert "float64 is 2.50e-16, over 1,234 numbers of 4 batches" in sentence
+    assert "were not 0" not in sentence
+    weak = proof_sentence(RECORD | {"weak": 2, "tol": 0.1})
+    assert "2 units were not 0, but had norms below 0.1." in weak
