@@ -95,7 +95,9 @@ def test_lists_that_do_not_double_keep_their_cycles_and_end_low():
 
 
 @given(
-    some.integers(1, 40), some.sampled_from(["real", "synthetic"]), some.lists(some.integers(1, 50), max_size=9)
+    some.integers(1, 40),
+    some.sampled_from(["real", "synthetic"]),
+    some.lists(some.integers(1, 50), max_size=9),
 )
 def test_phases_are_what_toggling_makes(epochs, start, toggles):
     schedule, now = PhaseSchedule(epochs, start, toggles), start
@@ -121,7 +123,9 @@ def test_rows_of_a_plan_end_with_the_run():
 
 @pytest.mark.parametrize("base", [0, True, [], [3, 3], [5, 2], "5", [1.5]])
 def test_base_out_of_range(base):
-    with pytest.raises(InputError, match=r"base is .*; it must be a whole number of at least 1 or a rising list"):
+    with pytest.raises(
+        InputError, match=r"base is .*; it must be a whole number of at least 1 or a rising list"
+    ):
         Restarts(base)
 
 

@@ -84,7 +84,9 @@ def with_answer(boundary, answer):
     return boundary
 
 
-@pytest.mark.parametrize("kind", ["mlp", {"name": "elementwise", "cell": "gru", "axis": "time", "noise": 0.5}])
+@pytest.mark.parametrize(
+    "kind", ["mlp", {"name": "elementwise", "cell": "gru", "axis": "time", "noise": 0.5}]
+)
 def test_without_gamma_it_is_truncated_backpropagation_to_the_bit(kind):
     plain = trained(built("lstm"), Truncate())
     model = built("lstm")
@@ -101,7 +103,9 @@ def test_real_epochs_are_truncated_backpropagation_to_the_bit():
         boundary = SyntheticGradient(model, 3, 2, start="real", real_target=target, lr=0.05)
         assert all(map(torch.equal, trained(model, boundary), plain))
         model = built("lstm")
-        boundary = SyntheticGradient(model, 3, 2, start="real", real_target=target, lr=0.05, switch_epochs=[2])
+        boundary = SyntheticGradient(
+            model, 3, 2, start="real", real_target=target, lr=0.05, switch_epochs=[2]
+        )
         assert not all(map(torch.equal, trained(model, boundary), plain))
 
 
@@ -252,7 +256,14 @@ def test_memory_moves_on_once_per_boundary(source, target):
     for _ in range(2):  # the second epoch begins anew
         boundary.synthesizer = Counter()
         trained_once(model, boundary, 4)
-        assert boundary.synthesizer.asked == [(0, False), (1, False), (0, True), (2, False), (1, True), (2, True)]
+        assert boundary.synthesizer.asked == [
+            (0, False),
+            (1, False),
+            (0, True),
+            (2, False),
+            (1, True),
+            (2, True),
+        ]
 
 
 def trained_once(model, boundary, steps):
