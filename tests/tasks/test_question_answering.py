@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sparsernn.assemble import assemble, create, open_run
+from sparsernn.cli.answering import answer as command
 from sparsernn.data.questions import Answer, Paragraph, Question, QuestionCorpus, digest
 from sparsernn.errors import InputError
 from sparsernn.models import BiDAF
@@ -283,7 +284,7 @@ def test_it_learns_seven_answers_by_heart():
     assert made.answer(model, TEXTS[3], "Who sings?").text == "Eve"
 
 
-def test_a_run_is_taken_up_again_to_the_bit_and_writes_its_predictions(recipe, tmp_path):
+def test_a_run_is_taken_up_again_to_the_bit_and_answers(recipe, tmp_path, capsys):
     whole = create(recipe(), tmp_path / "whole")
     train(whole)
     half = create(recipe(epochs=1), tmp_path / "half")
@@ -297,7 +298,14 @@ def test_a_run_is_taken_up_again_to_the_bit_and_writes_its_predictions(recipe, t
     assert take_best(again)["averaged"]
     written = json.loads(write_predictions(again).read_text())
     assert written.keys() == {q.id for p in PARAGRAPHS for q in p.questions}
-    assert answer(again, TEXTS[3], "Who sings?").text in TEXTS[3]
+    found = answer(again, TEXTS[3], "Who sings?")
+    (tmp_path / "paragraph.txt").write_text(TEXTS[3] + "\n")
+    for given_as in (TEXTS[3], str(tmp_path / "paragraph.txt")):
+        capsys.readouterr()
+        command(tmp_path / "half", given_as, "Who sings?")
+        marked = TEXTS[3].replace(found.text, f">>{found.text}<<", 1)
+        lines = [f"answer       {found.text}", f"probability  {found.probability:.4f}", "", marked]
+        assert capsys.readouterr().out.splitlines() == lines
 
 
 def test_units_die_and_the_run_becomes_smaller(recipe):
