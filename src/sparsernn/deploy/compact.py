@@ -179,7 +179,10 @@ def nothing(groups: Sequence[Units]) -> str:
     """The sentence for a model all of whose units are needed."""
     parts = ", ".join(f"{group.width} in '{group.name}'" for group in groups)
     norms = torch.cat([group.norms() for group in groups])
-    return f"no unit can be removed: all are needed, or would have to go with others ({parts}; the smallest norm is {float(norms.min()):.3g})."
+    return (
+        f"no unit can be removed: all are needed, or would have to go with others ({parts}; the smallest norm is "
+        f"{float(norms.min()):.3g})."
+    )
 
 
 def count(model: nn.Module) -> int:
