@@ -198,7 +198,6 @@ class MixtureHead(Head):
         self.latent = _uniform(width, input_size, fan_in=input_size) if projected else None
         self.latent_bias = _uniform(width, fan_in=input_size) if projected else None
         self._decode_with(tied, vocabulary_size, embedding_size)
-        self.embedding_size = embedding_size
         self.bias = nn.Parameter(torch.zeros(vocabulary_size))
         self.decodes_directly = not projected
 
@@ -250,7 +249,8 @@ class MixtureHead(Head):
         if self.latent is not None:
             latents = functional.linear(y, self.latent, self.latent_bias).tanh()
             latents = drop(latents, self.dropout, self.training, locked=y.ndim == 3)
-        latents = latents.reshape(-1, self.experts, self.embedding_size)
+        # the width from what comes in: it shrinks where units are removed
+        latents = latents.reshape(-1, self.experts, latents.shape[-1] // self.experts)
         if self.prior is None:
             return latents, latents.new_zeros(len(latents), 1)
         return latents, functional.linear(y, self.prior).reshape(-1, self.experts).log_softmax(1)

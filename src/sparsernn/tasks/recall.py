@@ -108,6 +108,10 @@ class Recall(Synthetic):
         """Mean cross-entropy."""
         return functional.binary_cross_entropy_with_logits(output, targets)
 
+    def last_nats(self, answer: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss of the last step's answers, (B, 1)."""
+        return self.nats(answer.squeeze(-1), targets[-1])
+
     def sums(self, output: Tensor, targets: Tensor) -> dict[str, float]:
         """Nats and right answers."""
         return {
