@@ -68,7 +68,9 @@ class MLP(Synthesizer):
     ) -> None:
         super().__init__()
         if isinstance(hidden_sizes, str) or not isinstance(hidden_sizes, Sequence):
-            raise InputError(f"the hidden sizes are {hidden_sizes!r}; they must be a list of widths, such as [256].")
+            raise InputError(
+                f"the hidden sizes are {hidden_sizes!r}; they must be a list of widths, such as [256]."
+            )
         for width in hidden_sizes:
             _whole("a hidden size", width)
         widths = [size + context_size, *hidden_sizes, size]
@@ -178,7 +180,8 @@ class Elementwise(Synthesizer):
             y, after = layer(self.encoder(row.unsqueeze(-1)), state)
             return y, after
         encoder = torch.cat((self.encoder.weight, self.encoder.bias.unsqueeze(1)), 1)
-        weight = layer.get_parameter("weight_ih").unflatten(1, (-1, len(encoder)))  # a block per input of the window
+        read = layer.get_parameter("weight_ih")
+        weight = read.view(len(read), -1, len(encoder))  # a block per input of the window
         merged = {"weight_ih": (weight @ encoder).flatten(1)}
         pairs = torch.stack((row, torch.ones_like(row)), -1)
         y, after = functional_call(layer, merged, (pairs, state))

@@ -187,9 +187,16 @@ class EpochDecay(LearningRate):
                 raise InputError(f"the {name} of an epoch_decay schedule is {value!r}; it must be above 0.")
         for name, value, least in (("constant", constant, 0), ("every", every, 1)):
             if value < least:
-                raise InputError(f"the {name} of an epoch_decay schedule is {value}; it must be at least {least}.")
+                raise InputError(
+                    f"the {name} of an epoch_decay schedule is {value}; it must be at least {least}."
+                )
         super().__init__(lambda step: self.rate(self.epoch))
-        self.start, self.divide_by, self.constant, self.every = float(start), float(divide_by), constant, every
+        self.start, self.divide_by, self.constant, self.every = (
+            float(start),
+            float(divide_by),
+            constant,
+            every,
+        )
         self.epoch = 1
 
     def rate(self, epoch: int) -> float:
@@ -236,10 +243,14 @@ class Milestones(LearningRate):
         if not start > 0:
             raise InputError(f"the start of a schedule with milestones is {start!r}; it must be above 0.")
         if not 0 < factor <= 1:
-            raise InputError(f"the factor of a milestones schedule is {factor!r}; it must be above 0, at most 1.")
+            raise InputError(
+                f"the factor of a milestones schedule is {factor!r}; it must be above 0, at most 1."
+            )
         whole = all(isinstance(e, int) and not isinstance(e, bool) and e >= 1 for e in epochs)
         if not whole or list(epochs) != sorted(set(epochs)):
-            raise InputError(f"the epochs of a milestones schedule are {epochs!r}; they must rise, from 1 or later.")
+            raise InputError(
+                f"the epochs of a milestones schedule are {epochs!r}; they must rise, from 1 or later."
+            )
         super().__init__(lambda step: start * factor ** sum(self.past >= e for e in epochs))
         self.past = 0
 

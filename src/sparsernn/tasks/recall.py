@@ -93,7 +93,7 @@ class Recall(Synthetic):
         for first in range(start * self.window, steps, self.window):
             yield Sequences(inputs[first : first + self.window], targets[first : first + self.window])
 
-    def loss(self, model: Any, batch: Sequences, state: Any) -> tuple[Tensor, Tensor, Any]:  # type: ignore[override]
+    def loss(self, model: Any, batch: Sequences, state: Any) -> tuple[Tensor, Tensor, Any]:
         """Mean nats per sign, and the state to go on from."""
         features = model(batch.inputs, state)
         nats = self.nats(model.read_out(features.raw).squeeze(-1), batch.targets)
