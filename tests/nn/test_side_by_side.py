@@ -101,18 +101,44 @@ def test_other_layers_go_to_torch(compiled, layer):
     assert type(layer(x)[0].grad_fn).__name__ != "_WindowBackward"
 
 
-@pytest.mark.parametrize("learns", [True, False])
-def test_large_windows_go_to_torch_and_smaller_ones_do_not(compiled, monkeypatch, learns):
+@pytest.mark.parametrize(("learns", "compiled_calls"), [(True, 1), (False, 2)])
+def test_large_windows_go_to_torch_in_training(compiled, monkeypatch, learns, compiled_calls):
     layer, calls = BlockLSTM(40, 40, blocks=2), []
     forward = lstm.window_forward
     monkeypatch.setattr(
         lstm, "window_forward", lambda *given, **more: calls.append(1) or forward(*given, **more)
     )
-    monkeypatch.setitem(lstm.LARGE, learns, 4 * 20 * 60 * 3 * 2)
+    monkeypatch.setattr(lstm, "LARGE", 4 * 20 * 60 * 3 * 2)
     with torch.set_grad_enabled(learns):
         small, large = layer(torch.zeros(3, 1, 40))[0], layer(torch.zeros(3, 2, 40))[0]
-    assert len(calls) == 1
+    assert len(calls) == compiled_calls
     torch.testing.assert_close(large[:, :1], small)
+
+
+@pytest.mark.parametrize(("steps", "batch"), [(70, 3), (70, 1), (65, 2), (9, 70), (61, 1), (25, 20)])
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_gates_that_are_held_for_some_steps_only(compiled, monkeypatch, bidirectional, steps, batch):
+    """Several whole pieces of steps and a shorter one, in both directions; one step is more than what is held."""
+    torch.manual_seed(0)
+    layer = BlockLSTM(40, 67, blocks=2, density=0.6, bidirectional=bidirectional)
+    x, state = window(layer, steps, batch)
+    with torch.no_grad():
+        y, last = layer(x, state)
+        y2, last2 = by_torch(monkeypatch, layer, x, state)
+    assert_close((y, *last), (y2, *last2))
+
+
+def test_wide_lstms_are_read_one_after_the_other(compiled, monkeypatch, threads):
+    """Weights beyond what the shared cache keeps: three LSTMs in two turns."""
+    torch.manual_seed(0)
+    layer = BlockLSTM(200, 1500, blocks=3, density=0.9)
+    assert 2 * layer.weights(0)[1].numel() < 3 << 20 < sum(p.numel() for p in layer.parameters())
+    x, state = window(layer, 2, 3)
+    threads(2)
+    with torch.no_grad():
+        y, last = layer(x, state)
+        y2, last2 = by_torch(monkeypatch, layer, x, state)
+    assert_close((y, *last), (y2, *last2))
 
 
 def test_inputs_are_read_without_onednn_too(compiled):

@@ -13,7 +13,7 @@ import torch
 
 from sparsernn.errors import InputError
 
-INTERFACE = 9
+INTERFACE = 10
 """Must equal sparsernn_interface() in sparse.c: signatures and structures agree."""
 
 NEEDS = {"plain": "", "avx2": "AVX2", "avx512": "AVX512"}

@@ -17,13 +17,16 @@ from sparsernn.kernels.library import library
 LEAST = 16
 """Units and inputs of every LSTM; the widest vector has 16 numbers."""
 
-LARGE = {True: 10**9, False: 3 * 10**9}
-"""Multiplications in a window of one LSTM from which torch's kernel is as fast or faster, with gradients and without:
-at batch 20 and window 70, 400 -> 3 x 575 and 1349 -> 2 x 200 take 1.10 and 1.15 times its time in training; the
-former 1.16 times in inference, where 957 -> 3 x 575 at batch 10 takes 0.90 (AMD EPYC, AVX2, torch 2.13)."""
+LARGE = 10**9
+"""Multiplications in a window of one LSTM from which torch's kernel is as fast or faster in training: at batch 20 and
+window 70, 400 -> 3 x 575 and 1349 -> 2 x 200 take 1.10 and 1.15 times its time (AMD EPYC, AVX2, torch 2.13)."""
+
+HELD = 60
+"""Rows (steps times sequences) whose gates are held at a time where no backward pass follows: as many vectors as the
+second-level cache keeps while the rearranged weight of the inputs passes. 30 and 120 take as long within a tenth."""
 
 READ_UP_TO = 48
-"""Rows (steps times sequences) up to which the call projects the inputs itself; for more, torch's products do."""
+"""Rows up to which the call projects the inputs itself where all gates are kept; for more, torch's products do."""
 
 PANELS_FROM = (8, 2)
 """Steps and sequences from which the recurrent weight is rearranged first, which costs about two steps. Products of
@@ -50,7 +53,10 @@ class CStrand(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("weight", "bias", "x", "x_weight", "h0", "c0", "d_y")),
-        *((name, ctypes.c_void_p) for name in ("panels", "gates", "y", "c", "d_pre", "d_h", "d_c")),
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("panels", "x_panels", "gates", "y", "c", "d_pre", "d_h", "d_c")
+        ),
         *((name, ctypes.c_int32) for name in ("width", "inputs", "reverse", "unused")),
     )
 
@@ -61,7 +67,7 @@ class CSide(ctypes.Structure):
     _fields_ = (
         ("strand", ctypes.c_void_p),
         *((name, ctypes.c_int32) for name in ("strands", "steps", "batch", "x_stride", "y_stride", "c_step")),
-        *((name, ctypes.c_int32) for name in ("state_stride", "unused")),
+        *((name, ctypes.c_int32) for name in ("state_stride", "held")),
     )
 
 
@@ -80,16 +86,16 @@ def takes(x: Tensor, h: Tensor, c: Tensor, parts: Sequence[Part], learns: bool =
     tensors = [x, h, c, *(weight for part in parts for weight in part[3:])]
     wide = all(min(len(part.window), len(part.span)) >= LEAST for part in parts)
     known = all(t.dtype == torch.float32 and t.device.type == "cpu" and t.is_contiguous() for t in tensors)
-    return wide and known and bool(parts) and x.numel() > 0 and not _is_large(x, parts, learns)
+    return wide and known and bool(parts) and x.numel() > 0 and not (learns and _is_large(x, parts))
 
 
-def _is_large(x: Tensor, parts: Sequence[Part], learns: bool) -> bool:
+def _is_large(x: Tensor, parts: Sequence[Part]) -> bool:
     rows = x.shape[0] * x.shape[1]
-    return rows * max(part.w_ih.numel() + part.w_hh.numel() for part in parts) >= LARGE[learns]
+    return rows * max(part.w_ih.numel() + part.w_hh.numel() for part in parts) >= LARGE
 
 
 class Window(NamedTuple):
-    """What a window leaves: y (T, B, D H), the cells c likewise (or only the last ones), and the open gates."""
+    """What a window leaves: y (T, B, D H), the cells c likewise and the open gates, or only the last of both."""
 
     y: Tensor
     c: Tensor
@@ -111,24 +117,26 @@ def window_forward(parts: Sequence[Part], x: Tensor, h: Tensor, c: Tensor, keep:
         x: (T, B, I).
         h: before the window, (D, B, H) for D directions.
         c: likewise.
-        keep: whether the cells of all steps are wanted, which `window_backward` needs.
+        keep: whether the cells and gates of all steps are wanted, which `window_backward` needs.
     """
     steps, batch, inputs = x.shape
     wide = h.shape[0] * h.shape[2]
     y, cells = x.new_empty(steps, batch, wide), x.new_empty(steps if keep else 1, batch, wide)
     rows, strands, gates, biases, room = x.view(-1, inputs), [], [], [], []
+    given, held = keep and len(rows) > READ_UP_TO, steps if keep else min(steps, max(1, HELD // batch))
     arranged = steps >= PANELS_FROM[0] and batch >= PANELS_FROM[1]
+    x_arranged = not given and (arranged or len(rows) > READ_UP_TO)
     for part in parts:
-        given = len(rows) > READ_UP_TO
-        own = _projected(rows, part) if given else x.new_empty(len(rows), 4 * len(part.span))
-        gates.append(own.view(steps, batch, -1))
-        room.append(_panels(part) if arranged else x)
+        own = _projected(rows, part) if given else x.new_empty(held * batch, 4 * len(part.span))
+        gates.append(own.view(-1, batch, own.shape[1]))
+        room.append((_panels(part.w_hh, arranged), _panels(part.w_ih, x_arranged)))
         biases.append(part.b_ih + part.b_hh)
         column, state = _columns(part, h)
         strands.append(
             CStrand(
                 weight=part.w_hh.data_ptr(),
-                panels=room[-1].data_ptr() if arranged else None,
+                panels=room[-1][0].data_ptr() or None,
+                x_panels=room[-1][1].data_ptr() or None,
                 bias=biases[-1].data_ptr(),
                 x=None if given else x.data_ptr() + 4 * part.window.start,
                 x_weight=part.w_ih.data_ptr(),
@@ -142,7 +150,8 @@ def window_forward(parts: Sequence[Part], x: Tensor, h: Tensor, c: Tensor, keep:
                 reverse=part.backwards,
             )
         )
-    _call("lstm_forward", parts, strands, (steps, batch, inputs, wide, batch * wide * keep, h.shape[2]))
+    sizes = steps, batch, inputs, wide, batch * wide * keep, h.shape[2], held
+    _call("lstm_forward", parts, strands, sizes)
     return Window(y, cells, gates)
 
 
@@ -167,7 +176,7 @@ def window_backward(
     for at, end in enumerate([-1, 0][: len(d_h)]):
         d_h[at] += d_y[end, :, at * hidden : (at + 1) * hidden]
     for part, gates in zip(parts, window.gates, strict=True):
-        room.append(_panels(part))
+        room.append(_panels(part.w_hh, True))
         made.append(torch.empty_like(gates))
         column, state = _columns(part, c)
         strands.append(
@@ -185,7 +194,7 @@ def window_backward(
                 reverse=part.backwards,
             )
         )
-    _call("lstm_backward", parts, strands, (steps, batch, 0, wide, batch * wide, hidden))
+    _call("lstm_backward", parts, strands, (steps, batch, 0, wide, batch * wide, hidden, steps))
     return made
 
 
@@ -200,10 +209,10 @@ def _projected(rows: Tensor, part: Part) -> Tensor:
     return made
 
 
-def _panels(part: Part) -> Tensor:
-    """Room for a weight rearranged."""
-    width = len(part.span)
-    return part.w_hh.new_empty(4 * width * -(-width // 16) * 16)
+def _panels(weight: Tensor, wanted: bool) -> Tensor:
+    """Room for a weight (4 h, .), or its transpose, rearranged; none where that is not wanted."""
+    rows, columns = weight.shape
+    return weight.new_empty(4 * columns * -(-rows // 64) * 16 if wanted else 0)
 
 
 def _columns(part: Part, state: Tensor) -> tuple[int, int]:
@@ -218,7 +227,7 @@ def _call(name: str, parts: Sequence[Part], strands: list[CStrand], sizes: tuple
     found: Any = library()
     array = (CStrand * len(strands))(*strands)
     side = CSide(ctypes.addressof(array), len(strands), *sizes)
-    reads = sizes[2] > 0 and sizes[0] * sizes[1] <= READ_UP_TO
+    reads = any(strand.x for strand in strands)
     products = sizes[1] * sum(part.w_hh.numel() + reads * part.w_ih.numel() for part in parts)
     threads = found.threads_between() if products >= SHARED_FROM else 1
     getattr(found, name)(ctypes.addressof(side), threads)
