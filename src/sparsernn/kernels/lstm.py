@@ -103,7 +103,9 @@ class Window(NamedTuple):
 
     def last(self, hidden: int) -> tuple[Tensor, Tensor]:
         """The states after the last step that each direction reads, (D, B, H) each."""
-        ends = [(-1, 0), (0, 1)][: self.y.shape[-1] // hidden]
+        if self.y.shape[-1] == hidden:
+            return self.y[-1:].clone(), self.c[-1:].clone()
+        ends = [(-1, 0), (0, 1)]
         columns = [(end, slice(at * hidden, (at + 1) * hidden)) for end, at in ends]
         h = torch.stack([self.y[end, :, own] for end, own in columns])
         return h, torch.stack([self.c[end if len(self.c) > 1 else 0, :, own] for end, own in columns])

@@ -118,7 +118,7 @@ class BlockLSTM(Layer):
 
     def hidden_spans(self, suffix: str = "") -> list[range]:
         """Each component's slice of one direction's hidden units."""
-        widths = [self.weights(n, suffix)[1].shape[1] for n in range(len(self.windows))]
+        widths = [getattr(self, f"weight_hh_{n}{suffix}").shape[1] for n in range(len(self.windows))]
         return [range(a, b) for a, b in pairwise(accumulate(widths, initial=0))]
 
     @property
@@ -222,7 +222,8 @@ class BlockLSTM(Layer):
 
     def _parts(self, components: list[list[Tensor]]) -> list[Part]:
         """The components that have units, each direction for itself."""
-        places = zip(self.windows, self.hidden_spans(), components, strict=True)
+        borders = pairwise(accumulate((weights[1].shape[1] for weights in components), initial=0))
+        places = zip(self.windows, (range(a, b) for a, b in borders), components, strict=True)
         return [
             Part(window, span, backwards, *weights[4 * backwards : 4 * backwards + 4])
             for window, span, weights in places

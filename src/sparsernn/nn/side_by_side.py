@@ -35,7 +35,8 @@ def read(parts: Sequence[Part], x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor
     if learns:
         y, h, c = _Window.apply(parts, x, h, c, *weights)  # type: ignore[no-untyped-call]
         return y, h, c
-    window = lstm.window_forward(_detached(parts, weights), x, h, c, keep=False)
+    with torch.no_grad():
+        window = lstm.window_forward(parts, x, h, c, keep=False)
     return window.y, *window.last(h.shape[2])
 
 
