@@ -74,7 +74,7 @@ def test_a_step_in_groups_is_the_steps_of_two_optimizers(name):
     together = OPTIMIZERS[name](parameter_groups(one.named_parameters(), settings), lr=1.0)
     apart = [
         OPTIMIZERS[name](two["a"].parameters(), lr=0.5),
-        OPTIMIZERS[name](two["b"].parameters(), lr=0.125, weight_decay=0.5),
+        OPTIMIZERS[name]([{"params": [*two["b"].parameters()], "weight_decay": 0.5}], lr=0.125),
     ]
     set_learning_rate(together, 0.5)
     for _ in range(3):

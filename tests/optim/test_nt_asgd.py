@@ -160,7 +160,8 @@ def test_state_survives_a_checkpoint_to_the_bit(name, tmp_path):
     torch.manual_seed(0)
     model = nn.Linear(3, 4)
     optimizer = OPTIMIZERS[name](model.parameters(), lr=0.1)
-    optimizer.averaging = name.endswith("asgd")
+    if name.endswith("asgd"):
+        optimizer.averaging = True
 
     def steps(model, optimizer, count, seed):
         generator = torch.Generator().manual_seed(seed)
