@@ -29,6 +29,11 @@ def test_the_least_mistaken_labels_stand_together():
     assert (whole["tags"], whole["together"]) == (["E", "A", "B", "C", "D"], 0)
 
 
+def test_no_words_at_all_are_an_empty_table():
+    nothing = torch.zeros(3, 3, dtype=torch.int64)
+    assert confusion(nothing, list("ABC")) == {"tags": [], "counts": [], "together": 0}
+
+
 @given(st.integers(2, 9), st.integers(2, 9), st.integers(0, 10**6))
 def test_no_word_is_lost(labels, most, seed):
     generator = torch.Generator().manual_seed(seed)

@@ -41,6 +41,7 @@ def confusion(counts: Tensor, labels: Sequence[str], most: int = MOST) -> dict[s
     rest = [k for k in alive if k not in kept]
     groups = torch.zeros(len(kept) + bool(rest), len(labels), dtype=counts.dtype)
     groups[torch.arange(len(kept)), kept] = 1
-    groups[-1, rest] = 1
+    if rest:
+        groups[-1, rest] = 1
     names = [labels[k] for k in kept] + [OTHER] * bool(rest)
     return {"tags": names, "counts": (groups @ counts @ groups.t()).tolist(), "together": len(rest)}
