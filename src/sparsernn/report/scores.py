@@ -12,6 +12,8 @@ EVERYWHERE = {*METRICS, "tokens"}
 """Scores that the cards, the curves and the table of epochs have already."""
 FACTS = {"event", "epoch", "step", "split", "averaged", "time", "batch_size"}
 """What a record of a test says besides its scores."""
+SMALL = 0.0005
+"""Below it three decimals would say 0.000."""
 
 
 def scores_tables(run: RunRecord) -> tuple[Table, ...]:
@@ -34,9 +36,13 @@ def _shown(name: str, value: Any) -> str:
 
     >>> _shown("unknown_accuracy", 0.5), _shown("recital", 29.25), _shown("tokens", 1234), _shown("recital", None)
     ('50.00 %', '29.25', '1,234', '–')
+    >>> _shown("manifold_error", 4.8e-7)
+    '4.8e-07'
     """
     if value is None:
         return MISSING
     if isinstance(value, int):
         return whole(value)
+    if 0 < abs(value) < SMALL:
+        return f"{value:.1e}"
     return quality(value, "accuracy" if "accuracy" in name.split("_") else name)
