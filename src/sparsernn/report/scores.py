@@ -43,6 +43,7 @@ def _shown(name: str, value: Any) -> str:
         return MISSING
     if isinstance(value, int):
         return whole(value)
-    if 0 < abs(value) < SMALL:
+    share = "accuracy" in name.split("_")
+    if 0 < abs(value) < SMALL and not share:
         return f"{value:.1e}"
-    return quality(value, "accuracy" if "accuracy" in name.split("_") else name)
+    return quality(value, "accuracy" if share else name)
