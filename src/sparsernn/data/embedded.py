@@ -133,13 +133,21 @@ def sources(root: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.relative_to(root).as_posix())
 
 
-def _docstrings_of(path: Path) -> Iterator[str]:
+def parsed(path: Path) -> ast.Module:
+    """The syntax tree of a file; an empty one where it cannot be read.
+
+    >>> parsed(Path("no such file.py")).body
+    []
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # old escapes in a docstring are not this program's business
-            tree = ast.parse(path.read_bytes())
+            return ast.parse(path.read_bytes())
     except (SyntaxError, ValueError, OSError, RecursionError):
-        return  # the library keeps a few files that are broken on purpose
-    for node in ast.walk(tree):
+        return ast.Module([], [])  # the library keeps a few files that are broken on purpose
+
+
+def _docstrings_of(path: Path) -> Iterator[str]:
+    for node in ast.walk(parsed(path)):
         if isinstance(node, _DOCUMENTED) and (text := ast.get_docstring(node)):
             yield text

@@ -3,13 +3,12 @@
 import ast
 import platform
 import sysconfig
-import warnings
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from sparsernn.data.embedded import sources
+from sparsernn.data.embedded import parsed, sources
 from sparsernn.data.questions import Answer, Paragraph, Question, QuestionCorpus, digest
 from sparsernn.data.splitting import SPLITS, assign, position
 from sparsernn.errors import InputError
@@ -95,13 +94,8 @@ def _distinct(paragraphs: Iterator[Paragraph]) -> Iterator[Paragraph]:
 
 def _described(path: Path) -> list[Described]:
     """The documented functions and methods of a file that have a plain name; no name and no sentence twice."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # old escapes are not this program's business
-            tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError, OSError, RecursionError):
-        return []  # the library keeps a few files that are broken on purpose
-    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")]
+    nodes = ast.walk(parsed(path))
+    functions = [n for n in nodes if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")]
     made = (describe(node) for node in functions if ast.get_docstring(node))
     by_name = {d.name: d for d in made if _is_prose(d)}
     return list({d.purpose: d for d in by_name.values()}.values())

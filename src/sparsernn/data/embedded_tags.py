@@ -3,11 +3,10 @@
 import ast
 import platform
 import sysconfig
-import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from sparsernn.data.embedded import sources
+from sparsernn.data.embedded import parsed, sources
 from sparsernn.data.splitting import SPLITS, assign, position
 from sparsernn.data.tagged import Sentence, TaggedCorpus, digest
 from sparsernn.errors import InputError
@@ -69,13 +68,7 @@ def _first_distinct(sentences: Iterable[Sentence], maximum: int | None) -> dict[
 
 
 def _sentences_of(path: Path) -> Iterator[Sentence]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # old escapes are not this program's business
-            tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError, OSError, RecursionError):
-        return  # the library keeps a few files that are broken on purpose
-    yield from roles(tree)
+    yield from roles(parsed(path))
 
 
 def roles(tree: ast.AST) -> Iterator[Sentence]:

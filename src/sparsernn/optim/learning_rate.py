@@ -91,7 +91,35 @@ class Plateau(LearningRate):
         self.rate, self.best, self.waited = state["rate"], state["best"], state["waited"]
 
 
-class CosineRestarts(LearningRate):
+class ByEpoch(LearningRate):
+    """A rate that depends on the epoch alone; subclasses say which, in `rate`.
+
+    Attributes:
+        epoch: the one that is going on, counted from 1.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(lambda step: self.rate(self.epoch))
+        self.epoch = 1
+
+    def rate(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 1."""
+        raise NotImplementedError
+
+    def observe(self, loss: float) -> None:
+        """An epoch is over."""
+        self.epoch += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch."""
+        return {"epoch": self.epoch}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.epoch = state["epoch"]
+
+
+class CosineRestarts(ByEpoch):
     """Half a cosine from `start` towards `end` in each cycle; constant inside an epoch.
 
     In the t-th epoch of a cycle of n, counted from 0: end + (start - end) (1 + cos(pi t / n)) / 2. Only the learning
@@ -129,8 +157,8 @@ class CosineRestarts(LearningRate):
             raise InputError(
                 f"the end of a schedule with restarts is {end!r}; it must be from 0 to its start."
             )
-        super().__init__(lambda step: self.rate(self.epoch))
-        self.start, self.end, self.restarts, self.epoch = float(start), float(end), Restarts(base), 1
+        super().__init__()
+        self.start, self.end, self.restarts = float(start), float(end), Restarts(base)
 
     def rate(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 1."""
@@ -143,20 +171,8 @@ class CosineRestarts(LearningRate):
         """First and last epoch of each cycle."""
         return self.restarts.cycles(epochs)
 
-    def observe(self, loss: float) -> None:
-        """An epoch is over."""
-        self.epoch += 1
 
-    def state_dict(self) -> dict[str, Any]:
-        """The epoch."""
-        return {"epoch": self.epoch}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
-        self.epoch = state["epoch"]
-
-
-class EpochDecay(LearningRate):
+class EpochDecay(ByEpoch):
     """Constant for some epochs, then divided, and again after each `every` epochs.
 
     In epoch e, counted from 1: start / divide_by^n with n = ceil(max(e - constant, 0) / every).
@@ -190,34 +206,17 @@ class EpochDecay(LearningRate):
                 raise InputError(
                     f"the {name} of an epoch_decay schedule is {value}; it must be at least {least}."
                 )
-        super().__init__(lambda step: self.rate(self.epoch))
-        self.start, self.divide_by, self.constant, self.every = (
-            float(start),
-            float(divide_by),
-            constant,
-            every,
-        )
-        self.epoch = 1
+        super().__init__()
+        self.start, self.divide_by = float(start), float(divide_by)
+        self.constant, self.every = constant, every
 
     def rate(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 1."""
         divisions = -(-max(epoch - self.constant, 0) // self.every)
         return self.start / self.divide_by**divisions
 
-    def observe(self, loss: float) -> None:
-        """An epoch is over."""
-        self.epoch += 1
 
-    def state_dict(self) -> dict[str, Any]:
-        """The epoch."""
-        return {"epoch": self.epoch}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
-        self.epoch = state["epoch"]
-
-
-class Milestones(LearningRate):
+class Milestones(ByEpoch):
     """Multiplied by `factor` after each of the epochs that are named.
 
     Args:
@@ -251,20 +250,12 @@ class Milestones(LearningRate):
             raise InputError(
                 f"the epochs of a milestones schedule are {epochs!r}; they must rise, from 1 or later."
             )
-        super().__init__(lambda step: start * factor ** sum(self.past >= e for e in epochs))
-        self.past = 0
+        super().__init__()
+        self.start, self.epochs, self.factor = start, tuple(epochs), factor
 
-    def observe(self, loss: float) -> None:
-        """An epoch is over."""
-        self.past += 1
-
-    def state_dict(self) -> dict[str, Any]:
-        """How many epochs are over."""
-        return {"past": self.past}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
-        self.past = state["past"]
+    def rate(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 1."""
+        return self.start * self.factor ** sum(epoch > e for e in self.epochs)
 
 
 LEARNING_RATES: dict[str, Callable[..., Schedule]] = {

@@ -1,5 +1,6 @@
 """Delayed recall: say what came k steps ago, in a stream that is cut into windows shorter than that."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,8 +10,6 @@ from torch.nn import functional
 
 from sparsernn.tasks.reading import whole
 from sparsernn.tasks.synthetic import Sequences, Synthetic, generator_of
-
-LN2 = 0.6931471805599453
 
 
 class Recall(Synthetic):
@@ -78,7 +77,7 @@ class Recall(Synthetic):
     @property
     def baseline(self) -> float:
         """A coin: ln 2."""
-        return LN2
+        return math.log(2)
 
     def draw(self, generator: torch.Generator, count: int) -> Sequences:
         """Streams of `eval_length` scored steps; targets only for these."""
