@@ -9,6 +9,7 @@ from sparsernn.cli.app import app
 from sparsernn.compaction import Settings, compact_run
 from sparsernn.errors import InputError
 from sparsernn.finetune import start
+from sparsernn.nn import BlockLSTM, Layer
 from sparsernn.report import load_run, write_report
 from sparsernn.results import generate, take_best
 from sparsernn.training.checkpoint import load_checkpoint, save_checkpoint
@@ -178,7 +179,10 @@ def test_a_task_over_vectors_is_made_smaller_too(tiny_recipe, tmp_path):
     assert open_run(run.home).model.layers[0].hidden_size == 7
 
 
-def test_a_geometry_that_no_recipe_gives_is_refused_before_anything_is_written(tiny_recipe, tmp_path):
+def test_a_geometry_that_no_recipe_gives_is_refused_before_anything_is_written(
+    tiny_recipe, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(BlockLSTM, "resized", Layer.resized)  # as if it could not say its components
     layer = {"name": "block_lstm", "blocks": 2, "density": 0.75}
     model = {"name": "language_model", "embedding_size": 8, "hidden_sizes": [12], "layer": layer}
     source = finished(tiny_recipe(**PLAIN, epochs=1, model=model), tmp_path / "source")

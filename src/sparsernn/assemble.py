@@ -49,7 +49,7 @@ def assemble(recipe: Recipe, data_dir: Path | None = None, vocabularies: Vocabul
         torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
     task = _task(recipe, data_dir, vocabularies)
-    model = make("model", MODELS, recipe.model, **task.sizes)
+    model = model_of(recipe, task)
     task.check_model(model)
     per_epoch = task.steps_per_epoch(recipe.seed)
     steps = recipe.epochs * per_epoch
@@ -70,6 +70,11 @@ def assemble(recipe: Recipe, data_dir: Path | None = None, vocabularies: Vocabul
         "boundary", BOUNDARIES, recipe.boundary, model=model, seed=recipe.seed, epochs=recipe.epochs
     )
     return Run(recipe, task, model, optimizer, sparsifier, boundary, schedule)
+
+
+def model_of(recipe: Recipe, task: Task) -> Any:
+    """The model that a recipe describes, in the sizes that the task's data ask for."""
+    return make("model", MODELS, recipe.model, **task.sizes)
 
 
 def _task(recipe: Recipe, data_dir: Path | None, vocabularies: Vocabularies | None) -> Task:

@@ -77,6 +77,22 @@ def test_the_input_dropout_is_the_same_for_a_whole_sentence():
     assert 0 < zero[0].sum() < zero[0].numel()
 
 
+@pytest.mark.parametrize("layer", ["lstm", {"name": "block_lstm", "blocks": 2}])
+def test_widths_that_are_no_longer_alike_are_said_and_built_again(layer):
+    model = tagger(layers=2, layer=layer).eval()
+    settings = {"embedding_size": 8, "hidden_size": 4, "layers": 2, "layer": layer}
+    assert model.resized(settings) == settings
+    keep = [torch.ones(8, dtype=torch.bool) for _ in range(2)] + [torch.tensor([True, False, True, True])]
+    keep[0][[1, 4, 2, 6]] = keep[1][[0, 4]] = False
+    remove(model, model.units(), keep)
+    said = model.resized(settings)
+    assert said["hidden_size"] == {"layers": [2, 3], "hidden": 3}
+    again = tagger(**said).eval()
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again(WORDS, LENGTHS), model(WORDS, LENGTHS))
+    assert again.resized(said) == said
+
+
 def test_removed_units_leave_the_same_function():
     model = tagger(layers=2).eval()
     keep = [torch.ones(8, dtype=torch.bool) for _ in range(2)] + [torch.tensor([True, False, True, True])]
@@ -93,7 +109,12 @@ def test_removed_units_leave_the_same_function():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"layers": 0}, "a tagger of 0 layers"),
+        ({"layers": 0}, "layers is 0; it must be a whole number above 0"),
+        ({"hidden_size": 0}, "hidden_size is 0; it must be a whole number above 0, or"),
+        ({"hidden_size": {"layers": [3, 2], "hidden": 3}}, r"layers: \[one for each of 1\]"),
+        ({"hidden_size": {"layers": [3]}}, "hidden_size is {'layers': \\[3\\]}; it must be"),
+        ({"embedding_size": 0}, "embedding_size is 0; it must be at least 1"),
+        ({"layer": ["lstm", "lstm"]}, "a list of 1, one for each hidden size"),
         ({"layer": "onlstm"}, "layer 'onlstm' is unknown; known: block_lstm, lstm"),
         ({"dropout": {"output": 0.5}}, "dropout has no setting 'output'"),
         ({"dropout": 0.5}, "dropout is 0.5; it must be a mapping"),

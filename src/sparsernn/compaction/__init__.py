@@ -16,7 +16,7 @@ from typing import Any
 
 from sparsernn.assemble import RECIPE, open_run
 from sparsernn.compaction.choosing import Settings, dead_in_run, smaller
-from sparsernn.compaction.writing import write
+from sparsernn.compaction.writing import built, resized_recipe, write
 from sparsernn.deploy.compact import Compaction, check_tolerance, count, nothing, units_of
 from sparsernn.deploy.measure import macs_per_token, measure_latency
 from sparsernn.deploy.proof import Proof, prove
@@ -60,13 +60,14 @@ def compact_run(source: Path, folder: Path, settings: Settings | None = None) ->
     after, done = smaller(before, gone, weak)
     if done is None and not original.sparsifier.masks():
         raise InputError(nothing(units_of(before)))
-    proof = prove(original.task, before, after)
+    recipe = resized_recipe(original, after)
+    proof = prove(original.task, before, built(recipe, original.task, after))
     if not (proof.holds or settings.tol):
         raise InputError(
             f"the smaller model's outputs differ by {max(proof.difference, proof.loss):.2g} in float64, so nothing "
             "was written; some layer reads the removed units in a way that its units do not say."
         )
-    run = write(original, folder, (after, done), state, settings)
+    run = write(original, folder, recipe, (after, done), state, settings)
     record = _record(original, run, done, proof, settings)
     _finish(original, run, record)
     return run, record

@@ -5,16 +5,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from sparsernn.assemble import create, data_of
+from sparsernn.assemble import create, data_of, model_of
 from sparsernn.compaction.choosing import Settings, ended
 from sparsernn.deploy.compact import Compaction
 from sparsernn.errors import InputError
 from sparsernn.recipe import Recipe
 from sparsernn.training.checkpoint import load_checkpoint, save_checkpoint
 from sparsernn.training.plan import plan
-from sparsernn.training.run import BEST, LAST, Run, weights
+from sparsernn.training.run import BEST, LAST, Run, load_weights, weights
 
 METRICS = "metrics.jsonl"
 OF_THE_OLD_MODEL = ("sizes", "complete")
@@ -24,20 +25,19 @@ OF_THE_OLD_MODEL = ("sizes", "complete")
 def write(
     original: Run,
     folder: Path,
+    recipe: Recipe,
     smaller: tuple[nn.Module, Compaction | None],
     state: dict[str, Any],
     settings: Settings,
 ) -> Run:
     """The new run, its best weights in the model."""
     after, done = smaller
-    recipe = _recipe(original, after)
     best = load_checkpoint(original.home / BEST)
     best |= {"recipe": recipe.name, "model": weights(after)}
     if done is not None:
         best["sparsifier"] = done.apply(best["sparsifier"])
 
     def begin(run: Run) -> None:
-        _check_shapes(run.model, after)
         run.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         _take_records(original, run)
@@ -49,8 +49,12 @@ def write(
     return create(recipe, folder, where, dict(original.task.vocabularies), begin)
 
 
-def _recipe(original: Run, after: nn.Module) -> Recipe:
-    """The recipe with the sizes that the model has now; what was published is not about that model."""
+def resized_recipe(original: Run, after: nn.Module) -> Recipe:
+    """The recipe with the sizes that the model has now; what was published is not about that model.
+
+    Raises:
+        InputError: the model cannot say its sizes.
+    """
     resized: Any = getattr(after, "resized", None)
     if resized is None:
         raise InputError(
@@ -63,15 +67,27 @@ def _recipe(original: Run, after: nn.Module) -> Recipe:
     return Recipe.from_settings(kept)
 
 
-def _check_shapes(built: nn.Module, wanted: nn.Module) -> None:
-    """Refuse a recipe that does not say all that removing units has changed, before anything is written."""
-    made = {name: tensor.shape for name, tensor in weights(built).items()}
-    for name, tensor in weights(wanted).items():
-        if made.get(name) != tensor.shape:
+def built(recipe: Recipe, task: Any, after: nn.Module) -> nn.Module:
+    """The model that the recipe alone describes, with the weights of `after`.
+
+    Raises:
+        InputError: the recipe does not say all that removing units has changed.
+    """
+    model: nn.Module = model_of(recipe, task)
+    made = {name: tensor.shape for name, tensor in weights(model).items()}
+    for name, tensor in weights(after).items():
+        if made.pop(name, None) != tensor.shape:
             raise InputError(
                 f"'{name}' without some of its units has shape {tuple(tensor.shape)}, which no setting of the recipe "
                 "gives; in Python, sparsernn.deploy.compact makes the model smaller."
             )
+    if made:
+        raise InputError(
+            f"the recipe of the smaller model asks for '{next(iter(made))}', which the model does not have; in "
+            "Python, sparsernn.deploy.compact makes the model smaller."
+        )
+    load_weights(model, weights(after), recipe.name)
+    return model
 
 
 def _state(
@@ -88,7 +104,7 @@ def _state(
             "model": done.apply(state["model"]),
             "optimizer": _cut_optimizer(state["optimizer"], done),
             "sparsifier": done.apply(state["sparsifier"]),
-            "carried": _cut_carried(state["carried"], done.keep),
+            "carried": _cut_carried(state["carried"], original.model, run.model, done.keep),
         }
         if run.recipe.boundary["name"] != "truncate":  # what it has learnt is about states of the old width
             tree["boundary"] = run.boundary.state_dict()
@@ -108,17 +124,16 @@ def _cut_optimizer(state: Mapping[str, Any], done: Compaction) -> dict[str, Any]
     return {**done.apply(state), "state": buffers}
 
 
-def _cut_carried(state: Any, keep: Sequence[Tensor]) -> Any:
+def _cut_carried(state: Any, before: Any, after: Any, keep: Sequence[Tensor]) -> Any:
     """The carried state of a stack of layers; none where it is of another form."""
-    if not isinstance(state, tuple) or len(state) != len(keep):
+    old, new = (list(getattr(model, "layers", ())) for model in (before, after))
+    if not isinstance(state, tuple) or not len(state) == len(keep) == len(old):
         return None
-    return tuple(_cut_part(part, kept) for part, kept in zip(state, keep, strict=True))
-
-
-def _cut_part(state: Any, keep: Tensor) -> Any:
-    if isinstance(state, Tensor):
-        return state[..., keep].contiguous() if state.shape[-1:] == keep.shape else state
-    return tuple(_cut_part(part, keep) for part in state)
+    # the first layer reads the embedding, which has lost what the top has where the head decodes with it
+    whole = torch.ones(old[0].input_size, dtype=torch.bool)
+    first = whole if new[0].input_size == old[0].input_size else keep[-1]
+    parts = zip(old, state, [first, *keep[:-1]], keep, strict=True)
+    return tuple(layer.kept_state(part, inputs, units) for layer, part, inputs, units in parts)
 
 
 def _take_records(original: Run, run: Run) -> None:

@@ -150,7 +150,21 @@ class LanguageModel(nn.Module):
             "embedding_size": layers[0].input_size,
             "hidden_sizes": [layer.hidden_size for layer in layers],
         }
-        return {**settings, **sizes, **layer_specs(settings.get("layer", "lstm"), layers)}
+        return {
+            **settings,
+            **sizes,
+            **layer_specs(settings.get("layer", "lstm"), layers),
+            **part_spec(settings, "head", "linear", self.head),
+            **part_spec(settings, "embedding", "dense", self.embedding),
+        }
+
+
+def part_spec(settings: Mapping[str, Any], key: str, default: Spec, part: Any) -> dict[str, Any]:
+    """A model's setting `key` as its part is now: {} where nothing changed."""
+    spec = settings.get(key, default)
+    before = {"name": spec} if isinstance(spec, str) else dict(spec)
+    after = part.resized(before)
+    return {} if after == before else {key: after}
 
 
 def layer_specs(spec: Spec | Sequence[Spec], layers: Sequence[Layer]) -> dict[str, Any]:
@@ -163,15 +177,23 @@ def layer_specs(spec: Spec | Sequence[Spec], layers: Sequence[Layer]) -> dict[st
     return {"layer": after[0] if all(one == after[0] for one in after) else after}
 
 
-def layers_between(spec: Spec | Sequence[Spec], sizes: Sequence[int]) -> list[Layer]:
-    """The layers between neighbouring `sizes`; `spec` is one for all, or a list of one for each."""
-    count = len(sizes) - 1
+def specs_for(spec: Spec | Sequence[Spec], count: int) -> Sequence[Spec]:
+    """The spec of each of `count` layers; `spec` is one for all, or a list of one for each.
+
+    Raises:
+        InputError: a list of another length, or no spec at all.
+    """
     specs = [spec] * count if isinstance(spec, str | Mapping) else spec
     if not isinstance(specs, Sequence) or len(specs) != count:
         raise InputError(
             f"layer is {spec!r}; it must be one spec for all layers or a list of {count}, one for each hidden size."
         )
-    pairs = zip(specs, itertools.pairwise(sizes), strict=True)
+    return specs
+
+
+def layers_between(spec: Spec | Sequence[Spec], sizes: Sequence[int]) -> list[Layer]:
+    """The layers between neighbouring `sizes`; see `specs_for`."""
+    pairs = zip(specs_for(spec, len(sizes) - 1), itertools.pairwise(sizes), strict=True)
     return [make("layer", LAYERS, one, input_size=i, hidden_size=h) for one, (i, h) in pairs]
 
 

@@ -1,12 +1,13 @@
 """A tagger: embedding, recurrent layers that read a sentence from both ends, a label for every word."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from sparsernn.errors import InputError
+from sparsernn.models.language_model import Spec, layer_specs, part_spec, specs_for
 from sparsernn.nn import EMBEDDINGS, BlockLSTM
 from sparsernn.nn.dropout import check_probabilities, drop
 from sparsernn.registry import make
@@ -48,9 +49,11 @@ class Tagger(nn.Module):
         vocabulary_size: V.
         tags: K, the number of different tags.
         embedding_size: E.
-        hidden_size: H of each direction, and of the layer before the last.
+        hidden_size: H of each direction, and of the layer before the last; or {layers: [H of each direction, for each
+            layer from the bottom], hidden: that of the layer before the last}.
         layers: number of recurrent layers, at least 1.
-        layer: spec of the layers, "lstm" or "block_lstm"; `weight_drop` meets both directions.
+        layer: spec of the layers, "lstm" or "block_lstm", or a list with one for each; `weight_drop` meets both
+            directions.
         embedding: spec of the embedding, "dense" or {name: block, blocks: 20, density: 0.25}.
         dropout: probabilities `embedding` (whole word types), `input` (features of the embedding, the same ones for a
             whole sentence) and `hidden` (after every recurrent layer and after tanh), 0 unless given.
@@ -71,9 +74,9 @@ class Tagger(nn.Module):
         vocabulary_size: int,
         tags: int,
         embedding_size: int,
-        hidden_size: int,
+        hidden_size: int | Mapping[str, Any],
         layers: int = 1,
-        layer: str | Mapping[str, Any] = "lstm",
+        layer: Spec | Sequence[Spec] = "lstm",
         embedding: str | Mapping[str, Any] = "dense",
         dropout: Mapping[str, Any] | None = None,
     ) -> None:
@@ -84,21 +87,21 @@ class Tagger(nn.Module):
                 f"dropout is {dropout!r}; it must be a mapping with some of {', '.join(DROPOUTS)}."
             )
         check_probabilities(dropout, DROPOUTS)
-        if min(layers, embedding_size, hidden_size) < 1:
-            raise InputError(
-                f"a tagger of {layers} layers, {embedding_size} -> {hidden_size}, is impossible; sizes start at 1."
-            )
+        hidden, last = tagger_widths(hidden_size, layers)
+        if embedding_size < 1:
+            raise InputError(f"embedding_size is {embedding_size}; it must be at least 1.")
         self.dropout = {name: dropout.get(name, 0.0) for name in DROPOUTS}
         sizes = {"vocabulary_size": vocabulary_size, "embedding_size": embedding_size}
         self.embedding: nn.Module = make(
             "embedding", EMBEDDINGS, embedding, **sizes, dropout=self.dropout["embedding"]
         )
-        widths = [embedding_size] + [2 * hidden_size] * (layers - 1)
+        read = [embedding_size, *(2 * width for width in hidden)]
         self.layers = nn.ModuleList(
-            make("layer", BOTH_WAYS, layer, input_size=width, hidden_size=hidden_size) for width in widths
+            make("layer", BOTH_WAYS, spec, input_size=inputs, hidden_size=width)
+            for spec, inputs, width in zip(specs_for(layer, layers), read, hidden, strict=False)
         )
-        self.hidden = nn.Linear(2 * hidden_size, hidden_size)
-        self.output = nn.Linear(hidden_size, tags)
+        self.hidden = nn.Linear(read[-1], last)
+        self.output = nn.Linear(last, tags)
 
     def initial_state(self, batch: int) -> None:
         """None: sentences have nothing to do with each other."""
@@ -137,3 +140,45 @@ class Tagger(nn.Module):
             ),
             Units("hidden", len(self.hidden.weight), (*own, Slice(self.output, "weight", 1)), own),
         ]
+
+    def resized(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The constructor's settings, as a recipe has them, with the sizes that the weights have now."""
+        layers: list[Any] = list(self.layers)
+        widths = [layer.hidden_size // 2 for layer in layers]
+        last = len(self.hidden.weight)
+        alike = set(widths) == {last}
+        return {
+            **settings,
+            "hidden_size": last if alike else {"layers": widths, "hidden": last},
+            **layer_specs(settings.get("layer", "lstm"), layers),
+            **part_spec(settings, "embedding", "dense", self.embedding),
+        }
+
+
+def tagger_widths(hidden_size: int | Mapping[str, Any], layers: int) -> tuple[list[int], int]:
+    """H of each direction of every layer, and the width of the layer before the last.
+
+    Raises:
+        InputError: sizes that are no whole numbers above 0, or not one for each layer.
+
+    Example:
+        >>> tagger_widths(10, 2), tagger_widths({"layers": [10, 8], "hidden": 5}, 2)
+        (([10, 10], 10), ([10, 8], 5))
+    """
+    if not _is_width(layers):
+        raise InputError(f"layers is {layers!r}; it must be a whole number above 0.")
+    given: Any = hidden_size
+    if not isinstance(given, Mapping):
+        given = {"layers": [given] * layers, "hidden": given}
+    each = given.get("layers")
+    fits = given.keys() == {"layers", "hidden"} and isinstance(each, list | tuple) and len(each) == layers
+    if not fits or not all(_is_width(width) for width in (*each, given["hidden"])):
+        raise InputError(
+            f"hidden_size is {hidden_size!r}; it must be a whole number above 0, or "
+            f"{{layers: [one for each of {layers}], hidden: another}}."
+        )
+    return list(each), given["hidden"]
+
+
+def _is_width(value: Any) -> bool:
+    return type(value) is int and value > 0

@@ -9,8 +9,9 @@ from torch.nn import functional
 
 from sparsernn.errors import InputError
 from sparsernn.nn import strips
-from sparsernn.nn.block_geometry import STRIPS, exact
+from sparsernn.nn.block_geometry import STRIPS, Strips, exact
 from sparsernn.nn.block_head import BlockHead
+from sparsernn.nn.block_lists import Listed, listed_strips
 from sparsernn.nn.block_mixture import BlockMixtureHead
 from sparsernn.nn.dropout import check_probabilities
 from sparsernn.units import Slice
@@ -55,8 +56,8 @@ class BlockEmbedding(nn.Module):
     Args:
         vocabulary_size: V.
         embedding_size: D, the longest vector.
-        blocks: number of strips, at least 1; at most D are made.
-        density: part of V x D that exists, in [1 / strips, 1]; with one strip 1.
+        blocks: number of strips, at least 1; at most D are made. Or a list that says all: [width, height] for each.
+        density: part of V x D that exists, in [1 / strips, 1], 0.5 unless given; with one strip 1. Not beside a list.
         geometry: "geometric" (strips of nearly equal width, heights fall by one factor) or "greedy" (the original's
             division); see `block_geometry`.
         counts: how often each word occurs in the training text, (V,); None: the vocabulary is sorted already, its
@@ -101,8 +102,8 @@ class BlockEmbedding(nn.Module):
         vocabulary_size: int,
         embedding_size: int,
         *,
-        blocks: int = 10,
-        density: float = 0.5,
+        blocks: int | Listed = 10,
+        density: float | None = None,
         geometry: str = "geometric",
         counts: Sequence[int] | Tensor | None = None,
         order: str | None = None,
@@ -111,14 +112,14 @@ class BlockEmbedding(nn.Module):
         super().__init__()
         check_probabilities({"embedding": dropout}, ("embedding",))
         self.dropout = dropout
-        blocks = _check_strips(vocabulary_size, embedding_size, blocks, density, geometry)
+        self.asked = blocks, density, geometry
+        widths, heights = _strips(vocabulary_size, embedding_size, *self.asked)
         word = _check_order(vocabulary_size, counts, order)
         self.register_buffer("word", word)
         self.register_buffer("row", torch.argsort(word))
-        widths, heights = STRIPS[geometry](vocabulary_size, embedding_size, blocks, density)
         for n, shape in enumerate(zip(heights, widths, strict=True)):
             self.register_parameter(f"strip_{n}", nn.Parameter(torch.empty(shape).uniform_(-0.1, 0.1)))
-        self.blocks = blocks
+        self.blocks = len(widths)
 
     @property
     def strips(self) -> list[nn.Parameter]:
@@ -209,19 +210,42 @@ class BlockEmbedding(nn.Module):
         borders = enumerate(strips.borders(self.strips))
         return tuple(Slice(self, f"strip_{n}", 1, span=range(start, stop)) for n, (start, stop) in borders)
 
+    def resized(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """With a list of the strips, where the settings do not give them as they are now."""
+        heights, widths = zip(*(strip.shape for strip in self.strips), strict=True)
+        try:
+            said = _strips(self.vocabulary_size, self.embedding_size, *self.asked)
+        except InputError:
+            said = None
+        if said == (widths, heights):
+            return dict(spec)
+        kept = {key: value for key, value in spec.items() if key not in ("density", "geometry")}
+        return kept | {"blocks": [list(strip) for strip in zip(widths, heights, strict=True)]}
 
-def _check_strips(words: int, width: int, blocks: int, density: float, geometry: str) -> int:
-    """The number of strips that are made."""
+
+def _strips(words: int, width: int, blocks: int | Listed, density: float | None, geometry: str) -> Strips:
+    """Widths and heights of the strips that the settings ask for."""
     if min(words, width) < 1:
         raise InputError(f"an embedding of {words} words by {width} is impossible; sizes start at 1.")
+    if isinstance(blocks, list | tuple):
+        if density is not None:
+            raise InputError(f"density is {density} beside a list of strips; set one or the other.")
+        return listed_strips(words, width, blocks)
+    part = 0.5 if density is None else density
+    count = _check_strips(width, blocks, part, geometry)
+    return STRIPS[geometry](words, width, count, part)
+
+
+def _check_strips(width: int, blocks: Any, density: float, geometry: str) -> int:
+    """The number of strips that are made."""
     if isinstance(blocks, bool) or not isinstance(blocks, int) or blocks < 1:
         raise InputError(f"blocks is {blocks!r}; it must be a whole number of at least 1.")
-    blocks = min(blocks, width)
-    if not 1 <= exact(density) * blocks <= blocks:
-        raise InputError(f"density is {density}; with {blocks} strips it must lie in [1/{blocks}, 1].")
+    count: int = min(blocks, width)
+    if not 1 <= exact(density) * count <= count:
+        raise InputError(f"density is {density}; with {count} strips it must lie in [1/{count}, 1].")
     if geometry not in STRIPS:
         raise InputError(f"geometry is {geometry!r}; it must be one of {', '.join(STRIPS)}.")
-    return blocks
+    return count
 
 
 def _check_order(words: int, counts: Sequence[int] | Tensor | None, order: str | None) -> Tensor:

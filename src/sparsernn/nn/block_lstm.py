@@ -1,8 +1,9 @@
 """An LSTM layer made of small LSTMs side by side, each reading a window of the input."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from sparsernn.errors import InputError
 from sparsernn.gates import GateBlock, stacked
 from sparsernn.kernels.lstm import Part
 from sparsernn.nn import block_units, side_by_side
-from sparsernn.nn.block_geometry import composition, spans, windows
+from sparsernn.nn.block_lists import Listed, arrangement
 from sparsernn.nn.block_units import WEIGHTS, components
 from sparsernn.nn.dropout import drop_weight
 from sparsernn.nn.layer import Layer
@@ -33,7 +34,8 @@ class BlockLSTM(Layer):
     Args:
         input_size: I.
         hidden_size: H, per direction.
-        blocks: k, from 1 to the smaller of I and H. Without any of `blocks`, `density`, `reduce`: 2.
+        blocks: k, from 1 to the smaller of I and H. Without any of `blocks`, `density`, `reduce`: 2. Or a list that
+            says all: [units, first input, input after the last] for each component, units of each direction.
         density: part of the inputs that a component reads, in [1 / k, 1]. Without any of the three: 0.75; with
             `blocks` alone: 1.
         reduce: instead of these two: (a, b) in (0, 1], the layer gets as many parameters as a dense LSTM with a I
@@ -74,7 +76,7 @@ class BlockLSTM(Layer):
         input_size: int,
         hidden_size: int,
         *,
-        blocks: int | None = None,
+        blocks: int | Listed | None = None,
         density: float | None = None,
         reduce: Sequence[float] | None = None,
         weight_drop: float = 0.0,
@@ -89,15 +91,16 @@ class BlockLSTM(Layer):
         if not 0 <= weight_drop < 1:
             raise InputError(f"weight_drop is {weight_drop}; it must lie in [0, 1).")
         self.weight_drop, self.batch_first, self.bidirectional = weight_drop, batch_first, bidirectional
-        count, part = composition(input_size, hidden_size, blocks, density, reduce)
-        self.windows = list(windows(input_size, count, part))
+        self.asked = blocks, density, reduce
+        places, widths = arrangement(input_size, hidden_size, *self.asked)
+        self.windows = list(places)
         self.suffixes = ("", "_reverse") if bidirectional else ("",)
-        for n, (window, span) in enumerate(zip(self.windows, spans(hidden_size, count), strict=True)):
+        for n, (window, width) in enumerate(zip(places, widths, strict=True)):
             for suffix in self.suffixes:
-                self._add_component(f"_{n}{suffix}", len(window), len(span))
+                self._add_component(f"_{n}{suffix}", len(window), width)
 
     def _add_component(self, suffix: str, inputs: int, hidden: int) -> None:
-        rows, bound = len(self.gates) * hidden, 1 / math.sqrt(hidden)
+        rows, bound = len(self.gates) * hidden, 1 / math.sqrt(max(hidden, 1))
         for name, shape in zip(WEIGHTS, ((rows, inputs), (rows, hidden), (rows,), (rows,)), strict=True):
             weight = torch.empty(shape).uniform_(-bound, bound)
             self.register_parameter(name + suffix, nn.Parameter(weight))
@@ -290,3 +293,7 @@ class BlockLSTM(Layer):
     def removable(self, dead: Tensor) -> Tensor:
         """With two directions, equally many units of both directions of a component."""
         return block_units.removable(self, dead)
+
+    def resized(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """With a list of the components, where the settings do not give them as they are now."""
+        return block_units.resized(self, spec)

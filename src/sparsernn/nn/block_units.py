@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from sparsernn.errors import InputError
 from sparsernn.gates import stacked
+from sparsernn.nn.block_lists import Components, arrangement
 from sparsernn.units import Slice
 
 if TYPE_CHECKING:
@@ -75,6 +77,25 @@ def removable(layer: BlockLSTM, dead: Tensor) -> Tensor:
         for part in pair:
             chosen[part] = dead[part] & (dead[part].cumsum(0) <= most)
     return chosen
+
+
+def resized(layer: BlockLSTM, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec that gives the components as they are now: as it was, or else with a list of them."""
+    widths = tuple(len(span) for span in layer.hidden_spans())
+    if _arranged(layer, sum(widths)) == (tuple(layer.windows), widths):
+        return dict(spec)
+    listed = [[n, window.start, window.stop] for n, window in zip(widths, layer.windows, strict=True)]
+    return {key: value for key, value in spec.items() if key not in ("density", "reduce")} | {
+        "blocks": listed
+    }
+
+
+def _arranged(layer: BlockLSTM, hidden: int) -> Components | None:
+    """What the layer's own settings make of its sizes."""
+    try:
+        return arrangement(layer.input_size, hidden, *layer.asked)
+    except InputError:
+        return None
 
 
 def _narrow(layer: BlockLSTM, n: int, suffix: str, kept: Tensor) -> None:

@@ -55,3 +55,7 @@ class Embedding(nn.Module):
     def outputs(self) -> tuple[Slice, ...]:
         """Feature k is a column of the table."""
         return (Slice(self, "weight", 1),)
+
+    def resized(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """The table's spec with the settings that another width has changed: none."""
+        return dict(spec)

@@ -1,6 +1,7 @@
 """Heads: from hidden vectors to the probability of the next word."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -119,6 +120,10 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def inputs(self) -> tuple[Slice, ...]:
         """The slices through which the head reads feature k of y."""
+
+    def resized(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """The head's spec with the settings that another width of y has changed: none."""
+        return dict(spec)
 
 
 class LinearHead(Head):

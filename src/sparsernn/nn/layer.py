@@ -62,6 +62,10 @@ class Layer(nn.Module, ABC):
         """The layer's spec with the settings that another number of units has changed."""
         return dict(spec)
 
+    def kept_state(self, state: State, inputs: Tensor, units: Tensor) -> State:
+        """A state from before some input features and units were removed; bool (I,) and (H,), True for what stays."""
+        return _kept(state, units)
+
     def as_units(self, name: str, readers: tuple[Slice, ...]) -> Units:
         """The layer's units; `readers` are the slices through which others read them."""
         return Units(name, self.hidden_size, self.outputs() + readers, self.silence(), self.removable)
@@ -73,6 +77,12 @@ class Layer(nn.Module, ABC):
     def penalty(self) -> Tensor | float:
         """A regulariser of the layer's own; 0 for most."""
         return 0.0
+
+
+def _kept(state: State, units: Tensor) -> State:
+    if isinstance(state, Tensor):
+        return state[..., units].contiguous() if state.shape[-1:] == units.shape else state
+    return tuple(_kept(part, units) for part in state)
 
 
 class Stack(nn.ModuleList):

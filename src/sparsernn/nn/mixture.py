@@ -6,7 +6,7 @@ and, in training, its gradients.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -200,6 +200,7 @@ class MixtureHead(Head):
         self._decode_with(tied, vocabulary_size, embedding_size)
         self.bias = nn.Parameter(torch.zeros(vocabulary_size))
         self.decodes_directly = not projected
+        self.own_width = 0 if tied is not None else embedding_size
 
     def nll(self, y: Tensor, target: Tensor) -> Tensor:
         """y (..., H), target (...) int64 -> nats per token, (N,) in row-major order."""
@@ -231,6 +232,13 @@ class MixtureHead(Head):
             )
         names = ("weight",) if self.decodes_directly else ("prior", "latent")
         return tuple(Slice(self, name, 1) for name in names if getattr(self, name) is not None)
+
+    def resized(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """With "auto" said outright, which another width may change; a softmax of another width than E as such."""
+        if self.latent is not None:
+            return {**spec, "projection": "always"} if spec.get("projection") == "auto" else dict(spec)
+        plain = self.own_width and self.weight.shape[1] != self.own_width and not self.floor
+        return {"name": "linear"} if plain else dict(spec)
 
     def _decode_with(self, tied: Any, words: int, width: int) -> None:
         self.weight = decoder(words, width, tied)

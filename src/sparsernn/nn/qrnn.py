@@ -105,6 +105,11 @@ class QRNN(Layer):
         inputs = (self.weight_ih.new_zeros(batch, self.input_size) for _ in range(self.window - 1))
         return (self.weight_ih.new_zeros(batch, self.hidden_size), *inputs)
 
+    def kept_state(self, state: QRNNState, inputs: Tensor, units: Tensor) -> QRNNState:
+        """c has units, everything after it inputs."""
+        c, *before = state
+        return (c[:, units].contiguous(), *(x[:, inputs].contiguous() for x in before))
+
     def forward(
         self, x: Tensor, state: QRNNState | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, QRNNState]:
