@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "nn": GROUND,
     "models": GROUND | {"nn"},
     "tasks": GROUND | {"nn", "models", "data"},
-    "sparsity": GROUND | {"optim"},
+    "sparsity": GROUND | {"nn", "optim"},
     "training": {"errors", "gates"},
     "deploy": GROUND | {"nn", "models", "sparsity", "training"},
     "report": {"errors", "gates", "deploy", "metrics", "training"},

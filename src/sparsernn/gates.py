@@ -5,6 +5,7 @@ between gates and reports count inside them, so the layers say where the borders
 four by hand.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -55,8 +56,8 @@ def gate_blocks(model: nn.Module) -> dict[str, tuple[GateBlock, ...]]:
 def cell_groups(model: nn.Module) -> list[tuple[str, ...]]:
     """Groups of parameter names that together form one layer's cell (input and recurrent weights).
 
-    One group per layer and direction, in the order of the modules; a module with `gate_rows()` is one cell. Tensors
-    without gates are in no group.
+    One group per layer and direction, in the order of the modules; a module is one cell where its parameters are not
+    numbered as torch's are. Tensors without gates are in no group.
 
     Example:
         >>> cell_groups(nn.LSTM(2, 3, num_layers=2))
@@ -65,8 +66,7 @@ def cell_groups(model: nn.Module) -> list[tuple[str, ...]]:
     groups: dict[tuple[str, str], list[str]] = {}
     for prefix, module in _modules(model):
         for name in _local_blocks(module):
-            suffix = "" if hasattr(module, "gate_rows") else _layer_suffix(name)
-            groups.setdefault((prefix, suffix), []).append(prefix + name)
+            groups.setdefault((prefix, _layer_suffix(name)), []).append(prefix + name)
     return [tuple(names) for names in groups.values()]
 
 
@@ -90,4 +90,5 @@ def _local_blocks(module: nn.Module) -> dict[str, tuple[GateBlock, ...]]:
 
 def _layer_suffix(name: str) -> str:
     """'_l0_reverse' of 'weight_ih_l0_reverse'; '' for one-layer modules."""
-    return name.removeprefix("weight_ih").removeprefix("weight_hh")
+    found = re.search(r"_l\d+(_reverse)?$", name)
+    return found.group() if found else ""

@@ -82,7 +82,7 @@ class Cut:
     def apply(self, tensor: Tensor) -> Tensor:
         """Shrink a tensor of the old parameter's shape: the weight, its mask, an optimizer buffer."""
         for dim, index in self.kept.items():
-            tensor = tensor.index_select(dim, index)
+            tensor = tensor.index_select(dim, index.to(tensor.device))
         return tensor.contiguous()
 
 
@@ -126,7 +126,7 @@ class Units:
     def zero(self, units: Tensor) -> None:
         """Set every weight and bias of the given units to 0 (int64 unit numbers)."""
         for s in self.slices:
-            s.parameter.index_fill_(s.dim, s.indices(units), 0.0)
+            s.parameter.index_fill_(s.dim, s.indices(units).to(s.parameter.device), 0.0)
 
     def _counted_twice(self) -> Tensor | float:
         """Weights between a unit and itself lie in a row and in a column of the same tensor."""

@@ -1,14 +1,15 @@
 """Models without their dead units: every layer smaller, nothing else different.
 
-`compact` works in place on any model that says its units. `Compaction.apply` shrinks whatever else has the shape of a
-parameter (masks, averages, an optimizer's buffers) in the same way, so that training can go on.
+`compact` works in place on any model that says its units, or whose units are those of torch's own recurrent modules.
+`Compaction.apply` shrinks whatever else has the shape of a parameter (masks, averages, an optimizer's buffers) in the
+same way, so that training can go on.
 
 Source: W. Wen et al., "Learning Intrinsic Sparse Structures within Long Short-Term Memory", 2018, arXiv:1709.05027.
 Differs from the original: it only counts what could be removed; here it is removed, and the proof is printed.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from sparsernn.deploy.dead import dead_units, removable, weak_units
+from sparsernn.deploy.settling import settle
 from sparsernn.errors import InputError
+from sparsernn.nn import foreign
 from sparsernn.units import Cut, Units, remove
 
 
@@ -82,15 +85,21 @@ def compact(
     tol: float = 0.0,
     exact: bool = True,
     units: Sequence[Units] | None = None,
+    consumers: Mapping[str, Iterable[str]] | None = None,
 ) -> Compaction:
     """Remove the dead units of a model, in place.
 
+    An `nn.LSTM`, `nn.GRU` or `nn.RNN` all of whose layers and directions end with one width stays what it is;
+    otherwise it becomes an `nn.uneven.UnevenRNN`, the same object with the same parameter names.
+
     Args:
-        model: with a method `units()`, as those of this library have.
+        model: with a method `units()`, as those of this library have, or with torch's own recurrent modules in it.
         criterion: see `deploy.dead.CRITERIA`; all of them are exact.
         tol: units whose norm is below this are made 0 first, at least 0; anything above 0 may change the outputs.
         exact: refuse to change the outputs; False allows `tol`.
         units: the groups, where the model does not say them.
+        consumers: for modules of torch alone, which modules read them: see `nn.foreign.units_of`. Nothing else may
+            read their outputs or final states, and states that are given to them must be 0 where a silent unit is.
 
     Returns:
         What was removed, to shrink other things alike. Optimizers have to be made anew (or be given the new
@@ -109,7 +118,8 @@ def compact(
         torch.Size([1, 6])
     """
     check_tolerance(tol, exact)
-    groups = list(units) if units is not None else units_of(model)
+    groups = list(units) if units is not None else units_of(model, consumers)
+    _check_owned(model, groups)
     weak = weak_units(groups, tol)
     for group, found in zip(groups, weak, strict=True):
         group.zero(found.nonzero().squeeze(1))
@@ -131,7 +141,10 @@ def cut_down(
     before = count(model)
     keep = tuple(~found for found in gone)
     cuts = {names[id(cut.old)]: cut for cut in remove(model, groups, keep)}
-    flatten(model)
+    changed = {id(cut.new) for cut in cuts.values()}
+    for module in model.modules():
+        if any(id(p) in changed for p in module.parameters(recurse=False)):
+            settle(module)
     return Compaction(
         tuple(group.name for group in groups),
         keep,
@@ -163,16 +176,29 @@ def check_tolerance(tol: float, exact: bool) -> None:
         raise InputError(f"tol is {tol!r} and makes units 0 that are not; say exact=False to allow it.")
 
 
-def units_of(model: nn.Module) -> list[Units]:
-    """The units that a model says it has.
+def units_of(model: nn.Module, consumers: Mapping[str, Iterable[str]] | None = None) -> list[Units]:
+    """The units of a model that can be removed, as far as its geometry goes; see `nn.foreign.units_of`.
 
     Raises:
-        InputError: it says none.
+        InputError: there are none.
     """
-    found: list[Units] = list(model.units()) if hasattr(model, "units") else []  # type: ignore[operator]
+    found = foreign.units_of(model, consumers, removable=True)
     if not found:
-        raise InputError(f"a {type(model).__name__} does not say which weights make up its units.")
+        raise InputError(
+            f"all units of this {type(model).__name__} are its outputs, so that none can be removed."
+        )
     return found
+
+
+def _check_owned(model: nn.Module, groups: Sequence[Units]) -> None:
+    """Refuse a weight that is computed from others whenever it is used."""
+    own = {id(p) for p in model.parameters()}
+    for s in (s for group in groups for s in group.slices):
+        if id(s.parameter) not in own:
+            raise InputError(
+                f"'{s.name}' of a {type(s.module).__name__} is no parameter of the model; make it one (undo its "
+                "parametrization or pruning) before units are removed."
+            )
 
 
 def nothing(groups: Sequence[Units]) -> str:
@@ -188,10 +214,3 @@ def nothing(groups: Sequence[Units]) -> str:
 def count(model: nn.Module) -> int:
     """Parameters of a model, tied ones once."""
     return sum(p.numel() for p in model.parameters())
-
-
-def flatten(model: nn.Module) -> None:
-    """Let torch's own layers know their new parameters."""
-    for module in model.modules():
-        if isinstance(module, nn.RNNBase):
-            module.flatten_parameters()

@@ -76,7 +76,7 @@ def weak_units(units: Sequence[Units], tol: float) -> list[Tensor]:
     """Units whose norm is below `tol` but not 0, (width,) bool each; the strongest of a group is never one."""
     weak = []
     for group in units:
-        norms = group.norms()
+        norms = group.norms().cpu()
         found = (norms > 0) & (norms < tol)
         found[norms.argmax()] = False
         weak.append(found)
@@ -87,7 +87,7 @@ def _survived(group: Units, before: Tensor, found: Tensor) -> Tensor:
     """`found`, but for one unit where that would be all of them: the strongest that was not dead before."""
     if not bool(found.all()):
         return found
-    norms = group.norms().masked_fill(before, -1.0)
+    norms = group.norms().cpu().masked_fill(before, -1.0)
     found = found.clone()
     found[norms.argmax()] = False
     return found
@@ -110,11 +110,12 @@ def _all_zero(slices: Sequence[Slice], tensors: Tensors, width: int) -> Tensor:
         units = s.covered(width)
         for start in s.starts:
             block = tensors[id(s.parameter)].narrow(s.dim, start, len(units)).movedim(s.dim, 0)
-            zero[units.start : units.stop] &= (block.reshape(len(units), -1) == 0).all(1)
+            zero[units.start : units.stop] &= (block.reshape(len(units), -1) == 0).all(1).cpu()
     return zero
 
 
 def _zero(group: Units, tensors: Tensors, dead: Tensor) -> None:
     indices = dead.nonzero().squeeze(1)
     for s in group.slices:
-        tensors[id(s.parameter)].index_fill_(s.dim, s.indices(indices), 0.0)
+        tensor = tensors[id(s.parameter)]
+        tensor.index_fill_(s.dim, s.indices(indices).to(tensor.device), 0.0)

@@ -17,6 +17,7 @@ from sparsernn.nn.qrnn import QRNN
 from sparsernn.nn.recurrent import Bidirectional, Recurrent
 from sparsernn.nn.rhn import RHN
 from sparsernn.nn.split_softmax import SplitHead
+from sparsernn.nn.uneven import UnevenRNN
 
 EMBEDDINGS: dict[str, Callable[..., Embedding | BlockEmbedding]] = {
     "block": BlockEmbedding,
@@ -55,4 +56,5 @@ __all__ = [
     "Recurrent",
     "SplitHead",
     "Stack",
+    "UnevenRNN",
 ]

@@ -2,7 +2,7 @@
 
 from sparsernn.sparsity.attach import sparsify
 from sparsernn.sparsity.dynamic import DynamicSparse
-from sparsernn.sparsity.foreign import units_of
+from sparsernn.nn.foreign import units_of
 from sparsernn.sparsity.frozen import Frozen
 from sparsernn.sparsity.groups import Groups
 from sparsernn.sparsity.l1 import L1

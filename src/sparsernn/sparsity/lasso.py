@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from sparsernn.errors import InputError
-from sparsernn.sparsity.foreign import units_of
+from sparsernn.nn.foreign import units_of
 from sparsernn.sparsity.groups import Groups
 from sparsernn.sparsity.optimizer_state import buffers
 from sparsernn.sparsity.penalty import Penalty, per_token, threshold
