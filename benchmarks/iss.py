@@ -22,7 +22,8 @@ import torch
 from sparsernn import kernels
 from sparsernn.models import LanguageModel
 from sparsernn.sparsity import Penalty, Sparsifier, group_lasso
-from sparsernn.training.loop import clip, detached
+from sparsernn.states import detached
+from sparsernn.training.loop import clip
 from sparsernn.training.memory import keep_buffers
 
 BATCH, WINDOW, CLIP = 20, 35, 10 / 35

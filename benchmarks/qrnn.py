@@ -27,10 +27,11 @@ import torch
 from torch import Tensor, nn
 
 from sparsernn import kernels
-from sparsernn.boundary import SyntheticGradient, Truncate, detach
+from sparsernn.boundary import SyntheticGradient, Truncate
 from sparsernn.models import LanguageModel
 from sparsernn.nn import QRNN
 from sparsernn.nn import forget_mult as recurrence
+from sparsernn.states import detached
 from sparsernn.training.memory import keep_buffers
 
 Step = Callable[[], object]
@@ -171,7 +172,7 @@ def truncated(model: LanguageModel, sizes: Mapping[str, Any], boundary: Truncate
         boundary.learn()
         nn.utils.clip_grad_norm_(model.parameters(), 0.2, foreach=True)
         optimizer.step()
-        carried[0] = detach(features.state)
+        carried[0] = detached(features.state)
 
     return step
 

@@ -28,6 +28,7 @@ from sparsernn.recipe import Recipe, load_recipe
 from sparsernn.registry import make
 from sparsernn.sparsity import SPARSIFIERS
 from sparsernn.tasks import TASKS, Task
+from sparsernn.training.beginning import take_synthesizer
 from sparsernn.training.run import Run
 
 RECIPE, ENVIRONMENT = "recipe.yaml", "environment.json"
@@ -134,6 +135,7 @@ def create(
             f"{folder} already holds a run; resume it with 'sparsernn resume {folder}' or choose another."
         )
     run = assemble(recipe, data_dir, vocabularies)
+    take_synthesizer(run)
     begin(run)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ENVIRONMENT).write_text(json.dumps(environment(run, data_dir), indent=1), encoding="utf-8")

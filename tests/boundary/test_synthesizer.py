@@ -85,7 +85,7 @@ def test_noise_is_a_factor_of_mean_one():
     synthesizer._first = lambda row, state: (row.unsqueeze(-1).expand(*row.shape, 5), None)
     torch.manual_seed(0)
     x = torch.ones(200, 500).double()
-    read = (synthesizer(x)[0] - synthesizer.decoder.bias) / synthesizer.decoder.weight.sum()
+    read = ((synthesizer(x)[0] - synthesizer.decoder.bias) / synthesizer.decoder.weight.sum()).detach()
     assert float(read.mean()) == pytest.approx(1.0, abs=0.01)
     assert float(read.std()) == pytest.approx(0.5, abs=0.01)
 
@@ -108,6 +108,20 @@ def test_zero_at_first():
     for synthesizer in (Elementwise(D, cell="gru"), MLP(D, hidden_sizes=[4])):
         assert not synthesizer(numbers().float())[0].any()
     assert Elementwise(D, cell="gru", zero_init=False)(numbers().float())[0].any()
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_first_weights_are_the_published_ones(cell):
+    """Encoder and decoder even in +-0.1 without biases; stacked gates of GRU and LSTM with orthonormal columns."""
+    torch.manual_seed(0)
+    made = Elementwise(D, cell=cell, hidden=50, zero_init=False)
+    for linear in (made.encoder, made.decoder):
+        assert not linear.bias.any()
+        assert 0.08 < float(linear.weight.abs().max().detach()) <= 0.1
+    names = [] if cell == "qrnn" else ["weight_ih", "weight_hh"]
+    for name in names:
+        weight = made.layers[0].get_parameter(name).detach()
+        torch.testing.assert_close(weight.T @ weight, torch.eye(50), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

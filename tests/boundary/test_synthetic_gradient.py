@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from sparsernn.boundary import SyntheticGradient, Truncate
-from sparsernn.boundary.parts import tensors
 from sparsernn.errors import InputError
 from sparsernn.models import LanguageModel, SequenceModel
 from sparsernn.models.synthesizer import Synthesizer
+from sparsernn.states import tensors
 
 LAYERS = {
     "lstm": {"name": "lstm"},
@@ -138,6 +138,38 @@ def test_the_true_future_gradient_makes_it_full_backpropagation(layer):
     assert [float((a - w).abs().max()) for a, w in zip(added, whole, strict=True)] == pytest.approx(
         [0.0] * len(whole), abs=1e-14
     )
+
+
+def test_windows_of_different_lengths_add_up_to_the_gradient_of_all_tokens():
+    """Estimates are about summed losses: with T tokens in a window its mean loss counts T times."""
+    model, rows = built("qrnn"), windows(3)
+    row = [(x[:length], y[:length]) for (x, y), length in zip(rows, (4, 1, 3), strict=True)]
+    model.zero_grad()
+    total, state = 0.0, model.initial_state(B)
+    for window in row:
+        loss, state = window_loss(model, window, state)
+        total = total + len(window[0]) * B * loss
+    total.backward()
+    whole, added = gradients(model), [torch.zeros_like(p) for p in model.parameters()]
+    boundary, state = SyntheticGradient(model, 1, 1, scale="tokens", learn=False), model.initial_state(B)
+    for k, window in enumerate(row):
+        after, leaves = boundary.parts.leaves(window_loss(model, window, boundary.enter(state, k == 0))[1])
+        ahead = 0.0
+        for later in row[k + 1 :]:
+            loss, after = window_loss(model, later, after)
+            ahead = ahead + len(later[0]) * B * loss
+        if k < 2:
+            with_answer(boundary, boundary.parts.join(torch.autograd.grad(ahead, leaves)))
+        state = boundary.enter(state, k == 0)
+        loss, after = window_loss(model, window, state)
+        tokens = len(window[0]) * B
+        model.zero_grad()
+        roots, found = boundary.roots(after, tokens, k == 2)
+        torch.autograd.backward([loss, *roots], [None, *found])
+        added = [a + tokens * g for a, g in zip(added, gradients(model), strict=True)]
+        state = after
+    for a, w in zip(added, whole, strict=True):
+        torch.testing.assert_close(a, w, rtol=1e-12, atol=1e-13)
 
 
 def sum_of_losses(model, row):
@@ -360,6 +392,11 @@ def test_state_that_is_no_number_is_left_alone():
         ({"lr": 0.0}, "lr is 0.0; it must be above 0"),
         ({"clip": -1.0}, "clip is -1.0; it must be above 0"),
         ({"lr": "fast"}, "boundary.lr is 'fast'; it must be a finite number"),
+        ({"lr_end": -1.0}, "lr_end is -1.0; it must be at least 0"),
+        (
+            {"synthesizer": {"name": "mlp", "context_size": 2}},
+            "context_size is 2, but nothing gives it a context",
+        ),
         ({"parts": [7]}, r"parts is \[7\]; it must be a list of some of \[0, 1, 2, 3\]"),
         ({"switch_epochs": 2}, "switch_epochs is 2; it must be a list of epochs"),
         ({"switch_epochs": [0]}, "an epoch of a switch is 0"),
@@ -391,3 +428,14 @@ def test_state_dict_continues_to_the_bit():
         states[which] = one_window(models[which], (a, b)[which], window, states[which])
     assert all(map(torch.equal, a.synthesizer.parameters(), b.synthesizer.parameters()))
     assert a.records() == b.records() != {}
+
+
+def test_rate_of_the_synthesizer_stays_or_falls_in_a_line():
+    stays, falls = (SyntheticGradient(built("gru"), 1, 5, lr=0.4, lr_end=lr_end) for lr_end in (None, 0.2))
+    rates = [[], []]
+    for epoch in range(1, 6):
+        for boundary, found in zip((stays, falls), rates, strict=True):
+            boundary.begin(epoch)
+            found.append(boundary.optimizer.param_groups[0]["lr"])
+    assert rates[0] == [0.4] * 5
+    assert rates[1] == pytest.approx([0.4, 0.35, 0.3, 0.25, 0.2])

@@ -189,6 +189,13 @@ def test_a_unit_without_candidate_is_silent(pooling):
     assert y[..., [0, 1, 3, 4]].all()
 
 
+def test_first_weights_are_even_within_one_over_the_root_of_what_a_gate_reads():
+    torch.manual_seed(0)
+    layer = QRNN(8, 50, window=2)
+    for p in layer.parameters():
+        assert 0.9 / 4 < float(p.abs().max().detach()) <= 1 / 4
+
+
 @pytest.mark.parametrize(("vocabulary", "count"), [(10_000, 24_020_150), (33_278, 33_354_628)])
 def test_published_parameter_counts(vocabulary, count):
     layers = [{"name": "qrnn", "window": 2}, "qrnn", "qrnn", "qrnn"]

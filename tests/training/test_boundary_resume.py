@@ -51,10 +51,13 @@ def test_events_plan_and_report_tell_of_them(tiny_recipe, tmp_path):
     by_epoch = {epoch: [e["sg_injected"] for e in steps[1:] if e["epoch"] == epoch] for epoch in (2, 3)}
     assert min(by_epoch[2][1:]) > 0
     assert max(by_epoch[3][1:]) == 0
+    shares = {epoch: [e for e in steps if e["epoch"] == epoch and "sg_share" in e] for epoch in (1, 2, 3)}
+    assert [len(shares[epoch]) > 0 for epoch in (1, 2, 3)] == [False, True, False]
+    assert all(e["sg_share"] > 0 for e in shares[2][1:])
     from sparsernn.report.history import load_run
     from sparsernn.report.synthetic import synthetic_charts
 
-    assert len(synthetic_charts(load_run(tmp_path / "run"))) == 2
+    assert len(synthetic_charts(load_run(tmp_path / "run"))) == 3
 
 
 def test_plain_runs_have_no_phases(tiny_recipe):

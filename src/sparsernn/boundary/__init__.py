@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
+from sparsernn.boundary.alternating import Alternating
 from sparsernn.boundary.phases import Phase, PhaseSchedule
-from sparsernn.boundary.synthetic import Alternating, SyntheticGradient
-from sparsernn.boundary.truncate import Truncate, detach
+from sparsernn.boundary.synthetic import SyntheticGradient
+from sparsernn.boundary.truncate import Truncate
 
 BOUNDARIES: dict[str, Callable[..., Truncate]] = {
     "truncate": Truncate,
@@ -12,4 +13,4 @@ BOUNDARIES: dict[str, Callable[..., Truncate]] = {
     "alternating": Alternating,
 }
 
-__all__ = ["BOUNDARIES", "Alternating", "Phase", "PhaseSchedule", "SyntheticGradient", "Truncate", "detach"]
+__all__ = ["BOUNDARIES", "Alternating", "Phase", "PhaseSchedule", "SyntheticGradient", "Truncate"]

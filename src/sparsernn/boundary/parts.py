@@ -1,12 +1,13 @@
 """The tensors of a recurrent state, whatever its nesting, as one vector per sequence."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from sparsernn.errors import InputError
+from sparsernn.states import rebuilt, tensors
 
 
 class Recurrent(Protocol):
@@ -66,7 +67,7 @@ class Parts:
         """The state cut off, its chosen tensors as leaves that collect a gradient; and these."""
         cut = [tensor.detach() for tensor in tensors(state)]
         chosen = [tensor.requires_grad_() for k, tensor in enumerate(cut) if k in self.axes]
-        return _rebuild(state, iter(cut)), chosen
+        return rebuilt(state, iter(cut)), chosen
 
     def join(self, chosen: Iterable[Tensor]) -> Tensor:
         """The chosen tensors -> (B, D), cut off from their graph."""
@@ -77,25 +78,6 @@ class Parts:
         """(B, D) -> tensors of the shapes of the state's."""
         pieces = zip(torch.split(joined, self.widths, 1), self.shapes, self.axes.values(), strict=True)
         return [piece.reshape(-1, *shape).movedim(0, axis) for piece, shape, axis in pieces]
-
-
-def tensors(state: Any) -> Iterator[Tensor]:
-    """The tensors of a nested state, in order.
-
-    >>> [t.item() for t in tensors((torch.tensor(1), (torch.tensor(2), torch.tensor(3))))]
-    [1, 2, 3]
-    """
-    if isinstance(state, Tensor):
-        yield state
-    elif state is not None:
-        for part in state:
-            yield from tensors(part)
-
-
-def _rebuild(state: Any, flat: Iterator[Tensor]) -> Any:
-    if state is None:
-        return None
-    return next(flat) if isinstance(state, Tensor) else tuple(_rebuild(part, flat) for part in state)
 
 
 def _axis(two: Tensor, three: Tensor) -> int | None:

@@ -1,6 +1,6 @@
 """Which epochs train with the real gradient alone and which with the synthetic one too, decided before the first."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
@@ -74,3 +74,18 @@ class PhaseSchedule:
     def __str__(self) -> str:
         """The phases in words."""
         return "epochs " + ", ".join(f"{p.first}-{p.last} {p.source}" for p in self.phases)
+
+
+def as_epochs(name: str, epochs: Any) -> list[int]:
+    """A list of epochs as the user gave it.
+
+    Raises:
+        InputError: no list.
+
+    Example:
+        >>> as_epochs("switch_epochs", (2, 6))
+        [2, 6]
+    """
+    if isinstance(epochs, str) or not isinstance(epochs, Sequence):
+        raise InputError(f"{name} is {epochs!r}; it must be a list of epochs, such as [2].")
+    return list(epochs)

@@ -27,7 +27,10 @@ class Settings:
         edges: also estimate after the last window of an epoch, where nothing follows, and learn from the first,
             which starts from nothing (published).
         learn: train the synthesizer; without, it stays what it is.
-        lr, weight_decay: of its Adam; never annealed.
+        lr, weight_decay: of its Adam.
+        lr_end: what lr falls to in a straight line, epoch by epoch, in the last one; None: it stays, as published.
+        synthesizer_from: a run's folder or its last checkpoint: a new run starts with the synthesizer that was
+            trained there, and with its optimizer's averages; None: with one of its own.
         clip: largest norm of its gradient; None does not clip (published).
         faithful: everything that is marked "published" at once, gamma excepted; what is set beside it wins.
 
@@ -45,6 +48,8 @@ class Settings:
     edges: bool = False
     learn: bool = True
     lr: float = 1e-3
+    lr_end: float | None = None
+    synthesizer_from: str | None = None
     weight_decay: float = 0.0
     clip: float | None = 1.0
     faithful: bool = False
@@ -57,6 +62,14 @@ class Settings:
             raise InputError(f"gamma is {self.gamma!r}; it must lie in [0, 1].")
         if not self.lr > 0:
             raise InputError(f"lr is {self.lr!r}; it must be above 0.")
+        if self.lr_end is not None and not self.lr_end >= 0:
+            raise InputError(
+                f"lr_end is {self.lr_end!r}; it must be at least 0, or null to leave lr as it is."
+            )
+        if not isinstance(self.synthesizer_from, str | None):
+            raise InputError(
+                f"synthesizer_from is {self.synthesizer_from!r}; it must be a run's folder or one of its checkpoints."
+            )
         if not self.weight_decay >= 0:
             raise InputError(f"weight_decay is {self.weight_decay!r}; it must be at least 0.")
         if self.clip is not None and not self.clip > 0:

@@ -9,7 +9,7 @@ s' (with the gradient gamma S(s')) gives the weights what lies beyond the window
 target.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,14 +17,17 @@ from torch import Tensor
 
 from sparsernn.boundary.dice import Dice
 from sparsernn.boundary.parts import Parts
-from sparsernn.boundary.phases import PhaseSchedule
+from sparsernn.boundary.phases import PhaseSchedule, as_epochs
 from sparsernn.boundary.readings import Readings
 from sparsernn.boundary.settings import parse
-from sparsernn.boundary.truncate import Roots, Truncate, detach
+from sparsernn.boundary.share import Share
+from sparsernn.boundary.taking import check_fits
+from sparsernn.boundary.truncate import Roots, Truncate
 from sparsernn.errors import InputError
 from sparsernn.models.synthesizer import SYNTHESIZERS, Synthesizer
-from sparsernn.optim.restarts import Base, Restarts
+from sparsernn.optim.schedules import linear
 from sparsernn.registry import make
+from sparsernn.states import detached
 
 RMS_DECAY = 0.99  # of the running mean square of "rms": about the last hundred windows
 Boundary = tuple[Any, Tensor]
@@ -60,7 +63,7 @@ class SyntheticGradient(Truncate):
         >>> torch.autograd.backward([features.raw.mean(), *roots[0]], [None, *roots[1]])
         >>> boundary.learn()
         >>> sorted(boundary.records())
-        ['sg_injected', 'sg_r2', 'sg_rms_ratio']
+        ['sg_injected', 'sg_r2', 'sg_rms_ratio', 'sg_share']
 
     Source: M. Jaderberg et al., "Decoupled Neural Interfaces using Synthetic Gradients", 2016, arXiv:1608.05343;
     F. Shang and H. Zhang, "Alternating Synthetic and Real Gradients for Neural Language Modeling", 2019,
@@ -81,18 +84,27 @@ class SyntheticGradient(Truncate):
         **settings: Any,
     ) -> None:
         self.settings, self.parts = parse(settings), Parts(model, parts)
-        self.schedule = PhaseSchedule(epochs, start, _epochs("switch_epochs", switch_epochs))
+        self.schedule = PhaseSchedule(epochs, start, as_epochs("switch_epochs", switch_epochs))
+        self.synthesizer_from = self.settings.synthesizer_from
         self.dice, self.readings = Dice(seed), Readings()
+        self.share = Share([p for p in model.parameters() if p.requires_grad])
         with self.dice.rolling():
             made = make("synthesizer", SYNTHESIZERS, synthesizer, size=self.parts.width)
+        if made.context_size:
+            raise InputError(
+                f"the synthesizer's context_size is {made.context_size}, but nothing gives it a context beside the "
+                "state; it must be 0."
+            )
         like = self.parts.join(self.parts.of(model.initial_state(1)))
         self.synthesizer: Synthesizer = made.to(like.device, like.dtype)
         self.optimizer = torch.optim.Adam(
             self.synthesizer.parameters(), self.settings.lr, weight_decay=self.settings.weight_decay
         )
+        last = self.settings.lr if self.settings.lr_end is None else self.settings.lr_end
+        self._rate = linear(self.settings.lr, last, max(1, epochs - 1))
         self.memory: Any = None
         self.rms: float | None = None
-        self.injecting = start == "synthetic"
+        self.injecting = self.schedule.source(1) == "synthetic"
         self._before: Boundary | None = None
         self._forget_window()
 
@@ -108,6 +120,8 @@ class SyntheticGradient(Truncate):
         """Whether this epoch's gradient is real or synthetic; told where that changes."""
         source = self.schedule.source(epoch)
         self.injecting = source == "synthetic"
+        if self.settings.lr_end is not None:
+            self.optimizer.param_groups[0]["lr"] = self._rate(epoch - 1)
         told = len(self.schedule.phases) > 1 and self.schedule.begins(epoch)
         return [{"event": "phase", "source": source}] if told else []
 
@@ -138,6 +152,7 @@ class SyntheticGradient(Truncate):
         if last:
             self.memory, self._after = None, None
         if not roots[0] or self.injecting:
+            self.share.measure(*roots)
             return roots
         if self._leaves:  # the target alone looks beyond the window
             self._beyond = list(
@@ -169,7 +184,7 @@ class SyntheticGradient(Truncate):
         self.synthesizer.train(training)
         with self.dice.rolling(before[1] if again else None):
             estimate, memory = self.synthesizer(self.parts.join(parts), before[0])
-        return estimate, detach(memory)
+        return estimate, detached(memory)
 
     @torch.no_grad()
     def estimate(self, state: Any, memory: Any = None) -> tuple[Tensor, Any]:
@@ -178,6 +193,7 @@ class SyntheticGradient(Truncate):
 
     def learn(self) -> None:
         """One step of the synthesizer towards the gradient that arrived at the window's start."""
+        self.share.finish()
         if self._leaves:
             estimate, target = self._pair()
             self.readings.add(estimate.detach(), target, self._injected)
@@ -228,12 +244,28 @@ class SyntheticGradient(Truncate):
         return unit
 
     def records(self) -> dict[str, float]:
-        """Cosine, R^2, ratio of sizes and injected share since the last call, see `Readings.take`."""
-        return self.readings.take()
+        """Cosine, R^2 and sizes since the last call, see `Readings.take`, and the share, see `Share.take`."""
+        return {**self.readings.take(), **self.share.take()}
 
     def phases(self) -> list[dict[str, Any]]:
         """The phases of the run."""
         return self.schedule.plain()
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Those of the synthesizer."""
+        return dict(self.synthesizer.named_parameters())
+
+    def begin_with(self, saved: Mapping[str, Any]) -> None:
+        """Take up the synthesizer of another run, its optimizer's averages and its unit; the settings stay.
+
+        Raises:
+            InputError: no synthesizer there, another one, or one whose estimates have another unit.
+        """
+        check_fits(saved, self.synthesizer.state_dict(), self.settings.scale)
+        self.synthesizer.load_state_dict(saved["synthesizer"])
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({**saved["optimizer"], "param_groups": groups})
+        self.rms = saved["rms"]
 
     def state_dict(self) -> dict[str, Any]:
         """Synthesizer, its optimizer, its memory, its dice, running figures."""
@@ -245,6 +277,8 @@ class SyntheticGradient(Truncate):
             "dice": self.dice.state,
             "rms": self.rms,
             "readings": self.readings.sums,
+            "share": self.share.value,
+            "scale": self.settings.scale,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -253,45 +287,8 @@ class SyntheticGradient(Truncate):
         self.optimizer.load_state_dict(state["optimizer"])
         self.memory, self._before, self.rms = state["memory"], state["before"], state["rms"]
         self.dice.state, self.readings.sums = state["dice"], state["readings"]
-
-
-class Alternating(SyntheticGradient):
-    """Synthetic gradients whose source changes at every restart: real, synthetic, real ...
-
-    Args:
-        model, seed, epochs: see `SyntheticGradient`.
-        base: where the restarts lie, see `sparsernn.optim.restarts.Restarts`; give the learning rate the same.
-        start: source of the first epoch.
-        switch_epochs: further epochs at which the source changes; one that is a restart too changes nothing.
-        settings: all others of `SyntheticGradient`.
-
-    Example:
-        >>> from sparsernn.models import SequenceModel
-        >>> boundary = Alternating(SequenceModel(1, 1, [4]), seed=1, epochs=40, base=5)
-        >>> print(boundary.schedule)
-        epochs 1-5 real, 6-10 synthetic, 11-20 real, 21-40 synthetic
-    """
-
-    def __init__(
-        self,
-        model: Any,
-        seed: int,
-        epochs: int,
-        *,
-        base: Base,
-        start: str = "real",
-        switch_epochs: Sequence[int] = (),
-        **settings: Any,
-    ) -> None:
-        restarts = [first for first, _ in Restarts(base).cycles(epochs)[1:]]
-        toggles = [*restarts, *_epochs("switch_epochs", switch_epochs)]
-        super().__init__(model, seed, epochs, start=start, switch_epochs=toggles, **settings)
-
-
-def _epochs(name: str, epochs: Any) -> list[int]:
-    if isinstance(epochs, str) or not isinstance(epochs, Sequence):
-        raise InputError(f"{name} is {epochs!r}; it must be a list of epochs, such as [2].")
-    return list(epochs)
+        self.share.value = state.get("share")
+        self._forget_window()
 
 
 def _zero_if_none(gradient: Tensor | None, like: Tensor) -> Tensor:

@@ -4,19 +4,15 @@ In an epoch the loop calls `begin`; in a window `enter` before the loss, `roots`
 `learn` after it; `records` whenever it logs.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
+from sparsernn.states import detached
+
 Roots = tuple[list[Tensor], list[Tensor]]
 """Tensors besides the loss from which the backward pass starts, and the gradient of each."""
-
-
-def detach(state: Any) -> Any:
-    """The same nested state, cut off from its graph; None is no state."""
-    if state is None:
-        return None
-    return state.detach() if isinstance(state, Tensor) else tuple(detach(s) for s in state)
 
 
 class Truncate:
@@ -26,7 +22,13 @@ class Truncate:
         >>> import torch
         >>> Truncate().enter((torch.ones(1, requires_grad=True) * 2,), first=False)[0].requires_grad
         False
+
+    Attributes:
+        synthesizer_from: a run or checkpoint whose synthesizer a new run starts with; None: its own. Whoever
+            creates the run reads it and calls `begin_with`.
     """
+
+    synthesizer_from: str | None = None
 
     def begin(self, epoch: int) -> list[dict[str, Any]]:
         """An epoch, counted from 1, begins or goes on.
@@ -43,7 +45,7 @@ class Truncate:
             state: a nested state as the model carries it, or its initial state.
             first: nothing lies before this window. An initial state may be learnt, so it is not cut off.
         """
-        return state if first else detach(state)
+        return state if first else detached(state)
 
     def roots(self, state: Any, targets: int, last: bool) -> Roots:
         """More roots for the backward pass, which also serves `learn`.
@@ -65,6 +67,20 @@ class Truncate:
     def phases(self) -> list[dict[str, Any]]:
         """What the epochs differ in, for the plan: [{"first": 1, "last": 5, "source": "real"}, ...]."""
         return []
+
+    def parameters(self) -> dict[str, Tensor]:
+        """What the boundary trains, by name; none of it belongs to the model."""
+        return {}
+
+    def begin_with(self, saved: Mapping[str, Any]) -> None:
+        """Start with what the boundary of another run has learnt.
+
+        Args:
+            saved: its `state_dict`.
+
+        Raises:
+            InputError: it does not fit.
+        """
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs besides the settings."""

@@ -43,9 +43,12 @@ def train(
     loaded = load_recipe(recipe, overrides or [])
     if dry_run:
         from sparsernn.assemble import assemble
+        from sparsernn.training.beginning import take_synthesizer
         from sparsernn.training.plan import plan
 
-        show_plan(loaded, plan(assemble(loaded, data)))
+        run = assemble(loaded, data)
+        take_synthesizer(run)
+        show_plan(loaded, plan(run))
     else:
         train_new(loaded, out or fresh_folder(loaded.name), data)
 

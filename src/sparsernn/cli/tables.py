@@ -61,12 +61,16 @@ def _test_result(numbers: Mapping[str, Any], recipe: Recipe) -> str:
 
 
 def plan_table(plan: Mapping[str, Any]) -> Table:
-    """One line per weight tensor of a plan: shape, active weights, density, gates."""
+    """One line per weight tensor of a plan: shape, active weights, density, gates; a synthesizer's at the end."""
     made = table("tensor", "shape", "active", "density", "gates", numbers=(1, 2, 3))
     for tensor in plan["tensors"]:
         shape = " x ".join(f"{n:,}" for n in tensor["shape"])
         gates = ", ".join(tensor.get("gates") or ())
         made.add_row(tensor["name"], shape, f"{tensor['active']:,}", f"{tensor['density']:.3f}", gates)
+    made.add_section()
+    for tensor in plan.get("boundary") or ():
+        shape = " x ".join(f"{n:,}" for n in tensor["shape"])
+        made.add_row(f"synthesizer.{tensor['name']}", shape, f"{tensor['numel']:,}", "", "")
     return made
 
 
@@ -79,6 +83,9 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
     lines = [f"parameters  {total:,} dense, {active:,} active ({active / total:.1%})"]
     if plan.get("parameters_idle"):
         lines.append(f"idle        {plan['parameters_idle']:,} of them are counted but never change")
+    if plan.get("boundary"):
+        beside = sum(tensor["numel"] for tensor in plan["boundary"])
+        lines.append(f"synthesizer {beside:,} more parameters, in training only")
     if plan.get("masked_total"):
         masked, held = plan["masked_total"], plan["masked_active"]
         lines.append(f"masked      {masked:,} dense, {held:,} active (density {held / masked:.4f})")

@@ -32,9 +32,11 @@ class Synthesizer(nn.Module, ABC):
 
     Attributes:
         carries: whether its memory holds anything.
+        context_size: numbers per sequence that it reads beside the state.
     """
 
     carries = False
+    context_size = 0
 
     @abstractmethod
     def forward(self, x: Tensor, memory: Memory = None) -> tuple[Tensor, Memory]:
@@ -48,7 +50,8 @@ class MLP(Synthesizer):
         size: D.
         hidden_sizes: widths of the hidden layers, which are rectified linear; [] makes it a linear map.
         zero_init: the last layer starts at 0, and with it the estimates.
-        context_size: numbers per sequence that are read beside the state, such as a label; 0 for none.
+        context_size: numbers per sequence that are read beside the state, such as a label; 0 for none. For loops
+            of your own: a boundary has none to give.
 
     Example:
         >>> estimate, memory = MLP(6, hidden_sizes=[8])(torch.ones(2, 6))
@@ -73,6 +76,7 @@ class MLP(Synthesizer):
             )
         for width in hidden_sizes:
             _whole("a hidden size", width)
+        self.context_size = context_size
         widths = [size + context_size, *hidden_sizes, size]
         self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
         if zero_init:

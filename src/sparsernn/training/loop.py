@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sparsernn.errors import InputError
+from sparsernn.states import detached
 from sparsernn.training.interrupt import Interrupted, Request, stop_requests
 from sparsernn.training.memory import keep_buffers
 from sparsernn.training.plan import plan
@@ -140,13 +141,6 @@ def with_last(items: Iterable[Any]) -> Iterator[tuple[Any, bool]]:
         held.append(item)
     if held:
         yield held.pop(), True
-
-
-def detached(state: Any) -> Any:
-    """A recurrent state (a tensor, or tuples of them, or None) without the graph that computed it."""
-    if state is None:
-        return None
-    return state.detach() if isinstance(state, Tensor) else tuple(detached(part) for part in state)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

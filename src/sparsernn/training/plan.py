@@ -1,17 +1,13 @@
 """What a run is going to do, before it starts: tensors, sizes, steps, time."""
 
-import time
 from typing import Any
 
 import torch
 
 from sparsernn.gates import GateBlock, gate_blocks
-from sparsernn.training.memory import keep_buffers
+from sparsernn.training.pace import estimated_seconds
 from sparsernn.training.phases import phase_rows
 from sparsernn.training.run import Run
-
-TRIALS = 3
-"""Batches tried for the estimate; the first one, with cold buffers, does not count."""
 
 
 def plan(run: Run, measure: bool = True) -> dict[str, Any]:
@@ -24,7 +20,8 @@ def plan(run: Run, measure: bool = True) -> dict[str, Any]:
     Returns:
         tensors: [{name, shape, numel, active, density, gates, gate_rows, gate_density}] of every parameter, gates
         being their names, gate_rows {name: [first, one past the last]}, gate_density {name: active fraction};
-        parameters_total, parameters_active; parameters_idle, which never change; masked_total, masked_active;
+        parameters_total, parameters_active; parameters_idle, which never change; boundary: [{name, shape,
+        numel}] of what is trained beside the model, such as a synthesizer; masked_total, masked_active;
         examples, scored targets per split; counts, what they are called; vocabularies {name: size}; metric;
         steps, epochs, steps_per_epoch; phases, see `phase_rows`; estimated_seconds for the whole run on this
         machine.
@@ -41,6 +38,10 @@ def plan(run: Run, measure: bool = True) -> dict[str, Any]:
         "parameters_total": sum(row["numel"] for row in tensors),
         "parameters_active": sum(row["active"] for row in tensors),
         "parameters_idle": sum(p.numel() for p in run.model.parameters() if not p.requires_grad),
+        "boundary": [
+            {"name": name, "shape": list(p.shape), "numel": p.numel()}
+            for name, p in run.boundary.parameters().items()
+        ],
         "masked_total": sum(row["numel"] for row in masked),
         "masked_active": sum(row["active"] for row in masked),
         "examples": dict(run.task.examples),
@@ -53,7 +54,7 @@ def plan(run: Run, measure: bool = True) -> dict[str, Any]:
         "phases": phase_rows(
             run.boundary.phases(), run.schedule.cycles(run.recipe.epochs), run.recipe.epochs
         ),
-        "estimated_seconds": steps * seconds_per_step(run) if measure else None,
+        "estimated_seconds": estimated_seconds(run, steps_per_epoch) if measure else None,
     }
 
 
@@ -75,26 +76,3 @@ def _row(
 
 def _density(mask: torch.Tensor | None, block: GateBlock) -> float:
     return 1.0 if mask is None else float(mask[block.start : block.stop].double().mean())
-
-
-def seconds_per_step(run: Run) -> float:
-    """Least time of a batch's forward and backward pass; weights, buffers, gradients, generators stay as they are."""
-    keep_buffers()
-    generator, times, counted = torch.get_rng_state(), [], run.task.state_dict()
-    # A forward pass may change more than gradients: batch normalisation its statistics, an orthogonal map that is
-    # rebased its parameter as well.
-    before = [(t, t.detach().clone()) for t in (*run.model.parameters(), *run.model.buffers())]
-    run.model.train()
-    for _ in range(TRIALS):
-        started = time.perf_counter()
-        batch = next(iter(run.task.batches(run.recipe.seed, 0)))
-        _, objective, _ = run.task.loss(run.model, batch, run.model.initial_state(run.task.batch_size))
-        objective.backward()
-        times.append(time.perf_counter() - started)
-    run.optimizer.zero_grad()
-    torch.set_rng_state(generator)
-    run.task.load_state_dict(counted)
-    with torch.no_grad():
-        for tensor, value in before:
-            tensor.copy_(value)
-    return min(times[1:])

@@ -1,0 +1,44 @@
+"""Recurrent states: a tensor, tuples of such in any nesting, or None where there is none."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
+
+def tensors(state: Any) -> Iterator[Tensor]:
+    """The tensors of a state, in order.
+
+    >>> import torch
+    >>> [t.item() for t in tensors((torch.tensor(1), (torch.tensor(2), None, torch.tensor(3))))]
+    [1, 2, 3]
+    """
+    if isinstance(state, Tensor):
+        yield state
+    elif state is not None:
+        for part in state:
+            yield from tensors(part)
+
+
+def detached(state: Any) -> Any:
+    """The same state without the graph that computed it.
+
+    >>> import torch
+    >>> h, (c,) = detached((torch.ones(1, requires_grad=True) * 2, (torch.ones(1),)))
+    >>> h.requires_grad, detached(None)
+    (False, None)
+    """
+    return rebuilt(state, (tensor.detach() for tensor in tensors(state)))
+
+
+def rebuilt(like: Any, flat: Iterator[Tensor]) -> Any:
+    """A state nested as `like`, of the tensors of `flat` in their order.
+
+    >>> import torch
+    >>> one = torch.ones(1)
+    >>> [t.item() for t in tensors(rebuilt((one, None, (one,)), (k * one for k in (4, 5))))]
+    [4.0, 5.0]
+    """
+    if like is None:
+        return None
+    return next(flat) if isinstance(like, Tensor) else tuple(rebuilt(part, flat) for part in like)
