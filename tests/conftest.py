@@ -5,6 +5,8 @@ import random
 import pytest
 from hypothesis import settings
 
+from sparsernn import kernels
+from sparsernn.kernels import build
 from sparsernn.recipe import Recipe
 
 settings.register_profile("any machine", deadline=None)  # a busy machine is no failure
@@ -61,3 +63,26 @@ def tiny_recipe(tiny_corpus):
         return Recipe.from_settings({**settings, **changes})
 
     return build
+
+
+@pytest.fixture(params=[*build.VARIANTS, ""])
+def compiled(request, monkeypatch):
+    """Runs a test on every compiled library that this machine can run, and on the one chosen by default."""
+    use_library(request.param, monkeypatch)
+
+
+@pytest.fixture(params=[*build.VARIANTS, "twin"])
+def compiled_or_twin(request, monkeypatch):
+    """Runs a test on every compiled library that this machine can run, and on the twins in torch."""
+    if request.param == "twin":
+        monkeypatch.setenv("SPARSERNN_NO_KERNELS", "1")
+    else:
+        use_library(request.param, monkeypatch)
+
+
+def use_library(name, monkeypatch):
+    """Let a test run on one of the compiled libraries; "" is the one chosen by default."""
+    monkeypatch.delenv("SPARSERNN_NO_KERNELS", raising=False)
+    monkeypatch.setenv("SPARSERNN_KERNELS", name)
+    if not kernels.available():
+        pytest.skip(kernels.describe())

@@ -7,22 +7,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsernn import kernels
 from sparsernn.errors import InputError
-from sparsernn.kernels import build, product
+from sparsernn.kernels import product
 from sparsernn.kernels.product import Factor, takes
 
 SIZES = [(16, 16), (17, 16), (16, 33), (35, 47), (130, 99), (18, 1025), (21, 2100), (1030, 20), (301, 1024)]
 """Tails of both axes, one to three parts of the inner one, and enough to be shared out."""
-
-
-@pytest.fixture(params=[*build.VARIANTS, ""])
-def compiled(request, monkeypatch):
-    """Runs a test on every library this machine can run, and on the one chosen by default."""
-    monkeypatch.delenv("SPARSERNN_NO_KERNELS", raising=False)
-    monkeypatch.setenv("SPARSERNN_KERNELS", request.param)
-    if not kernels.available():
-        pytest.skip(kernels.describe())
 
 
 @pytest.fixture

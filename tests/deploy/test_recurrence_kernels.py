@@ -5,9 +5,8 @@ import math
 import pytest
 import torch
 
-from sparsernn import kernels
 from sparsernn.errors import InputError
-from sparsernn.kernels import build, recurrence
+from sparsernn.kernels import recurrence
 from sparsernn.nn.cell import Stage
 from sparsernn.nn.elman import Identity, ModReLU, ReLU, Tanh
 from sparsernn.nn.onlstm import OrderedMemory
@@ -18,15 +17,6 @@ from sparsernn.nn.scan import scan, scan_naively
 SHAPES = [(1, 1), (1, 7), (3, 8), (5, 33), (20, 50)]
 LARGE = [*SHAPES, (40, 1030)]
 """The last is shared out among threads."""
-
-
-@pytest.fixture(params=[*build.VARIANTS, ""])
-def compiled(request, monkeypatch):
-    """Runs a test on every library this machine can run, and on the one chosen by default."""
-    monkeypatch.delenv("SPARSERNN_NO_KERNELS", raising=False)
-    monkeypatch.setenv("SPARSERNN_KERNELS", request.param)
-    if not kernels.available():
-        pytest.skip(kernels.describe())
 
 
 def normal(*shape, seed=0, scale=1.0):

@@ -5,9 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsernn import kernels
 from sparsernn.errors import InputError
-from sparsernn.kernels import build, forget, forget_cuda
+from sparsernn.kernels import forget, forget_cuda
 from sparsernn.nn import forget_mult as module
 from sparsernn.nn.forget_mult import forget_mult, forget_mult_naively, linear_scan
 
@@ -64,15 +63,6 @@ def test_the_twins_in_torch_are_the_plain_loop(way, fast, naive, shape):
         for ours, exact in zip(got, wanted, strict=True):
             assert ours.shape == exact.shape
             torch.testing.assert_close(ours, exact, rtol=1e-12, atol=1e-12)
-
-
-@pytest.fixture(params=[*build.VARIANTS, ""])
-def compiled(request, monkeypatch):
-    """Every library that this machine can run, and the one chosen by default."""
-    monkeypatch.delenv("SPARSERNN_NO_KERNELS", raising=False)
-    monkeypatch.setenv("SPARSERNN_KERNELS", request.param)
-    if not kernels.available():
-        pytest.skip(kernels.describe())
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (5, 3, 4099)])

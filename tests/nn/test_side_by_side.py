@@ -5,19 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsernn import kernels
-from sparsernn.kernels import build, lstm
+from sparsernn.kernels import lstm
 from sparsernn.nn import BlockLSTM
 from sparsernn.nn.single_step import no_repacking
-
-
-@pytest.fixture(params=[*build.VARIANTS, ""])
-def compiled(request, monkeypatch):
-    """Runs a test on every library this machine can run, and on the one chosen by default."""
-    monkeypatch.delenv("SPARSERNN_NO_KERNELS", raising=False)
-    monkeypatch.setenv("SPARSERNN_KERNELS", request.param)
-    if not kernels.available():
-        pytest.skip(kernels.describe())
 
 
 @pytest.fixture

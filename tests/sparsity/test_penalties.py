@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from sparsernn import kernels, sparsify
+from sparsernn import sparsify
 from sparsernn.assemble import create, open_run
 from sparsernn.errors import InputError
 from sparsernn.finetune import start
-from sparsernn.kernels import build, lasso
+from sparsernn.kernels import lasso
 from sparsernn.report import load_run
 from sparsernn.sparsity import L1, Frozen, group_lasso
 from sparsernn.sparsity.sparsifier import Chain
@@ -22,20 +22,8 @@ from sparsernn.training.reporter import Reporter
 from sparsernn.training.run import weights
 
 
-@pytest.fixture(params=[*build.VARIANTS, "twin"])
-def compiled(request, monkeypatch):
-    """Runs a test on every library that this machine can run, and on the twins."""
-    if request.param == "twin":
-        monkeypatch.setenv("SPARSERNN_NO_KERNELS", "1")
-        return
-    monkeypatch.delenv("SPARSERNN_NO_KERNELS", raising=False)
-    monkeypatch.setenv("SPARSERNN_KERNELS", request.param)
-    if not kernels.available():
-        pytest.skip(kernels.describe())
-
-
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (3, 8), (5, 33), (300, 231)])
-@pytest.mark.usefixtures("compiled")
+@pytest.mark.usefixtures("compiled_or_twin")
 def test_passes_over_memory(rows, columns):
     """The last shape is shared out among threads where there are several."""
     generator = torch.Generator().manual_seed(0)
