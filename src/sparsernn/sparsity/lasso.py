@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from sparsernn.errors import InputError
 from sparsernn.nn.foreign import units_of
+from sparsernn.sparsity.grouping import grouped
 from sparsernn.sparsity.groups import Groups
 from sparsernn.sparsity.optimizer_state import buffers
 from sparsernn.sparsity.penalty import Penalty, per_token, threshold
@@ -40,6 +41,7 @@ class LassoSettings:
         freeze_dead: a unit that has died stays dead, its biases included.
         scale_by_size: strength * sqrt(size of the group / mean size).
         count_diagonal_twice: weights between a unit and itself count by their row and by their column.
+        group_by: "units", "readers" or "rows_and_columns", see `grouping.grouped`.
     """
 
     strength: float
@@ -49,10 +51,13 @@ class LassoSettings:
     freeze_dead: bool = False
     scale_by_size: bool = False
     count_diagonal_twice: bool = True
+    group_by: str = "units"
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise InputError(f"mode is {self.mode!r}; it must be {' or '.join(MODES)}.")
+        if self.mode == "prox" and self.group_by != "units":
+            raise InputError(f"group_by is {self.group_by!r}; with mode 'prox' it must be 'units'.")
         if not (self.threshold >= 0 and math.isfinite(self.threshold)):
             raise InputError(f"threshold is {self.threshold!r}; it must be at least 0.")
 
@@ -80,12 +85,15 @@ class GroupLasso(Penalty):
         optimizer: Optimizer | None = None,
     ) -> None:
         super().__init__(model, optimizer)
-        self.units, self.settings = list(units), settings
+        self.settings = settings
+        self.units, counts = grouped(units, settings.group_by, model)
         prox = settings.mode == "prox"
         if prox and optimizer is None:
             raise InputError("mode 'prox' shrinks at the learning rate, so it needs the optimizer.")
         self.groups = (
-            Groups(self.units, _incoming) if prox else Groups(self.units, twice=settings.count_diagonal_twice)
+            Groups(self.units, _incoming)
+            if prox
+            else Groups(self.units, counts, twice=settings.count_diagonal_twice)
         )
         sizes = self.groups.sizes().double()
         scales = (sizes / sizes.mean()).sqrt() if settings.scale_by_size else torch.ones_like(sizes)
@@ -123,8 +131,8 @@ class GroupLasso(Penalty):
             self._bury()
 
     def end_epoch(self) -> list[dict[str, Any]]:
-        """The event "units": for each layer its width, how many units are dead, and the norms of all."""
-        return [{"event": "units", "layers": [dict(layer) for layer in self._layers(norms=True)]}]
+        """The event "units" (of each layer its width, how many units are dead, the norms of all), and "zeros"."""
+        return [{"event": "units", "layers": self._layers(norms=True)}, *super().end_epoch()]
 
     def summary(self) -> dict[str, Any]:
         """As `summarize`, exact zeros counting as absent; and `units`: [{name, width, dead}]."""
@@ -208,6 +216,7 @@ def group_lasso(
     freeze_dead: bool = False,
     scale_by_size: bool = False,
     count_diagonal_twice: bool = True,
+    group_by: str = "units",
     consumers: Mapping[str, Iterable[str]] | None = None,
 ) -> GroupLasso:
     """Group lasso over the hidden units of a model ("iss", intrinsic sparse structures).
@@ -228,6 +237,9 @@ def group_lasso(
         freeze_dead: a unit whose group is 0 stays dead, its biases included. In published runs weights may revive.
         scale_by_size: larger groups are penalised more, by sqrt(size / mean size).
         count_diagonal_twice: as published; False counts the weights between a unit and itself once.
+        group_by: "units": all that a unit owns. "readers": only the weights through which it is read; a unit that
+            nobody reads can be removed as well. "rows_and_columns": every row and column of the units' matrices is a
+            group of its own; for comparison, it leaves no smaller network.
         consumers: for modules of torch alone, which modules read them: see `units_of`.
 
     Raises:
@@ -251,5 +263,6 @@ def group_lasso(
         freeze_dead,
         scale_by_size,
         count_diagonal_twice,
+        group_by,
     )
     return GroupLasso(units_of(model, consumers), settings, model, optimizer)
