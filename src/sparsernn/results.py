@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sparsernn.data.styles import style_of
 from sparsernn.data.vocabulary import EOS
@@ -107,9 +107,16 @@ def pack_run(run: Run, path: Path, values: str = "float32") -> int:
     hashes = {name: vocabulary.sha256() for name, vocabulary in run.task.vocabularies.items()}
     recipe = {"name": run.recipe.name, "model": run.recipe.model, "vocabularies": hashes}
     own = hashes.get("vocabulary", "")
-    return pack(
-        weights(run.model), run.sparsifier.masks(), path, values=values, recipe=recipe, vocabulary=own
-    )
+    return pack(weights(run.model), present(run), path, values=values, recipe=recipe, vocabulary=own)
+
+
+def present(run: Run) -> dict[str, Tensor]:
+    """Which weights there are: the masks, or where a penalty leaves exact zeros, those of the matrices with some."""
+    masks: dict[str, Tensor] = run.sparsifier.masks()
+    if not run.sparsifier.in_zeros:
+        return masks
+    found = {name: p.detach() != 0 for name, p in run.model.named_parameters() if p.ndim > 1}
+    return {name: mask for name, mask in found.items() if not bool(mask.all())}
 
 
 def take_best(run: Run) -> dict[str, Any]:
@@ -145,6 +152,7 @@ def topologies(run: Run, other: Path | None = None) -> tuple[Topology, Topology]
 def measure(run: Run, batches: Sequence[int] = (1,), repeats: int = 9) -> dict[str, Any]:
     """Bytes, operations and latency of the weights that are in the run's model: the record "sizes".
 
+    Where what is absent is known by exact zeros, it has `tensors` as well, as `summarize` counts them.
     Operations and latency are per token; a model that does not read tokens one by one has its bytes alone.
 
     Args:
@@ -155,14 +163,16 @@ def measure(run: Run, batches: Sequence[int] = (1,), repeats: int = 9) -> dict[s
     found = {
         "event": "sizes",
         "checkpoint_bytes": (run.home / LAST).stat().st_size,
-        "dense_bytes": sizes(weights(run.model), run.sparsifier.masks())["dense_bytes"],
+        "dense_bytes": sizes(weights(run.model), present(run))["dense_bytes"],
         "packed_bytes": pack_run(run, run.home / PACKED),
     }
+    if run.sparsifier.in_zeros:
+        found["tensors"] = run.sparsifier.summary()["tensors"]
     return {**found, **_per_token(run, batches, repeats)} if reads_tokens(run) else found
 
 
 def _per_token(run: Run, batches: Sequence[int], repeats: int) -> dict[str, Any]:
-    masks = run.sparsifier.masks()
+    masks = present(run)
     with quicker_threads(run.model):
         rows = [row for batch in batches for row in compare(run.model, masks, batch, repeats=repeats)]
     return {

@@ -1,9 +1,19 @@
 """Pictures and tables of units: which live, how their norms went, what removing the others brought."""
 
+import base64
+import re
+import struct
+import zlib
 from pathlib import Path
 
 from sparsernn.report import RunRecord
-from sparsernn.report.structure import compact_table, proof_sentence, structure_pictures, structure_tables
+from sparsernn.report.structure import (
+    compact_table,
+    living_units,
+    proof_sentence,
+    structure_pictures,
+    structure_tables,
+)
 
 RECORD = {
     "event": "compact",
@@ -92,3 +102,35 @@ def test_the_proof_names_the_difference_and_what_was_weak():
     assert "were not 0" not in sentence
     weak = proof_sentence(RECORD | {"weak": 2, "tol": 0.1})
     assert "2 units were not 0, but had norms below 0.1." in weak
+
+
+def test_living_units_before_and_after_a_removal():
+    events = [epoch(1, ("layer 0", [1.0, 0.0, 2.0, 0.0]), ("layer 1", [1.0, 0.0, 1.0]))]
+    assert living_units(record()) == ([], [])
+    assert living_units(record(*events)) == ([2, 2], [4, 3])
+    assert living_units(record(*events, RECORD)) == ([2, 3], [4, 3])
+
+
+def test_the_weakest_unit_that_lives_is_not_drawn_as_a_dead_one():
+    events = [epoch(1, ("layer 0", [100.0, 1e-3, 0.0]))]
+    norms = structure_pictures(record(*events))[0]
+    data = base64.b64decode(re.search(r"base64,([^\"]*)", norms.body)[1])
+    opacities = [row[-1] for row in _rows(data)]
+    assert opacities[0] == 255
+    assert 30 < opacities[1] < 60
+    assert opacities[2] == 0
+
+
+def _rows(data):
+    """The rows of bytes of a picture whose rows are not filtered."""
+    width, height = struct.unpack(">II", data[16:24])
+    body, place = b"", 8
+    while place < len(data):
+        (size,) = struct.unpack(">I", data[place : place + 4])
+        if data[place + 4 : place + 8] == b"IDAT":
+            body += data[place + 8 : place + 8 + size]
+        place += 12 + size
+    raw = zlib.decompress(body)
+    step = len(raw) // height
+    assert width == 1
+    return [raw[k * step : (k + 1) * step] for k in range(height)]

@@ -320,7 +320,7 @@ def test_units_die_and_the_run_becomes_smaller(recipe):
             run.sparsifier.after_backward()
             run.optimizer.step()
             run.sparsifier.after_step()
-    (event,) = run.sparsifier.end_epoch()
+    event, _ = run.sparsifier.end_epoch()
     dead = sum(layer["dead"] for layer in event["layers"])
     assert dead > 0
     with run.optimizer.averaged():

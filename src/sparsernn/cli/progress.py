@@ -169,6 +169,10 @@ def _units(record: Record, metric: str, epochs: int) -> str:
     return f"  units alive: {', '.join(counts)}"
 
 
+def _zeros(record: Record, metric: str, epochs: int) -> str:
+    return f"  {record['density']:.1%} of the penalised weights are not 0"
+
+
 def _resume(record: Record, metric: str, epochs: int) -> str:
     return f"resumed at step {record['step']:,} in epoch {record['epoch']}"
 
@@ -189,6 +193,7 @@ _LINES: dict[str, Callable[[Record, str, int], str]] = {
     "switch": _switch,
     "rewire": _rewire,
     "units": _units,
+    "zeros": _zeros,
     "resume": _resume,
     "test": _test,
     "end": _end,

@@ -58,7 +58,7 @@ def run_document(run: RunRecord) -> Document:
         Section("Reproduce", texts=(Text("code", _commands(run)),)),
     )
     status = _status(run, facts)
-    return Document("run", run.name, facts.about, status, _cards(facts), _filled(sections))
+    return Document("run", run.name, facts.about, status, _cards(run, facts), _filled(sections))
 
 
 def comparison_document(runs: Sequence[RunRecord], home: Path = Path()) -> Document:
@@ -114,11 +114,12 @@ def _status(run: RunRecord, facts: Facts) -> tuple[str, ...]:
     return tuple(line for line in lines if line)
 
 
-def _cards(facts: Facts) -> tuple[Card, ...]:
+def _cards(run: RunRecord, facts: Facts) -> tuple[Card, ...]:
     judged, sizes, cost = facts.quality, facts.size, facts.cost
     weights = "averaged weights" if judged.averaged else ""
     best = origin(judged.valid_epoch)
-    smaller = ratio(cost.packed_bytes, cost.dense_bytes)
+    gained = (cost.packed_bytes or 0) < 0.99 * (cost.dense_bytes or 0)
+    smaller = f"{ratio(cost.packed_bytes, cost.dense_bytes)} smaller than dense" if gained else ""
     per_epoch = f"{duration(cost.seconds_per_epoch)} per epoch" if cost.seconds_per_epoch else ""
     fastest = cost.fastest
     found = (
@@ -130,15 +131,24 @@ def _cards(facts: Facts) -> tuple[Card, ...]:
             fraction(sizes.density),
             f"{facts.method}, masked tensors" if sizes.masked_total else "dense",
         ),
+        _units(run),
         Card(
             "Packed model",
             size(cost.packed_bytes),
-            f"{smaller} smaller than dense" if smaller and smaller != "1.00×" else "",
+            smaller,
         ),
         Card("Latency per token", milliseconds(fastest.get("ms_per_token")), _runtime(fastest)),
         Card("Training time", duration(cost.seconds), per_epoch),
     )
     return tuple(card for card in found if card.value != MISSING)
+
+
+def _units(run: RunRecord) -> Card:
+    """Of up to two layers each count, of more their sum."""
+    left, before = structure.living_units(run)
+    values = (left, before) if len(left) < 3 else ([sum(left)], [sum(before)])
+    now, of = (" + ".join(whole(n) for n in counts) for counts in values)
+    return Card("Living units", now or MISSING, f"of {of}")
 
 
 def _score(split: str, metric: str, value: float | None, note: str, published: float | None) -> Card:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparsernn.metrics import metric as row_of
-from sparsernn.report.history import Event, RunRecord, number
+from sparsernn.report.history import Event, RunRecord, number, tensors_now
 
 
 @dataclass(frozen=True)
@@ -183,8 +183,10 @@ def _quality(run: RunRecord) -> Quality:
 
 
 def _size(run: RunRecord) -> Size:
-    plan, tensors = plan_of(run), run.last("rewire").get("tensors") or {}
+    plan, tensors = plan_of(run), tensors_now(run)
     active, masked = plan.get("parameters_active"), plan.get("masked_active")
+    if tensors and not masked:  # a penalty: at the start everything is there
+        masked = sum(row.get("numel", 0) for row in tensors.values())
     if tensors and all("active" in row for row in tensors.values()):
         now = sum(row["active"] for row in tensors.values())
         active = None if active is None or masked is None else active - masked + now

@@ -51,6 +51,17 @@ class RunRecord:
         return found[-1] if found else {}
 
 
+def mask_events(run: RunRecord) -> list[Event]:
+    """What happened to the masks: their updates, or where there are none, how many zeros each epoch ended with."""
+    return run.of("rewire") or run.of("zeros")
+
+
+def tensors_now(run: RunRecord) -> Mapping[str, Any]:
+    """name -> active, numel and density of masked tensors, or of those that a penalty brings zeros into; newest."""
+    found = [run.last(kind).get("tensors") for kind in ("rewire", "sizes", "zeros")]
+    return next((tensors for tensors in found if tensors), {})
+
+
 def load_run(folder: Path | str) -> RunRecord:
     """Read a run folder.
 

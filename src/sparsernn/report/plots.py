@@ -9,7 +9,7 @@ from sparsernn.metrics import Metric
 from sparsernn.metrics import metric as row_of
 from sparsernn.report.chart import Axes, Band, Marks, Series, chart
 from sparsernn.report.facts import best_epoch, counts_name, metric_name, plan_of, scored_epochs, valid_value
-from sparsernn.report.history import Event, RunRecord, number
+from sparsernn.report.history import Event, RunRecord, mask_events, number, tensors_now
 from sparsernn.report.svg import COLOURS, Figure
 
 POINTS = 240  # most points of a curve by steps: about one every two pixels, so thinning hides nothing
@@ -56,7 +56,7 @@ def column(events: Iterable[Mapping[str, Any]], key: str) -> list[float]:
 def tensor_names(run: RunRecord) -> list[str]:
     """Masked tensors in the order of the plan, then those that only mask updates name."""
     planned = [row["name"] for row in plan_of(run).get("tensors") or [] if _is_masked(row)]
-    updated = run.last("rewire").get("tensors") or {}
+    updated = tensors_now(run)
     return list(dict.fromkeys([*planned, *updated]))
 
 
@@ -83,8 +83,8 @@ def gate_colours(gates: Iterable[str]) -> dict[str, int]:
 
 
 def density_charts(run: RunRecord) -> list[Figure]:
-    """Density of every masked tensor over the run."""
-    rewires = run.of("rewire")
+    """Density of every masked tensor over the run, or of every one that a penalty brings zeros into."""
+    rewires = mask_events(run)
     x = _positions(run, rewires)
     series = [
         Series(name, x, _history(run, rewires, name, "density"), k % COLOURS)

@@ -23,6 +23,7 @@ NOTE = (
 )
 HEIGHT = 120  # pixels of a picture of norms: some 3 for each of the cells it has at most
 CELLS = (40, 200)  # most rows and columns of a picture of norms; more units than rows share one
+PALEST = 0.15  # opacity of the weakest unit that lives
 BAR, GAP = 16, 34  # pixels: height of a layer's bar, and from one bar to the next
 
 
@@ -34,6 +35,17 @@ def structure_pictures(run: RunRecord) -> tuple[Figure, ...]:
     found += [_norms_picture(name, events) for name in names[:MOST_TENSORS]]
     found.append(_left_picture(_left(run)))
     return tuple(figure for figure in found if figure is not None)
+
+
+def living_units(run: RunRecord) -> tuple[list[int], list[int]]:
+    """How many units of each layer are left, and how many there were; nothing where units are not followed."""
+    record, last = run.last("compact"), run.last("units")
+    if record:
+        layers = record.get("layers") or []
+        return [int(layer["after"]) for layer in layers], [int(layer["before"]) for layer in layers]
+    layers = last.get("layers") or []
+    widths = [int(layer["width"]) for layer in layers]
+    return [w - int(layer["dead"]) for w, layer in zip(widths, layers, strict=True)], widths
 
 
 def structure_tables(run: RunRecord) -> tuple[Table, ...]:
@@ -110,7 +122,7 @@ def _living(event: Event, position: int) -> float:
 
 
 def _norms_picture(name: str, events: list[Event]) -> Figure | None:
-    """Epochs run to the right, units down, the strongest at the end on top; full colour is the largest norm."""
+    """Epochs run to the right, units down, the strongest at the end on top; whatever is not 0 has some colour."""
     layers = [layer for event in events for layer in event["layers"] if layer["name"] == name]
     if not layers or any(len(layer.get("norms") or ()) != layer["width"] for layer in layers):
         return None
@@ -121,12 +133,17 @@ def _norms_picture(name: str, events: list[Event]) -> Figure | None:
     return Figure(
         title=f"Norms of {name}",
         unit=f"{whole(width - dead)} of {whole(width)} units live",
-        body=_image(_cells(ordered) / top, 0, HEIGHT) + _epochs(events),
+        body=_image(_cells(_shades(ordered / top)), 0, HEIGHT) + _epochs(events),
         alt=f"Norm of each unit of {name} after each epoch; {dead} of {width} are 0 at the end.",
         height=HEIGHT,
         bottom=22,
-        caption=f"A line is a unit, the strongest on top. Full colour: norm {three(top)}; nothing: 0.",
+        caption=f"A line is a unit, the strongest on top. Full colour: norm {three(top)}, paler: less; blank: 0, dead.",
     )
+
+
+def _shades(norms: Tensor) -> Tensor:
+    """Opacities of norms between 0 and 1: a weak unit that lives must not look like a dead one."""
+    return (PALEST + (1 - PALEST) * norms.sqrt()).masked_fill(norms == 0, 0.0)
 
 
 def _cells(values: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from sparsernn.report.formats import (
     three,
     whole,
 )
-from sparsernn.report.history import Event, RunRecord, load_run, number
+from sparsernn.report.history import Event, RunRecord, load_run, number, tensors_now
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def published(facts: Facts) -> Table | None:
 
 def tensors_table(run: RunRecord) -> Table | None:
     """Every tensor of the plan with its size, its density at the start and now, and its gates now."""
-    now = run.last("rewire").get("tensors") or {}
+    now = tensors_now(run)
     planned = list(plan_of(run).get("tensors") or [])
     planned += [
         {"name": name, **row} for name, row in now.items() if name not in {p["name"] for p in planned}

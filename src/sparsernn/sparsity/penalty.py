@@ -50,6 +50,11 @@ class Penalty(Sparsifier):
         """Leave hard zeros behind."""
         self.project()
 
+    def end_epoch(self) -> list[dict[str, Any]]:
+        """The event "zeros": how much of each penalised tensor, and of all together, is not 0."""
+        found = self.summary()
+        return [{"event": "zeros", "density": found["masked_density"], "tensors": found["tensors"]}]
+
     def add_gradients(self) -> None:
         """Add the gradient of the penalty at the present weights to `.grad`."""
 
