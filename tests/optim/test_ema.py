@@ -23,7 +23,7 @@ def step(layer, optimizer, number):
     optimizer.step()
 
 
-@pytest.mark.parametrize("of", ["adam", "rmsprop", "sgd", {"name": "sgd", "momentum": 0.9}])
+@pytest.mark.parametrize("of", ["adadelta", "adam", "rmsprop", "sgd", {"name": "sgd", "momentum": 0.9}])
 @pytest.mark.parametrize("warm_up", [True, False])
 def test_the_average_is_that_of_a_plain_loop(of, warm_up):
     layer = model()

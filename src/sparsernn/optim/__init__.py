@@ -15,10 +15,11 @@ from sparsernn.optim.learning_rate import (
     make_learning_rate,
 )
 from sparsernn.optim.nt_asgd import NTASGD
-from sparsernn.optim.steady import SGD, Adam, RMSprop, SteadyWeights
+from sparsernn.optim.steady import SGD, Adadelta, Adam, RMSprop, SteadyWeights
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "sgd": SGD,
+    "adadelta": Adadelta,
     "adam": Adam,
     "ema": ema,
     "rmsprop": RMSprop,
@@ -30,6 +31,7 @@ __all__ = [
     "NTASGD",
     "OPTIMIZERS",
     "SGD",
+    "Adadelta",
     "Adam",
     "CosineRestarts",
     "EpochDecay",

@@ -119,6 +119,10 @@ class AveragedSGD(Averaging, torch.optim.SGD):
     """SGD with averages."""
 
 
+class AveragedAdadelta(Averaging, torch.optim.Adadelta):
+    """Adadelta with averages."""
+
+
 class AveragedAdam(Averaging, torch.optim.Adam):
     """Adam with averages."""
 
@@ -128,6 +132,7 @@ class AveragedRMSprop(Averaging, torch.optim.RMSprop):
 
 
 AVERAGED: dict[str, Callable[..., Any]] = {
+    "adadelta": AveragedAdadelta,
     "adam": AveragedAdam,
     "rmsprop": AveragedRMSprop,
     "sgd": AveragedSGD,
@@ -147,7 +152,7 @@ def ema(
     Args:
         params: parameters or groups of them.
         lr: learning rate, > 0.
-        of: spec of the optimizer: "adam", "rmsprop", "sgd", or {name: ..., its settings}.
+        of: spec of the optimizer: "adadelta", "adam", "rmsprop", "sgd", or {name: ..., its settings}.
         decay: share of the average that stays at each step, in [0, 1).
         warm_up: let it grow from 0.18 to `decay`: the n-th is at most (1 + n) / (10 + n).
 

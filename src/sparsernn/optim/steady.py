@@ -32,5 +32,9 @@ class Adam(SteadyWeights, torch.optim.Adam):
     """torch's Adam with the null members."""
 
 
+class Adadelta(SteadyWeights, torch.optim.Adadelta):
+    """torch's Adadelta with the null members."""
+
+
 class RMSprop(SteadyWeights, torch.optim.RMSprop):
     """torch's RMSprop with the null members."""
