@@ -1,11 +1,13 @@
 """`sparsernn answer`: what a trained reader makes of a paragraph and a question of yours."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sparsernn.cli.running import Data, RunFolder
+from sparsernn.errors import InputError
 
 
 def register(app: typer.Typer) -> None:
@@ -37,6 +39,9 @@ def answer(
 def paragraph_of(given: str) -> str:
     """The text of a file of that name, where there is one, else what is given.
 
+    Raises:
+        InputError: no such file, and one word that looks like the name of one.
+
     >>> paragraph_of("No file is called like this.")
     'No file is called like this.'
     """
@@ -46,4 +51,6 @@ def paragraph_of(given: str) -> str:
         is_file = Path(given).is_file()
     except (OSError, ValueError):  # too long for a name, or with a character that no name has
         is_file = False
+    if not is_file and re.fullmatch(r"[!-~]*(/[!-~]*|\.[a-z]{2,5})", given):
+        raise InputError(f"--paragraph is '{given}', and there is no such file.")
     return read_text(given).strip() if is_file else given

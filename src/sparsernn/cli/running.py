@@ -67,6 +67,7 @@ def resume(run: RunFolder, data: Data = None) -> None:
 def finetune(run: RunFolder, overrides: Overrides = None, data: Data = None, out: Out = None) -> None:
     """Train on from the best weights of a run, with averaging from the first step and masks that stay.
 
+    A run with group lasso or L1 goes on without the penalty, with its own optimizer, and what is 0 stays 0.
     Can be repeated on its own result. Where no epoch beats the weights that it started from, they stay the best.
     """
     from sparsernn.cli.console import output
