@@ -291,7 +291,7 @@ class BlockLSTM(Layer):
         return block_units.inputs(self)
 
     def removable(self, dead: Tensor) -> Tensor:
-        """With two directions, equally many units of both directions of a component."""
+        """Not all units of a component, and with two directions equally many of both."""
         return block_units.removable(self, dead)
 
     def resized(self, spec: Mapping[str, Any]) -> dict[str, Any]:

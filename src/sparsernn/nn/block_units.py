@@ -66,15 +66,12 @@ def inputs(layer: BlockLSTM) -> tuple[Slice, ...]:
 
 
 def removable(layer: BlockLSTM, dead: Tensor) -> Tensor:
-    """Of the dead units those that can go together: equally many of both directions of a component."""
-    if not layer.bidirectional:
-        return dead
+    """Of the dead units those that can go together: not all of a component, and equally many of both directions."""
     chosen = torch.zeros_like(dead)
-    parts = list(components(layer))
-    for (_, _, ahead), (_, _, back) in zip(parts[: len(parts) // 2], parts[len(parts) // 2 :], strict=True):
-        pair = [slice(units.start, units.stop) for units in (ahead, back)]
-        most = min(int(dead[part].sum()) for part in pair)
-        for part in pair:
+    for n in range(len(layer.windows)):
+        own = [slice(units.start, units.stop) for _, number, units in components(layer) if number == n]
+        most = min(min(int(dead[part].sum()), part.stop - part.start - 1) for part in own)
+        for part in own:
             chosen[part] = dead[part] & (dead[part].cumsum(0) <= most)
     return chosen
 

@@ -54,7 +54,7 @@ class Member:
             raise InputError(
                 f"a group along dimension {s.dim} of '{s.name}' is impossible; it must be 0 or 1."
             )
-        inner = self.parameter[0, 0].numel() if s.dim else 1
+        inner = self.parameter.shape[2:].numel() if s.dim else 1
         positions = torch.cat([torch.arange(len(covered)) + start for start in s.starts])
         groups = (torch.arange(covered.start, covered.stop) + first).repeat(len(s.starts))
         if inner > 1:

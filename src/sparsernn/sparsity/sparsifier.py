@@ -145,7 +145,7 @@ def gate_densities(mask: Tensor, gates: Sequence[GateBlock]) -> dict[str, float]
         rows = mask[gate.start : gate.stop]
         active[gate.name] = active.get(gate.name, 0) + count_true([rows])
         total[gate.name] = total.get(gate.name, 0) + rows.numel()
-    return {name: active[name] / total[name] for name in active}
+    return {name: _ratio(active[name], total[name]) for name in active}
 
 
 def summarize(model: nn.Module | None, masks: Mapping[str, Tensor]) -> dict[str, Any]:
