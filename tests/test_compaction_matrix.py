@@ -125,6 +125,11 @@ TRAINING_CASES = {
         **LAYER_CASES["blocks without inputs"],
         "sparsity": {"name": "iss", "strength": 1e-3},
     },
+    "blocks tied and a penalty": {
+        **LAYER_CASES["blocks tied"],
+        "sparsity": {"name": "iss", "strength": 1e-3},
+    },
+    "blocks tied and masks": {**LAYER_CASES["blocks tied"], "sparsity": {"name": "rigl", "density": 0.5}},
     "blocks and masks": {**with_layers(BLOCKS), "sparsity": {"name": "rigl", "density": 0.5}},
     "blocks without inputs and masks": {
         **LAYER_CASES["blocks without inputs"],
@@ -146,7 +151,7 @@ REFUSED = {
 }
 """What is refused, by compaction or already when the run is made, and what is said."""
 
-UNLIKE = ("sparsity ", "boundary ", "blocks and masks", "blocks without inputs and masks")
+UNLIKE = ("sparsity ", "boundary ", *(name for name in CASES if name.endswith("and masks")))
 """Training goes on otherwise than in the wide model: masks are drawn anew, and synthesizers begin anew."""
 
 

@@ -47,7 +47,7 @@ def arrangement(
     if not _make_up(blocks, inputs, hidden):
         raise InputError(
             f"blocks is {list(blocks)!r}; a list must have [units, first input, input after the last] for each "
-            f"component, {hidden} units in all, with windows that go from 0 to {inputs} without a gap."
+            f"component, {hidden} units in all and 1 at least, with windows that go from 0 to {inputs} without a gap."
         )
     return tuple(range(start, stop) for _, start, stop in blocks), tuple(units for units, *_ in blocks)
 
@@ -77,7 +77,8 @@ def _make_up(listed: Listed, inputs: int, hidden: int) -> bool:
         return False
     borders = [(0, 0), *((start, stop) for _, start, stop in listed)]
     rising = all(a <= c <= b <= d for (a, b), (c, d) in pairwise(borders))
-    return rising and borders[-1][1] == inputs and sum(row[0] for row in listed) == hidden
+    units = [row[0] for row in listed]
+    return rising and borders[-1][1] == inputs and sum(units) == hidden and min(units) > 0
 
 
 def _rows_of(listed: Any, length: int) -> bool:
