@@ -60,7 +60,7 @@ def test_what_does_not_fit_is_said_in_one_sentence(recipe, tiny_recipe, tmp_path
     create(tiny_recipe(optimizer=ADAM, sparsity="dense"), tmp_path / "plain")
     last = re.escape(str(tmp_path / "other" / "last.safetensors"))
     wrong = {
-        r"there is no file .*nowhere": {"synthesizer_from": "nowhere"},
+        r"^boundary.synthesizer_from: there is no file nowhere\.$": {"synthesizer_from": "nowhere"},
         r"plain/last.safetensors holds no synthesizer; it must be": {
             "synthesizer_from": str(tmp_path / "plain")
         },

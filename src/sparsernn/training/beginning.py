@@ -19,7 +19,10 @@ def take_synthesizer(run: Run) -> None:
     if given is None:
         return
     source = Path(given) / LAST if Path(given).is_dir() else Path(given)
-    saved = load_checkpoint(source).get("boundary") or {}
+    try:
+        saved = load_checkpoint(source).get("boundary") or {}
+    except InputError as reason:
+        raise InputError(f"boundary.synthesizer_from: {reason}") from None
     try:
         run.boundary.begin_with(saved)
     except InputError as reason:
