@@ -63,6 +63,35 @@ def test_parameters_of_the_published_size(published):
     }
 
 
+# widths of first, second, end, ahead and back; millions of weights, with and without what reads the dead of `second`
+# through the summary: the published counts are the larger ones
+PUBLISHED = [
+    ((100, 100, 100, 100, 100, 100), 2.69, 2.69),
+    ((100, 95, 78, 82, 71, 52), 2.08, 2.06),
+    ((84, 90, 38, 46, 34, 21), 1.48, 1.45),
+    ((54, 47, 22, 30, 18, 12), 1.03, 1.01),
+    ((52, 50, 19, 26, 15, 12), 1.01, 1.00),
+    ((87, 81, 87, 92, 74, 96), 2.29, 2.27),
+    ((51, 33, 42, 58, 37, 26), 1.17, 1.15),
+    ((20, 33, 40, 38, 31, 16), 0.95, 0.93),
+    ((23, 22, 35, 35, 25, 14), 0.88, 0.86),
+]
+TABLES = 0.1163e6
+"""Vectors of words and characters, which depend on the data."""
+
+
+@pytest.mark.parametrize(("widths", "published", "pruned"), PUBLISHED)
+def test_weights_of_the_published_networks(widths, published, pruned):
+    """They count 200 columns of the `end` LSTMs for the summary, however few units of `second` are left."""
+    pairs = [list(widths[k : k + 2]) for k in (0, 2, 4)]
+    sizes = dict(zip(READERS, ([100, 100], *pairs), strict=True))
+    with torch.device("meta"):
+        model = BiDAF(2, 2, hidden_size=sizes)
+    own = sum(p.numel() for p in model.parameters() if p.requires_grad) + TABLES
+    kept = 4 * sum(sizes["end"]) * (200 - sum(sizes["second"]))
+    assert (own / 1e6, (own + kept) / 1e6) == pytest.approx((pruned, published), abs=0.005)
+
+
 @pytest.mark.parametrize(
     ("groups", "sizes"),
     [
