@@ -316,7 +316,7 @@ def test_the_epochs_event_and_the_summary():
     model = language()
     units_of(model)[0].zero(torch.tensor([1]))
     penalty = group_lasso(model, strength=0.1)
-    event, zeros = penalty.end_epoch()
+    event, _ = penalty.end_epoch()
     assert event["event"] == "units"
     rows = event["layers"]
     assert [(row["name"], row["width"], row["dead"]) for row in rows] == [

@@ -137,7 +137,7 @@ def _norms_picture(name: str, events: list[Event]) -> Figure | None:
         alt=f"Norm of each unit of {name} after each epoch; {dead} of {width} are 0 at the end.",
         height=HEIGHT,
         bottom=22,
-        caption=f"A line is a unit, the strongest on top. Full colour: norm {three(top)}, paler: less; blank: 0, dead.",
+        caption=f"A line is a unit, the strongest on top. Full colour: norm {three(top)}; paler: less; blank: dead.",
     )
 
 
