@@ -8,6 +8,7 @@ import torch
 
 from sparsernn.assemble import assemble, create, open_run
 from sparsernn.cli.answering import answer as command
+from sparsernn.cli.answering import paragraph_of
 from sparsernn.data.questions import Answer, Paragraph, Question, QuestionCorpus, digest
 from sparsernn.errors import InputError
 from sparsernn.models import BiDAF
@@ -306,6 +307,18 @@ def test_a_run_is_taken_up_again_to_the_bit_and_answers(recipe, tmp_path, capsys
         marked = TEXTS[3].replace(found.text, f">>{found.text}<<", 1)
         lines = [f"answer       {found.text}", f"probability  {found.probability:.4f}", "", marked]
         assert capsys.readouterr().out.splitlines() == lines
+
+
+@pytest.mark.parametrize("name", ["paragraph.txt", "texts/one", "./paragraph"])
+def test_a_misspelt_file_is_not_taken_for_a_paragraph(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"--paragraph is '{name}', and there is no such file"):
+        paragraph_of(name)
+
+
+@pytest.mark.parametrize("text", ["Eve", "It is in texts/one.txt", "end.", "東京は1.5倍", ""])
+def test_a_paragraph_is_taken_as_it_is(text):
+    assert paragraph_of(text) == text
 
 
 def test_units_die_and_the_run_becomes_smaller(recipe):
