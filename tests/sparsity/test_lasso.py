@@ -460,7 +460,7 @@ def test_impossible_settings_are_answered(settings, message):
 
 
 def test_an_unknown_method_names_the_penalties():
-    with pytest.raises(InputError, match="iss, l1"):
+    with pytest.raises(InputError, match="iss, l1, "):
         sparsify(Foreign(), method="is")
 
 

@@ -3,13 +3,17 @@
 import pytest
 import torch
 
-from sparsernn.assemble import create
+from sparsernn.assemble import assemble, create
 from sparsernn.cli.running import complete
 from sparsernn.deploy import read_packed
+from sparsernn.errors import InputError
+from sparsernn.finetune import start
+from sparsernn.registry import make
 from sparsernn.report import load_run
 from sparsernn.report.content import run_document
 from sparsernn.report.facts import gather
 from sparsernn.results import PACKED, present
+from sparsernn.sparsity import SPARSIFIERS
 from sparsernn.training.loop import train
 
 ISS = {"name": "iss", "strength": 0.3, "lambda_scale": "per_sequence", "threshold": 0.02}
@@ -57,3 +61,34 @@ def test_the_packed_file_leaves_the_zeros_out(run):
     for name, mask in found.items():
         assert torch.equal(packed.masks[name], mask)
         assert torch.equal(packed.state[name], state[name].detach())
+
+
+def test_penalties_add_up_and_are_recorded_once(tiny_recipe, tmp_path):
+    """One run with both, in the middle of which each member's gradient is the whole of what the other lacks."""
+    both = {"name": "together", "of": [ISS, {**L1, "include": ["head.bias"], "exclude": []}]}
+    made = create(tiny_recipe(sparsity=both, optimizer=SGD, epochs=2), tmp_path / "both")
+    alone = [make("sparsity", SPARSIFIERS, spec, model=made.model, window=5) for spec in both["of"]]
+    together = make("sparsity", SPARSIFIERS, both, model=made.model, window=5)
+    assert together.value() == pytest.approx(sum(penalty.value() for penalty in alone))
+    found = []
+    for penalties in ([together], alone):
+        made.optimizer.zero_grad()
+        for penalty in penalties:
+            penalty.after_backward()
+        found.append([p.grad for p in made.model.parameters()])
+    for one, other in zip(*found, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            torch.testing.assert_close(one, other)
+    made.optimizer.zero_grad()
+    train(made)
+    record = load_run(made.home)
+    assert (len(record.of("zeros")), len(record.of("units"))) == (2, 2)
+    assert "head.bias" in record.last("zeros")["tensors"]
+    assert start(made.home, tmp_path / "tuned", ["epochs=1"]).recipe.sparsity == {"name": "frozen"}
+
+
+@pytest.mark.parametrize("of", [[], "iss", [{"name": "dense"}], [{"name": "l1"}]])
+def test_impossible_sums(of, tiny_recipe):
+    with pytest.raises(InputError):
+        assemble(tiny_recipe(sparsity={"name": "together", "of": of}))

@@ -23,7 +23,7 @@ def sparsify(
     model: nn.Module,
     optimizer: Optimizer | None = None,
     *,
-    method: Literal["iss", "l1"],
+    method: Literal["iss", "l1", "together"],
     attach: bool = True,
     **settings: Any,
 ) -> Penalty: ...
@@ -69,7 +69,7 @@ def sparsify(
         optimizer: any torch optimizer of the model's parameters. None: weights only, and the loop calls
             `sparsifier.step()` after each optimizer step.
         method: "selfish", "set", "rigl", "snfs", "dsr", "static", "hyperpruning" or "dynamic"; "iss" (group lasso
-            over hidden units, see `group_lasso`) or "l1" (see `L1`).
+            over hidden units, see `group_lasso`), "l1" (see `L1`) or "together" (several, see `Together`).
         total_steps: optimizer steps of the whole run. Unknown: 100 epochs if `steps_per_epoch` is known, else
             10,000 steps; afterwards the masks stay as they are.
         steps_per_epoch: optimizer steps of one epoch. Unknown: a hundredth of `total_steps`.

@@ -9,12 +9,11 @@ from torch.optim import Optimizer
 
 from sparsernn.sparsity.dynamic import DynamicSparse
 from sparsernn.sparsity.frozen import Frozen
-from sparsernn.sparsity.l1 import L1
-from sparsernn.sparsity.lasso import group_lasso
 from sparsernn.sparsity.penalty import Penalty
 from sparsernn.sparsity.settings import accepted, parse
 from sparsernn.sparsity.sparsifier import Sparsifier
 from sparsernn.sparsity.timing import Length
+from sparsernn.sparsity.together import SINGLE, Together
 
 # name -> what differs from the defaults in settings.py.
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -101,7 +100,7 @@ def _preset(name: str) -> Callable[..., Sparsifier]:
 
 
 # Penalties that bring weights to 0; W. Wen et al., 2018, arXiv:1709.05027.
-PENALTIES: Mapping[str, Callable[..., Penalty]] = {"iss": group_lasso, "l1": L1}
+PENALTIES: Mapping[str, Callable[..., Penalty]] = {**SINGLE, "together": Together}
 
 SPARSIFIERS: Mapping[str, Callable[..., Sparsifier]] = {
     "dense": Sparsifier,
