@@ -24,7 +24,7 @@ ENVIRONMENT = {
 }
 WORDS = ["the", "a", "cat", "dog", "bird", "sees", "hears", "follows", "old", "young", "red", "small"]
 COMMANDS = ("demo", "recipes", "train", "resume", "evaluate", "finetune", "generate", "inspect")
-COMMANDS += ("report", "compare", "data", "doctor", "pack", "bench")
+COMMANDS += ("report", "compare", "data", "doctor", "pack", "export", "bench")
 RECIPE = """
 task: {name: language_modelling, corpus: folder, batch_size: 4, eval_batch_size: 2, window: 8}
 model: {name: language_model, embedding_size: 12, hidden_sizes: [12, 12], dropout: {hidden: 0.2}}
@@ -362,6 +362,13 @@ def test_pack_writes_a_file_that_gives_the_best_weights_back(trained, tmp_path):
     best = load_checkpoint(trained[0] / "best.safetensors")["model"]
     unpacked = unpack(target)
     assert all(unpacked[name].equal(tensor) for name, tensor in best.items())
+
+
+def test_export_writes_a_graph_and_says_how_close_it_is(trained, tmp_path):
+    output = invoke("export", trained[0], "--out", tmp_path / "m.pt2").output
+    assert (tmp_path / "m.pt2").stat().st_size > 0
+    assert "words (B), state.0 (B, " in output
+    assert "'m.tf' does not end in one of" in fault("export", trained[0], "--out", tmp_path / "m.tf")
 
 
 def test_bench_holds_sparse_against_dense_and_keeps_it_for_the_report(spoiled):

@@ -24,7 +24,7 @@ CLOSE = 2e-6  # float32 in another order of operations
 @pytest.mark.parametrize("layer", LAYER_SPECS, ids=str)
 def test_every_layer_reads_on_from_its_own_state(tmp_path, layer):
     torch.manual_seed(0)
-    model = LanguageModel(20, 8, [8, 8], layer=layer)
+    model = LanguageModel(20, 8, [8], layer=layer)
     done = export(model, tmp_path / "m.pt2")
     assert done.difference < CLOSE
     assert done.bytes == done.path.stat().st_size

@@ -1,4 +1,4 @@
-"""`sparsernn pack`, `bench`, `compact`: a small file or a smaller run from a run, and how fast its model reads."""
+"""`sparsernn pack`, `export`, `bench`, `compact`: files for elsewhere, a smaller run, and how fast a model reads."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +13,7 @@ from sparsernn.errors import InputError
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command()(pack)
+    app.command()(export)
     app.command()(bench)
     compacting.register(app)
 
@@ -35,6 +36,29 @@ def pack(
     packed = pack_run(opened, target, values)
     dense = 4 * sum(p.numel() for p in opened.model.parameters())
     print(f"{target}: {size(packed)}, {dense / packed:.2f} times smaller than {size(dense)} of dense weights")
+
+
+def export(
+    run: RunFolder,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="RUN/model.pt2 if not given; FILE.onnx for ONNX."),
+    ] = None,
+    data: Data = None,
+) -> None:
+    """Write one step of the model as a graph, ONNX or torch's own, that runs without this library."""
+    from sparsernn.assemble import open_run
+    from sparsernn.deploy.export import export as write
+    from sparsernn.report.formats import size
+    from sparsernn.results import take_best
+
+    opened = open_run(run, data)
+    take_best(opened)
+    done = write(opened.model, out or run / "model.pt2")
+    given = ", ".join(f"{name} ({', '.join(map(str, shape))})" for name, shape in done.inputs.items())
+    print(f"{done.path}: {size(done.bytes)}, one step for any batch B")
+    print(f"reads  {given}")
+    print(f"Read back and compared: the largest difference from the model is {done.difference:.2g}.")
 
 
 def bench(

@@ -54,7 +54,7 @@ class OneStep(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model: Any = _frozen(copy.deepcopy(model).eval())
+        self.model = _frozen(copy.deepcopy(model).eval())
         self.words = hasattr(self.model, "head")
         if not self.words and not hasattr(self.model, "read_out"):
             raise InputError(
@@ -83,7 +83,7 @@ class OneStep(nn.Module):
         return (scores, *tree.tree_leaves(read.state))
 
 
-def _frozen(model: nn.Module) -> nn.Module:
+def _frozen(model: Any) -> Any:
     """Recurrent matrices that are computed from other parameters become plain ones."""
     for cell in [m for m in model.modules() if isinstance(m, ElmanCell)]:
         dense = Dense(cell.hidden_size)
@@ -120,8 +120,8 @@ def export(model: nn.Module, path: str | Path) -> Exported:
     Raises:
         InputError: another ending, a model without a single step, or the packages for ONNX are missing.
 
-    The batch is free in both. The file says how it begins: `metadata_props["start"]` of the ONNX model, the extra file
-    "start" of the other, both JSON: for each state input its values of one sequence.
+    The batch is free in both. The file says how it begins, as JSON: for each state input its values of one sequence,
+    in `metadata_props["start"]` of the ONNX model, in the extra file "start" of the other.
 
     Example:
         >>> import tempfile
@@ -167,9 +167,10 @@ def _write_onnx(program: Any, step: OneStep, path: Path, start: str) -> Runner:
         )
     import onnxruntime
 
-    names = {"input_names": step.names, "output_names": step.outputs}
     with _quiet():
-        made = torch.onnx.export(program, dynamo=True, verbose=False, **names)
+        made = torch.onnx.export(
+            program, dynamo=True, verbose=False, input_names=step.names, output_names=step.outputs
+        )
     assert made is not None
     made.model.metadata_props["start"] = start
     made.save(path)

@@ -77,6 +77,15 @@ def forget_mult_naively(f: Tensor, z: Tensor, c0: Tensor | None = None) -> Tenso
     return torch.stack(after)
 
 
+def _plainly(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """c_t = a_t c_(t-1) + b_t in operations that every program knows."""
+    after = []
+    for a_t, b_t in zip(a.unbind(0), b.unbind(0), strict=True):
+        c = a_t * c + b_t
+        after.append(c)
+    return torch.stack(after)
+
+
 def _checked(p: Tensor, q: Tensor, c0: Tensor | None, gated: bool) -> Tensor:
     start = p.new_zeros(p.shape[1:]) if c0 is None else c0
     if p.dim() != 3 or q.shape != p.shape or start.shape not in (p.shape[1:], (1, *p.shape[1:])):
@@ -84,6 +93,9 @@ def _checked(p: Tensor, q: Tensor, c0: Tensor | None, gated: bool) -> Tensor:
         raise InputError(
             f"the shapes {given} do not fit; the recurrence takes (T, B, H) twice and a state (B, H) or (1, B, H)."
         )
+    if torch.compiler.is_exporting():  # a graph for other programs holds none of our kernels
+        a, b = (1 - p, p * q) if gated else (p, q)
+        return _plainly(a, b, start.reshape(p.shape[1:]))
     kind = torch.promote_types(torch.promote_types(p.dtype, q.dtype), start.dtype)
     inside = torch.float32 if kind in (torch.float16, torch.bfloat16) else kind
     c: Tensor = _forward(p.to(inside), q.to(inside), start.reshape(p.shape[1:]).to(inside), gated)

@@ -215,6 +215,8 @@ class MixtureHead(Head):
         """log P(word), (..., V)."""
         latents, log_prior = self._mixed(y)
         height = max(1, PIECE // (self.experts * len(self.bias)))
+        if torch.compiler.is_exporting():  # where the number of rows is free, that of the pieces cannot be
+            return self._above_floor(self._mix(latents, log_prior)).view(*y.shape[:-1], -1)
         pairs = zip(torch.split(latents, height), torch.split(log_prior, height), strict=True)
         mixed = torch.cat([self._mix(vectors, prior) for vectors, prior in pairs])
         return self._above_floor(mixed).view(*y.shape[:-1], -1)

@@ -49,7 +49,7 @@ class OrderedMemory(Rule):
     def _split(self, pre: Tensor) -> tuple[Tensor, Tensor]:
         """pre (B, 2K + 4H) -> the masters (B, 2, K) and the gates (B, 4, K, C)."""
         masters, gates = torch.split(pre, [2 * self.chunks, pre.shape[1] - 2 * self.chunks], -1)
-        return masters.view(-1, 2, self.chunks), gates.view(len(pre), 4, self.chunks, -1)
+        return masters.view(-1, 2, self.chunks), gates.view(pre.shape[0], 4, self.chunks, -1)
 
     def equations(self, pre: Tensor, state: CellState) -> CellState:
         """See `Rule`."""

@@ -68,6 +68,8 @@ def scan(stages: Sequence[Stage], u: Tensor, state: CellState, valid: Tensor | N
         state: before the first step.
         valid: see `scan_naively`.
     """
+    if torch.compiler.is_exporting():  # a graph for other programs holds none of our kernels
+        return scan_naively(lambda u_t, before: step(stages, u_t, before), u, state, valid)
     learnt = [_learnt(stage) for stage in stages]
     flat = [t for tensors in learnt for t in tensors if t is not None]
     if not (torch.is_grad_enabled() and any(t.requires_grad for t in (u, *state, *flat))):
