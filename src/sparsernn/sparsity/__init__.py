@@ -1,8 +1,8 @@
 """Which weights exist: masks that are drawn, kept and rewired while a network trains."""
 
+from sparsernn.nn.foreign import units_of
 from sparsernn.sparsity.attach import sparsify
 from sparsernn.sparsity.dynamic import DynamicSparse
-from sparsernn.nn.foreign import units_of
 from sparsernn.sparsity.frozen import Frozen
 from sparsernn.sparsity.groups import Groups
 from sparsernn.sparsity.l1 import L1
