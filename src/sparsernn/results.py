@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sparsernn.data.styles import style_of
 from sparsernn.data.vocabulary import EOS
 from sparsernn.deploy import compare, macs_per_token, measure_latency, pack, sizes
+from sparsernn.deploy.export import Exported, export
 from sparsernn.errors import InputError
 from sparsernn.models.generate import sample
 from sparsernn.models.language_model import LanguageModel
@@ -108,6 +109,11 @@ def pack_run(run: Run, path: Path, values: str = "float32") -> int:
     recipe = {"name": run.recipe.name, "model": run.recipe.model, "vocabularies": hashes}
     own = hashes.get("vocabulary", "")
     return pack(weights(run.model), present(run), path, values=values, recipe=recipe, vocabulary=own)
+
+
+def export_run(run: Run, path: Path) -> Exported:
+    """Write one step of the run's model as a graph; see `deploy.export.export`."""
+    return export(run.model, path)
 
 
 def present(run: Run) -> dict[str, Tensor]:

@@ -48,13 +48,12 @@ def export(
 ) -> None:
     """Write one step of the model as a graph, ONNX or torch's own, that runs without this library."""
     from sparsernn.assemble import open_run
-    from sparsernn.deploy.export import export as write
     from sparsernn.report.formats import size
-    from sparsernn.results import take_best
+    from sparsernn.results import export_run, take_best
 
     opened = open_run(run, data)
     take_best(opened)
-    done = write(opened.model, out or run / "model.pt2")
+    done = export_run(opened, out or run / "model.pt2")
     given = ", ".join(f"{name} ({', '.join(map(str, shape))})" for name, shape in done.inputs.items())
     print(f"{done.path}: {size(done.bytes)}, one step for any batch B")
     print(f"reads  {given}")
