@@ -111,7 +111,9 @@ TASK_CASES = {
         "model": MODELS_OF["bidaf"] | {"groups": "six"},
     },
 }
-STRENGTHS = {"iss": {"strength": 1e-3}, "l1": {"strength": 1e-4}, "dense": {}, "frozen": {}}
+PENALTIES = {"iss": {"strength": 1e-3}, "l1": {"strength": 1e-4}}
+TOGETHER = {"together": {"of": [{"name": name, **settings} for name, settings in PENALTIES.items()]}}
+STRENGTHS = {**PENALTIES, **TOGETHER, "dense": {}, "frozen": {}}
 BASES = {"alternating": {"base": 1}}
 TRAINING_CASES = {
     **{f"optimizer {name}": {"optimizer": {"name": name, "lr": 0.1}} for name in OPTIMIZERS},
