@@ -23,7 +23,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from sparsernn.nn.single_step import no_repacking
+from sparsernn.nn.drive.single_step import no_repacking
 
 WORDS, FRACTION = 10_000, 0.66666
 Call = Callable[[], Tensor]
@@ -158,9 +158,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=5, help="twenty times as many for single words")
     options = parser.parse_args()
-    from sparsernn.assemble import processor
     from sparsernn.kernels import describe
-    from sparsernn.training.memory import keep_buffers
+    from sparsernn.runs.assembly import processor
+    from sparsernn.runs.malloc import keep_buffers
 
     keep_buffers()
     torch.manual_seed(0)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from sparsernn import kernels
 from sparsernn.deploy import LSTMRuntime, ModuleRuntime, macs_per_token, measure_latency, sizes
-from sparsernn.kernels.formats import BLOCK
+from sparsernn.kernels.weight_formats import BLOCK
 from sparsernn.models.language_model import LanguageModel
 
 VOCABULARY = 10_000

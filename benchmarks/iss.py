@@ -20,11 +20,11 @@ from typing import Any
 import torch
 
 from sparsernn import kernels
+from sparsernn.core.states import detached
 from sparsernn.models import LanguageModel
+from sparsernn.runs.loop import clip
+from sparsernn.runs.malloc import keep_buffers
 from sparsernn.sparsity import Penalty, Sparsifier, group_lasso
-from sparsernn.states import detached
-from sparsernn.training.loop import clip
-from sparsernn.training.memory import keep_buffers
 
 BATCH, WINDOW, CLIP = 20, 35, 10 / 35
 Clock = Callable[[], float]

@@ -27,10 +27,10 @@ import torch
 from torch import Tensor, nn
 
 from sparsernn.nn import LSTM, ONLSTM, RHN, Elman, Stack
-from sparsernn.nn.cell import Cell
-from sparsernn.nn.product import PackedProduct, PlainProduct
-from sparsernn.nn.recurrent import Recurrent
-from sparsernn.training.memory import keep_buffers
+from sparsernn.nn.drive.cell import Cell
+from sparsernn.nn.drive.recurrent import Recurrent
+from sparsernn.nn.drive.step_product import PackedProduct, PlainProduct
+from sparsernn.runs.malloc import keep_buffers
 
 Step = Callable[[], object]
 KINDS = ("naive", "warm", "fast", "floor")
@@ -230,7 +230,7 @@ def main() -> None:
     options = parser.parse_args()
     names = options.layers or list({**OTHERS, **PUBLISHED} if options.all_sizes else PUBLISHED)
     times = measure(names, options.threads, options.rounds)
-    from sparsernn.assemble import processor
+    from sparsernn.runs.assembly import processor
 
     print(
         f"{processor()}, {options.threads} threads, torch {torch.__version__}, {platform.python_version()};"

@@ -28,17 +28,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sparsernn.core.registry import make
 from sparsernn.models import MODELS
 from sparsernn.nn import LSTM
-from sparsernn.nn.cell import Cell
+from sparsernn.nn.drive.cell import Cell
+from sparsernn.nn.drive.recurrent import Recurrent
 from sparsernn.nn.maps import Normal, Orthogonal, RecurrentMap, Rotations
 from sparsernn.nn.maps.skew import skew_matrix
-from sparsernn.nn.recurrent import Recurrent
 from sparsernn.optim import OPTIMIZERS, make_learning_rate, parameter_groups
-from sparsernn.recipe import Recipe, load_recipe
-from sparsernn.registry import make
-from sparsernn.training.loop import clip
-from sparsernn.training.memory import keep_buffers
+from sparsernn.runs.loop import clip
+from sparsernn.runs.malloc import keep_buffers
+from sparsernn.runs.recipe import Recipe, load_recipe
 
 NETWORKS = ("nnrnn", "exprnn", "rnn", "lstm", "eurnn")
 LETTERS, WINDOW, STREAMS = 50, 150, 128
@@ -262,7 +262,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
-    from sparsernn.assemble import processor
+    from sparsernn.runs.assembly import processor
 
     print(
         f"{processor()}, {options.threads} threads, torch {torch.__version__}, Python {platform.python_version()};"

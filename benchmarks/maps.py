@@ -110,7 +110,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     clock = time.process_time if options.threads == 1 else time.perf_counter
-    from sparsernn.assemble import processor
+    from sparsernn.runs.assembly import processor
 
     print(f"float32, {options.threads} thread(s), milliseconds, the least of {options.rounds} rounds;")
     print(f"{processor()}, torch {torch.__version__}, Python {platform.python_version()}")

@@ -27,12 +27,12 @@ import torch
 from torch import Tensor, nn
 
 from sparsernn import kernels
-from sparsernn.boundary import SyntheticGradient, Truncate
+from sparsernn.core.states import detached
+from sparsernn.gradients import SyntheticGradient, Truncate
 from sparsernn.models import LanguageModel
 from sparsernn.nn import QRNN
-from sparsernn.nn import forget_mult as recurrence
-from sparsernn.states import detached
-from sparsernn.training.memory import keep_buffers
+from sparsernn.nn.cells import forget_mult as recurrence
+from sparsernn.runs.malloc import keep_buffers
 
 Step = Callable[[], object]
 FULL = {"shapes": [(200, 20, 1550), (101_000, 1, 50)], "window": 200, "vocabulary": 10_000, "scale": 1}
@@ -230,7 +230,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     keep_buffers()
     sizes, rounds = (QUICK, 2) if options.quick else (FULL, options.rounds)
-    from sparsernn.assemble import processor
+    from sparsernn.runs.assembly import processor
 
     versions = f"torch {torch.__version__}, {platform.python_version()}; {kernels.describe()}"
     print(f"{processor()}, {options.threads} threads, {versions}")

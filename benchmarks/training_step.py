@@ -66,12 +66,12 @@ def plain(width: int, threads: int) -> tuple[Step, Step]:
 
 def ours(width: int, threads: int, optimizer: str, sparsity: dict[str, Any]) -> tuple[Step, Step]:
     """A step of this library's loop, and its mask update."""
+    from sparsernn.core.registry import make
     from sparsernn.models import LanguageModel
     from sparsernn.optim import OPTIMIZERS
-    from sparsernn.registry import make
+    from sparsernn.runs.loop import clip
+    from sparsernn.runs.malloc import keep_buffers
     from sparsernn.sparsity import SPARSIFIERS
-    from sparsernn.training.loop import clip
-    from sparsernn.training.memory import keep_buffers
 
     keep_buffers()
     dropout = {"input": DROPOUT, "hidden": DROPOUT, "output": DROPOUT}
@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     times = measure(options.width, options.threads, options.rounds)
-    from sparsernn.assemble import processor
+    from sparsernn.runs.assembly import processor
 
     print(
         f"LSTM 2x{options.width}, V {VOCABULARY}, batch {BATCH}, window {WINDOW}; {options.threads} threads;"

@@ -7,7 +7,7 @@ from hypothesis import settings
 
 from sparsernn import kernels
 from sparsernn.kernels import build
-from sparsernn.recipe import Recipe
+from sparsernn.runs.recipe import Recipe
 
 settings.register_profile("any machine", deadline=None)  # a busy machine is no failure
 settings.load_profile("any machine")

@@ -13,55 +13,29 @@ import sparsernn
 ROOT = Path(sparsernn.__file__).parent
 SOURCES = sorted(path for path in ROOT.rglob("*.py"))
 
-GROUND = {"errors", "registry", "gates", "units", "kernels"}
-
-# part -> the other parts that it may import, at any place in its code
+# room -> the other rooms that it may import, at any place in its code, TYPE_CHECKING included
 MAY_IMPORT: dict[str, set[str]] = {
-    "__init__": set(),
+    "__init__": {"core", "deploy", "nn", "optim", "report", "runs", "sparsity", "structure"},
     "__main__": {"cli"},
-    "errors": set(),
-    "registry": {"errors"},
-    "gates": {"errors"},
-    "units": {"errors", "gates"},
-    "kernels": {"errors"},
-    "settings": {"errors"},
-    "states": set(),
-    "metrics": set(),
-    "validate": {"errors", "metrics", "registry"},
-    "recipe": {"errors", "registry", "settings", "validate"},
-    "boundary": {"errors", "models", "optim", "registry", "states"},
-    "optim": {"errors", "registry", "kernels"},
-    "data": {"errors", "registry"},
-    "nn": GROUND,
-    "models": GROUND | {"nn"},
-    "tasks": GROUND | {"nn", "models", "data"},
-    "sparsity": GROUND | {"nn", "optim"},
-    "training": {"errors", "gates", "states"},
-    "deploy": GROUND | {"nn", "models", "sparsity", "training"},
-    "report": {"errors", "gates", "deploy", "metrics", "training"},
-    "assemble": GROUND | {"boundary", "data", "models", "optim", "recipe", "sparsity", "tasks", "training"},
-    "results": {"data", "deploy", "errors", "models", "sparsity", "tasks", "training"},
-    "finetune": {"assemble", "errors", "recipe", "results", "training"},
-    "compaction": {"assemble", "deploy", "errors", "recipe", "results", "training", "units"},
-    "cli": GROUND
-    | {
-        "assemble",
-        "compaction",
-        "data",
-        "finetune",
-        "metrics",
-        "recipe",
-        "report",
-        "results",
-        "sparsity",
-        "tasks",
-        "training",
-    },
+    "core": set(),
+    "structure": {"core"},
+    "kernels": {"core"},
+    "optim": {"core", "kernels"},
+    "data": {"core"},
+    "nn": {"core", "kernels", "structure"},
+    "models": {"core", "nn", "structure"},
+    "tasks": {"core", "data", "models", "nn"},
+    "sparsity": {"core", "kernels", "optim", "structure"},
+    "gradients": {"core", "nn", "optim"},
+    "deploy": {"core", "kernels", "nn", "sparsity", "structure"},
+    "runs": {"core", "data", "deploy", "gradients", "models", "optim", "sparsity", "structure", "tasks"},
+    "report": {"core", "runs"},
+    "cli": {"core", "data", "kernels", "report", "runs", "sparsity", "tasks"},
 }
 TOP_LEVEL = set(MAY_IMPORT)
 
 # Longer than the house rule, each for the reason given.
-LONGEST_FILE = 300
+LONGEST_FILE = 400
 LONG_FILES: dict[str, int] = {}
 LONGEST_FUNCTION = 60
 LONG_FUNCTIONS: dict[str, int] = {}
@@ -106,6 +80,12 @@ def test_imports_run_one_way(path):
     # `from sparsernn.x import y` names the package first, and whoever asks for the version names it too
     imported = parts_imported(parsed(path)) - {part, "__init__"}
     assert imported <= MAY_IMPORT[part], f"{part} may not import {sorted(imported - MAY_IMPORT[part])}"
+
+
+def test_no_file_name_twice():
+    """A name says where something lives; only a command of the command line is called like what it works on."""
+    names = [path.name for path in SOURCES if path.name != "__init__.py" and part_of(path) != "cli"]
+    assert sorted(names) == sorted(set(names))
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
@@ -166,7 +146,7 @@ def test_every_lazy_export_exists():
     "statement",
     [
         "import sparsernn",
-        "import sparsernn.recipe",
+        "import sparsernn.runs.recipe",
         "import sparsernn.cli.app",
         "from sparsernn.cli.app import app; app(['--help'], standalone_mode=False)",
     ],

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import sparsernn
 from sparsernn.cli.app import app
 from sparsernn.deploy import unpack
-from sparsernn.training.checkpoint import load_checkpoint
+from sparsernn.runs.checkpoint import load_checkpoint
 
 ENVIRONMENT = {
     **os.environ,

@@ -4,18 +4,18 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from sparsernn.assemble import create, open_run
 from sparsernn.cli.app import app
-from sparsernn.compaction import Settings, compact_run
-from sparsernn.errors import InputError
-from sparsernn.finetune import start
+from sparsernn.core.errors import InputError
 from sparsernn.nn import BlockLSTM, Layer
 from sparsernn.report import load_run, write_report
-from sparsernn.results import generate, take_best
-from sparsernn.training.checkpoint import load_checkpoint, save_checkpoint
-from sparsernn.training.loop import train
-from sparsernn.training.reporter import Reporter
-from sparsernn.training.run import BEST, LAST, weights
+from sparsernn.runs.artifacts import generate, take_best
+from sparsernn.runs.assembly import create, open_run
+from sparsernn.runs.checkpoint import load_checkpoint, save_checkpoint
+from sparsernn.runs.compaction import Settings, compact_run
+from sparsernn.runs.finetuning import start
+from sparsernn.runs.loop import train
+from sparsernn.runs.reporter import Reporter
+from sparsernn.runs.run import BEST, LAST, weights
 
 DEAD = torch.tensor([1, 4])
 PLAIN = {"sparsity": {"name": "dense"}, "optimizer": {"name": "nt_asgd", "lr": 5.0, "switch_epoch": 0}}

@@ -7,20 +7,20 @@ its sizes or is listed in `REFUSED`.
 import pytest
 import torch
 
-from sparsernn.assemble import create, open_run
-from sparsernn.boundary import BOUNDARIES
-from sparsernn.compaction import Settings, compact_run
+from sparsernn.core.errors import InputError
 from sparsernn.deploy.proof import prove
-from sparsernn.errors import InputError
+from sparsernn.gradients import BOUNDARIES
 from sparsernn.nn import EMBEDDINGS, HEADS, LAYERS, BlockLSTM
 from sparsernn.nn.maps import MAPS
 from sparsernn.optim import OPTIMIZERS
-from sparsernn.recipe import Recipe
 from sparsernn.report import load_run
+from sparsernn.runs.assembly import create, open_run
+from sparsernn.runs.compaction import Settings, compact_run
+from sparsernn.runs.loop import train
+from sparsernn.runs.recipe import Recipe
+from sparsernn.runs.reporter import Reporter
 from sparsernn.sparsity import SPARSIFIERS
 from sparsernn.tasks import TASKS
-from sparsernn.training.loop import train
-from sparsernn.training.reporter import Reporter
 from test_recipes_train import data, tiny_task  # noqa: F401 - `data` is a fixture
 
 LANGUAGE = {"name": "language_modelling", "corpus": {"order": "up"}, "eval_batch_size": 2}

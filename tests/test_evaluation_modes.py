@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from sparsernn.assemble import create, open_run
 from sparsernn.cli.app import app
-from sparsernn.cli.modes import OPTIONS
-from sparsernn.tasks.dynamic import DynamicEvaluation
-from sparsernn.tasks.pointer import NeuralCache
-from sparsernn.training.evaluate import evaluate_run
-from sparsernn.training.loop import train
+from sparsernn.cli.evaluation_options import OPTIONS
+from sparsernn.runs.assembly import create, open_run
+from sparsernn.runs.evaluation import evaluate_run
+from sparsernn.runs.loop import train
+from sparsernn.tasks.cache_pointer import NeuralCache
+from sparsernn.tasks.dynamic_evaluation import DynamicEvaluation
 
 PAGE = Path(__file__).parents[1] / "docs" / "evaluation.md"
 LEARNING = ("--dynamic", "--statistics-batch", 20, "--max-batches", 3)

@@ -4,17 +4,17 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from sparsernn.assemble import create, open_run
 from sparsernn.cli.app import app
-from sparsernn.errors import InputError
-from sparsernn.finetune import start
+from sparsernn.core.errors import InputError
 from sparsernn.report import load_run
-from sparsernn.results import take_best
-from sparsernn.training.checkpoint import load_checkpoint
-from sparsernn.training.evaluate import evaluate_run
-from sparsernn.training.loop import train
-from sparsernn.training.reporter import Reporter
-from sparsernn.training.run import weights
+from sparsernn.runs.artifacts import take_best
+from sparsernn.runs.assembly import create, open_run
+from sparsernn.runs.checkpoint import load_checkpoint
+from sparsernn.runs.evaluation import evaluate_run
+from sparsernn.runs.finetuning import start
+from sparsernn.runs.loop import train
+from sparsernn.runs.reporter import Reporter
+from sparsernn.runs.run import weights
 
 
 @pytest.fixture

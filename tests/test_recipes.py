@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sparsernn
-from sparsernn.errors import InputError
-from sparsernn.recipe import DESCRIPTION, Recipe, list_recipes, load_recipe, recipe_text
-from sparsernn.settings import DROP, dump, merge, override, parse
+from sparsernn.core.errors import InputError
+from sparsernn.core.settings import DROP, dump, merge, override, parse
+from sparsernn.runs.recipe import DESCRIPTION, Recipe, list_recipes, load_recipe, recipe_text
 
 MINIMAL = "task: {name: language_modelling}\nmodel: {name: language_model}\noptimizer: sgd\n"
 

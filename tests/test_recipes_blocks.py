@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from sparsernn.assemble import assemble
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
+from sparsernn.core.registry import make
+from sparsernn.core.settings import parse
 from sparsernn.models import MODELS, LanguageModel
 from sparsernn.nn import BlockEmbedding
-from sparsernn.recipe import DESCRIPTION, list_recipes, load_recipe
-from sparsernn.registry import make
-from sparsernn.settings import parse
+from sparsernn.runs.assembly import assemble
+from sparsernn.runs.recipe import DESCRIPTION, list_recipes, load_recipe
 from sparsernn.tasks.language import LanguageModelling
 
 PTB, WIKITEXT = 10_000, 33_278

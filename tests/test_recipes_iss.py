@@ -3,13 +3,13 @@
 import pytest
 import torch
 
+from sparsernn.core.registry import make
 from sparsernn.data import CORPORA
 from sparsernn.models import MODELS
 from sparsernn.optim import make_learning_rate
-from sparsernn.recipe import load_recipe
-from sparsernn.registry import make
+from sparsernn.runs.recipe import load_recipe
 from sparsernn.sparsity import group_lasso
-from sparsernn.sparsity.penalty import per_token
+from sparsernn.sparsity.penalties.penalty import per_token
 
 WINDOW = 35
 # recipe -> initial bound, clip, window, dropout, epochs, learning rates of epochs counted from 1

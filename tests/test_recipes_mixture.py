@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from sparsernn.core.registry import make
 from sparsernn.models import MODELS
-from sparsernn.recipe import DESCRIPTION, load_recipe
-from sparsernn.registry import make
+from sparsernn.runs.recipe import DESCRIPTION, load_recipe
 
 # recipe -> vocabulary, parameters (that of WikiText-2 as users of the original code logged it)
 SIZES = {"selfish/mos-ptb": (10_000, 21_500_620), "selfish/mos-wt2": (33_278, 34_909_528)}

@@ -5,9 +5,9 @@ import torch
 from typer.testing import CliRunner
 
 from sparsernn.cli.app import app
+from sparsernn.core.registry import make
 from sparsernn.models import MODELS
-from sparsernn.recipe import load_recipe
-from sparsernn.registry import make
+from sparsernn.runs.recipe import load_recipe
 
 PTB, WIKITEXT = {"vocabulary_size": 10_000}, {"vocabulary_size": 33_278}
 # about as many words and exactly as many tags as the authors' files of the Wall Street Journal have

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from sparsernn.assemble import create
-from sparsernn.recipe import list_recipes, load_recipe
-from sparsernn.training.loop import train
+from sparsernn.runs.assembly import create
+from sparsernn.runs.loop import train
+from sparsernn.runs.recipe import list_recipes, load_recipe
 
 WORDS = ["a", "cat", "the", "dog", "sees", "hears", "runs", "sleeps", "old", "young", "fast", "slow", "in"]
 TAGS = ("DET", "NOUN", "VERB", "ADJ")

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
+from sparsernn.core.registry import check_value, make
 from sparsernn.models import MODELS
 from sparsernn.optim import OPTIMIZERS
-from sparsernn.registry import check_value, make
 from sparsernn.tasks import TASKS
 
 

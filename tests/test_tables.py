@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
+from sparsernn.cli.console_tables import plan_lines, recipes_table
 from sparsernn.cli.progress import event_line, progress_line
-from sparsernn.cli.tables import plan_lines, recipes_table
-from sparsernn.recipe import load_recipe
+from sparsernn.runs.recipe import load_recipe
 
 PLAN = {
     "parameters_total": 10,

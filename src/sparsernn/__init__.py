@@ -14,13 +14,13 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "InputError": "sparsernn.errors",
-    "Recipe": "sparsernn.recipe",
-    "list_recipes": "sparsernn.recipe",
-    "load_recipe": "sparsernn.recipe",
+    "InputError": "sparsernn.core.errors",
+    "Recipe": "sparsernn.runs.recipe",
+    "list_recipes": "sparsernn.runs.recipe",
+    "load_recipe": "sparsernn.runs.recipe",
     "sparsify": "sparsernn.sparsity",
     "NTASGD": "sparsernn.optim",
-    "gate_blocks": "sparsernn.gates",
+    "gate_blocks": "sparsernn.structure.gates",
 }
 __all__ = ["__version__", *sorted(_HOMES)]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import requests
 
+from sparsernn.core.errors import InputError
 from sparsernn.data import CORPORA, download, streams, window_bounds
 from sparsernn.data.download import DATASETS, Remote, cache_folder, fetch, status
-from sparsernn.errors import InputError
 
 TEXTS = {"train": "a b\nb a\n", "valid": "a\n", "test": "b c\n"}
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from sparsernn.core.errors import InputError
+from sparsernn.core.registry import make
 from sparsernn.data import CORPORA, Vocabulary
-from sparsernn.data.reading import sha256
-from sparsernn.data.splitting import SPLITS
-from sparsernn.errors import InputError
-from sparsernn.registry import make
+from sparsernn.data.content_split import SPLITS
+from sparsernn.data.text_files import sha256
 
 TEXTS = {"train": "the cat sat\nthe cat ran\nrare\n", "valid": "the dog sat\n", "test": "the cat\n"}
 PATTERNS = ("{}.txt", "ptb.{}.txt", "wiki.{}.tokens", "wiki.{}.raw")

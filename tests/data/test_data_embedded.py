@@ -6,10 +6,10 @@ import platform
 import pytest
 import torch
 
+from sparsernn.core.errors import InputError
 from sparsernn.data import CORPORA, streams, style_of
-from sparsernn.data.embedded import VARIANTS, docstrings, topics
-from sparsernn.data.reading import sha256
-from sparsernn.errors import InputError
+from sparsernn.data.embedded_text import VARIANTS, docstrings, topics
+from sparsernn.data.text_files import sha256
 
 
 @pytest.fixture(scope="module")

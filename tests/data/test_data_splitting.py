@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsernn.data.splitting import SPLITS, assign, same_prose, same_words, split_by_content, split_units
-from sparsernn.data.styles import lines_of, paragraphs_of
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
+from sparsernn.data.content_split import SPLITS, assign, same_prose, same_words, split_by_content, split_units
+from sparsernn.data.text_styles import lines_of, paragraphs_of
 
 UNITS = st.lists(st.text("abc de", min_size=1, max_size=8), min_size=1, max_size=60)
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsernn.data.styles import STYLES, Style, paragraphs_of, style_of
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
+from sparsernn.data.text_styles import STYLES, Style, paragraphs_of, style_of
 
 
 def test_whitespace_ends_every_line_with_eos_blank_ones_too():

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparsernn.core.errors import InputError
 from sparsernn.data import CORPORA, Sentence
 from sparsernn.data.conll import read_conllu, read_two_columns
 from sparsernn.data.embedded_tags import python_roles, roles
-from sparsernn.data.tagged import digest, two_columns
-from sparsernn.errors import InputError
+from sparsernn.data.tagged_sentences import digest, two_columns
 
 TEXT = "The\tDT\ncat\tNN\n\n\n\nIt\tPRP\nsleeps\tVBZ\n.\t."
 FOUND = [Sentence(("The", "cat"), ("DT", "NN")), Sentence(("It", "sleeps", "."), ("PRP", "VBZ", "."))]

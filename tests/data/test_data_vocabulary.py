@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparsernn.core.errors import InputError
 from sparsernn.data.vocabulary import Vocabulary, check_vocabulary, collect, ordered
-from sparsernn.errors import InputError
 
 TOKENS = st.lists(st.text(min_size=1, max_size=6), min_size=1, max_size=30, unique=True)
 

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparsernn.core.errors import InputError
 from sparsernn.data.windows import (
     RandomWindows,
     check_rows,
@@ -13,7 +14,6 @@ from sparsernn.data.windows import (
     window_bounds,
     window_of,
 )
-from sparsernn.errors import InputError
 
 
 def covered(bounds):

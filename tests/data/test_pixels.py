@@ -9,9 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+from sparsernn.core.errors import InputError
+from sparsernn.data.digit_images import (
+    digits,
+    image_order,
+    mnist,
+    mnist_10k,
+    pixel_order,
+    read_idx,
+    split_by_hash,
+)
 from sparsernn.data.download import DATASETS, Remote, status
-from sparsernn.data.pixels import digits, image_order, mnist, mnist_10k, pixel_order, read_idx, split_by_hash
-from sparsernn.errors import InputError
 from sparsernn.tasks import Pixels
 
 SIDE = 2

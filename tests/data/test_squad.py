@@ -8,12 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sparsernn.core.errors import InputError
 from sparsernn.data.answer_scores import exact_match, f1, normalised, score_answers
 from sparsernn.data.embedded_questions import python_questions
 from sparsernn.data.questions import Answer, Paragraph, Question, text_of, token_spans, words_of
 from sparsernn.data.squad import DEV, read_squad, squad, squad_articles
-from sparsernn.data.vectors import read_vectors
-from sparsernn.errors import InputError
+from sparsernn.data.word_vectors import read_vectors
 
 TEXT = "In 1996, Tesla's coil (built by hand) made 3.5 kV."
 

@@ -6,19 +6,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from sparsernn.core.errors import InputError
 from sparsernn.deploy import compact, compacted, dead_units, macs_per_token
-from sparsernn.deploy.dead import removable
-from sparsernn.errors import InputError
+from sparsernn.deploy.dead_units import removable
 from sparsernn.models.language_model import LanguageModel
 from sparsernn.models.sequence_model import SequenceModel
 from sparsernn.models.tagger import Tagger
 from sparsernn.nn import GRU, LAYERS, LSTM, BlockLSTM, Elman
-from sparsernn.nn.layer import Stack
-from sparsernn.nn.recurrent import Bidirectional, Recurrent
-from sparsernn.nn.rhn import RHNCell
-from sparsernn.training.checkpoint import load_checkpoint, save_checkpoint
-from sparsernn.training.run import load_weights, weights
-from sparsernn.units import Slice, Units
+from sparsernn.nn.cells.rhn import RHNCell
+from sparsernn.nn.drive.layer import Stack
+from sparsernn.nn.drive.recurrent import Bidirectional, Recurrent
+from sparsernn.runs.checkpoint import load_checkpoint, save_checkpoint
+from sparsernn.runs.run import load_weights, weights
+from sparsernn.structure.units import Slice, Units
 
 KINDS = {
     "lstm": "lstm",

@@ -15,9 +15,9 @@ from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from sparsernn import sparsify
+from sparsernn.core.errors import InputError
 from sparsernn.deploy import compact, compacted, dead_units, macs_per_token
-from sparsernn.deploy.compact import units_of
-from sparsernn.errors import InputError
+from sparsernn.deploy.shrink import units_of
 from sparsernn.nn import UnevenRNN
 
 CELLS = {

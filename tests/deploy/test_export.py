@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from sparsernn.deploy.export import FORMATS, OneStep, export
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
+from sparsernn.deploy.graph_export import FORMATS, OneStep, export
 from sparsernn.models.language_model import LanguageModel
 from sparsernn.models.sequence_model import SequenceModel
 from sparsernn.models.tagger import Tagger
@@ -83,7 +83,7 @@ def test_another_ending_is_refused(tmp_path):
 
 
 def test_missing_packages_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("sparsernn.deploy.export.ONNX_NEEDS", ("no_such_package",))
+    monkeypatch.setattr("sparsernn.deploy.graph_export.ONNX_NEEDS", ("no_such_package",))
     with pytest.raises(InputError, match=r"need no_such_package: pip install 'sparsernn\[onnx\]'"):
         export(LanguageModel(9, 4, [4]), tmp_path / "m.onnx")
 

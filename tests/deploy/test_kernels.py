@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sparsernn import kernels
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
 from sparsernn.kernels import FORMATS, build, library
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from sparsernn.core.errors import InputError
 from sparsernn.deploy import LSTMRuntime, compare, macs_per_token, measure_latency, sizes
-from sparsernn.errors import InputError
 from sparsernn.models.language_model import LanguageModel
 
 

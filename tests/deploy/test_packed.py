@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from sparsernn.core.errors import InputError
 from sparsernn.deploy import pack, read_packed, sizes, unpack
-from sparsernn.errors import InputError
 
 
 def sample(density=0.3, shape=(40, 30), seed=0):

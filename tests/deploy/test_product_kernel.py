@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsernn.errors import InputError
-from sparsernn.kernels import product
-from sparsernn.kernels.product import Factor, takes
+from sparsernn.core.errors import InputError
+from sparsernn.kernels import product_kernel
+from sparsernn.kernels.product_kernel import Factor, takes
 
 SIZES = [(16, 16), (17, 16), (16, 33), (35, 47), (130, 99), (18, 1025), (21, 2100), (1030, 20), (301, 1024)]
 """Tails of both axes, one to three parts of the inner one, and enough to be shared out."""
@@ -131,4 +131,4 @@ def test_without_a_library_nothing_is_taken(monkeypatch):
     monkeypatch.setenv("SPARSERNN_NO_KERNELS", "1")
     assert not takes(torch.zeros(20, 20))
     with pytest.raises(InputError, match="takes"):
-        product.Factor(torch.zeros(20, 20))
+        product_kernel.Factor(torch.zeros(20, 20))

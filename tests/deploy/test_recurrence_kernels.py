@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
-from sparsernn.errors import InputError
-from sparsernn.kernels import recurrence
-from sparsernn.nn.cell import Stage
-from sparsernn.nn.elman import Identity, ModReLU, ReLU, Tanh
-from sparsernn.nn.onlstm import OrderedMemory
-from sparsernn.nn.recurrent import Recurrent
-from sparsernn.nn.rhn import Highway, RHNCell
-from sparsernn.nn.scan import scan, scan_naively
+from sparsernn.core.errors import InputError
+from sparsernn.kernels import recurrence_kernel
+from sparsernn.nn.cells.elman import Identity, ModReLU, ReLU, Tanh
+from sparsernn.nn.cells.onlstm import OrderedMemory
+from sparsernn.nn.cells.rhn import Highway, RHNCell
+from sparsernn.nn.drive.cell import Stage
+from sparsernn.nn.drive.recurrent import Recurrent
+from sparsernn.nn.drive.scan import scan, scan_naively
 
 SHAPES = [(1, 1), (1, 7), (3, 8), (5, 33), (20, 50)]
 LARGE = [*SHAPES, (40, 1030)]
@@ -59,10 +59,10 @@ def test_rules_match_their_equations_and_their_twin(compiled, monkeypatch, name,
     make, sizes = RULES[name]
     rule, (pre, state) = make(), sizes(rows, width)
     gradient = tuple(normal(*part.shape, seed=9 + k) for k, part in enumerate(state))
-    assert recurrence.takes(pre)
+    assert recurrence_kernel.takes(pre)
     got = through(rule, pre, state, gradient)
     monkeypatch.setenv("SPARSERNN_NO_KERNELS", "1")
-    assert not recurrence.takes(pre)
+    assert not recurrence_kernel.takes(pre)
     twin = through(rule, pre, state, gradient)
     wanted = by_autograd(rule, pre, state, gradient)
     assert len(got) == len(twin) == len(wanted)
@@ -88,7 +88,7 @@ def test_tanh_and_sigmoid_over_their_whole_range(compiled):
     x = torch.cat([x, -x]).view(1, -1)
     h = torch.empty_like(x)
     pre = torch.cat([x, x], 1)
-    recurrence.highway_forward(pre, torch.zeros_like(x), h)
+    recurrence_kernel.highway_forward(pre, torch.zeros_like(x), h)
     tanh, sigmoid = pre.double().chunk(2, 1)
     exact = x.double().tanh()
     assert ((tanh - exact).abs() <= 4e-7 * exact.abs()).all()
@@ -121,11 +121,11 @@ def naive(stage, u, start):
 @pytest.fixture
 def any_length(monkeypatch):
     """Short windows go through the kernel too."""
-    monkeypatch.setattr(recurrence, "WINDOW_STEPS_FROM", 1)
-    monkeypatch.setattr("sparsernn.nn.scan.SHORT", 1)
+    monkeypatch.setattr(recurrence_kernel, "WINDOW_STEPS_FROM", 1)
+    monkeypatch.setattr("sparsernn.nn.drive.scan.SHORT", 1)
 
 
-@pytest.mark.parametrize("kind", recurrence.KINDS)
+@pytest.mark.parametrize("kind", recurrence_kernel.KINDS)
 @pytest.mark.parametrize(
     ("steps", "rows", "width"), [(1, 1, 1), (7, 1, 19), (4, 13, 16), (40, 10, 128), (30, 25, 77)]
 )
@@ -152,8 +152,10 @@ def test_windows_match_the_loop(compiled, any_length, monkeypatch, kind, steps, 
 
 def counted(monkeypatch):
     """Names of the window calls that are made from now on."""
-    calls, window = [], recurrence._window
-    monkeypatch.setattr(recurrence, "_window", lambda name, *rest: (calls.append(name), window(name, *rest)))
+    calls, window = [], recurrence_kernel._window
+    monkeypatch.setattr(
+        recurrence_kernel, "_window", lambda name, *rest: (calls.append(name), window(name, *rest))
+    )
     return calls
 
 
@@ -175,7 +177,7 @@ def test_modrelu_at_zero(compiled, any_length):
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("kind", recurrence.KINDS)
+@pytest.mark.parametrize("kind", recurrence_kernel.KINDS)
 def test_bad_numbers_are_not_hidden(compiled, any_length, kind, bad):
     u = normal(3, 4, 9)
     u[1, 2, 5] = bad
@@ -231,27 +233,27 @@ def test_changing_what_was_given_or_returned_does_not_reach_the_gradients(compil
 
 def test_what_the_kernels_do_not_take(compiled, monkeypatch):
     """Other types, masks, lengths and large weights go the long way."""
-    monkeypatch.setattr(recurrence, "_window", None)
+    monkeypatch.setattr(recurrence_kernel, "_window", None)
     u, weight, start = normal(20, 2, 6), normal(6, 6), torch.zeros(2, 6)
     fast(Stage(weight.double(), Tanh()), u.double(), start.double())
     fast(Stage(weight, Tanh(), mask=torch.ones(2, 6)), u, start)
     scan((Stage(weight, Tanh()),), u, (start,), torch.ones(20, 2, 1, dtype=torch.bool))
     fast(Stage(weight, Tanh()), u[:3], start)
-    monkeypatch.setattr(recurrence, "WINDOW_WEIGHTS_UP_TO", 35)
+    monkeypatch.setattr(recurrence_kernel, "WINDOW_WEIGHTS_UP_TO", 35)
     fast(Stage(weight, Tanh()), u, start)
 
 
 def test_shapes_that_do_not_fit_are_refused(compiled):
     with pytest.raises(InputError, match=r"\(3, 8\) met a state of shape \(2, 4\)"):
-        recurrence.highway_forward(torch.zeros(3, 8), torch.zeros(2, 4), torch.zeros(2, 4))
+        recurrence_kernel.highway_forward(torch.zeros(3, 8), torch.zeros(2, 4), torch.zeros(2, 4))
     with pytest.raises(InputError, match=r"state of shape \(2, 4\)"):
-        recurrence.ordered_forward(torch.zeros(3, 20), torch.zeros(2, 4), torch.zeros(2, 4), 2)
+        recurrence_kernel.ordered_forward(torch.zeros(3, 20), torch.zeros(2, 4), torch.zeros(2, 4), 2)
     with pytest.raises(InputError, match="dense float32"):
-        recurrence.highway_forward(torch.zeros(8, 2).t(), torch.zeros(2, 4), torch.zeros(2, 4))
+        recurrence_kernel.highway_forward(torch.zeros(8, 2).t(), torch.zeros(2, 4), torch.zeros(2, 4))
 
 
 def test_no_library_is_said_so(monkeypatch):
     monkeypatch.setenv("SPARSERNN_NO_KERNELS", "1")
-    assert not recurrence.takes(torch.zeros(2, 4))
+    assert not recurrence_kernel.takes(torch.zeros(2, 4))
     with pytest.raises(InputError, match="takes"):
-        recurrence.highway_forward(torch.zeros(2, 8), torch.zeros(2, 4), torch.zeros(2, 4))
+        recurrence_kernel.highway_forward(torch.zeros(2, 8), torch.zeros(2, 4), torch.zeros(2, 4))

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from sparsernn import kernels
-from sparsernn.deploy import LSTMRuntime, ModuleRuntime, choice, pack, runtime, unpack
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
+from sparsernn.deploy import LSTMRuntime, ModuleRuntime, autotune, pack, runtime, unpack
 from sparsernn.kernels import FORMATS
 from sparsernn.models.language_model import LanguageModel
 
@@ -148,11 +148,11 @@ def test_other_models_run_through_their_own_forward_pass():
 
 def test_auto_takes_the_fastest_and_int8_only_when_allowed(monkeypatch):
     weight = torch.randn(64, 40) * (torch.rand(4, 40) < 0.2).repeat_interleave(16, 0)
-    assert choice.candidates(weight, None, False) == ["dense", "csr", "block16"]
-    assert choice.candidates(weight, None, True)[3:] == ["dense_int8", "csr_int8", "block16_int8"]
-    assert choice.candidates(torch.randn(64, 40), None, False) == ["dense"]
-    monkeypatch.setattr(choice, "fastest", lambda held: "csr")
-    assert isinstance(choice.hold(weight, None, "auto", int8=False, batch=1), FORMATS["csr"])
+    assert autotune.candidates(weight, None, False) == ["dense", "csr", "block16"]
+    assert autotune.candidates(weight, None, True)[3:] == ["dense_int8", "csr_int8", "block16_int8"]
+    assert autotune.candidates(torch.randn(64, 40), None, False) == ["dense"]
+    monkeypatch.setattr(autotune, "fastest", lambda held: "csr")
+    assert isinstance(autotune.hold(weight, None, "auto", int8=False, batch=1), FORMATS["csr"])
 
 
 def test_products_by_name_per_weight():

@@ -7,16 +7,16 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
 from sparsernn.models import BiDAF
 from sparsernn.models.bidaf import READERS, Text
 from sparsernn.models.spans import best_spans
-from sparsernn.nn.attention_flow import AttentionFlow
-from sparsernn.nn.both_ends import BothEnds, turning
-from sparsernn.nn.characters import CharacterCNN, Highway
-from sparsernn.nn.quick_dropout import drop_quickly
-from sparsernn.nn.word_table import WordTable
-from sparsernn.units import remove
+from sparsernn.nn.drive.bilstm import BothEnds, turning
+from sparsernn.nn.dropout import drop_quickly
+from sparsernn.nn.words.attention_flow import AttentionFlow
+from sparsernn.nn.words.characters import CharacterCNN, Highway
+from sparsernn.nn.words.word_table import WordTable
+from sparsernn.structure.units import remove
 
 DROPOUT = {"character": 0.2, "lstm": 0.2, "output": 0.2}
 
@@ -297,7 +297,7 @@ def test_units_of_the_phrase_layer_have_groups_as_well():
 
 
 def test_the_gradient_of_group_lasso_is_autograds():
-    from sparsernn.sparsity.lasso import group_lasso
+    from sparsernn.sparsity.penalties.group_lasso import group_lasso
 
     model = tiny(groups="all").double()
     penalty = group_lasso(model, strength=0.3, count_diagonal_twice=False)

@@ -5,11 +5,11 @@ import itertools
 import pytest
 import torch
 
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
 from sparsernn.models import LanguageModel
-from sparsernn.models.generate import sample
+from sparsernn.models.text_sampler import sample
 from sparsernn.sparsity import DEFAULTS, sparsify
-from sparsernn.units import remove
+from sparsernn.structure.units import remove
 
 MIXTURE = {"name": "mixture", "experts": 3}
 SPLIT = {"name": "split", "splits": [6, 15]}

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
+from sparsernn.core.registry import make
 from sparsernn.models import MODELS
 from sparsernn.models.sequence_model import SequenceModel
-from sparsernn.recipe import load_recipe
-from sparsernn.registry import make
-from sparsernn.units import remove
+from sparsernn.runs.recipe import load_recipe
+from sparsernn.structure.units import remove
 
 COPY, PIXELS = {"input_size": 10, "output_size": 9}, {"input_size": 1, "output_size": 10}
 CHARACTERS = {"vocabulary_size": 50}

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
 from sparsernn.models.tagger import Tagger
-from sparsernn.units import remove
+from sparsernn.structure.units import remove
 
 WORDS = torch.randint(30, (6, 3), generator=torch.Generator().manual_seed(0))
 LENGTHS = torch.tensor([4, 6, 1])

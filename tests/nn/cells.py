@@ -2,9 +2,9 @@
 
 import torch
 
-from sparsernn.nn.elman import ElmanCell
-from sparsernn.nn.onlstm import ONLSTMCell
-from sparsernn.nn.rhn import RHNCell
+from sparsernn.nn.cells.elman import ElmanCell
+from sparsernn.nn.cells.onlstm import ONLSTMCell
+from sparsernn.nn.cells.rhn import RHNCell
 
 H = 6
 CELLS = {

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
+from sparsernn.core.registry import make
 from sparsernn.nn import EMBEDDINGS, BlockEmbedding, BlockHead, Embedding, LinearHead
-from sparsernn.nn.block_embedding import rows_by_count
-from sparsernn.nn.block_geometry import STRIPS, geometric_strips, greedy_strips
-from sparsernn.registry import make
-from sparsernn.units import Units, remove
+from sparsernn.nn.blocks.block_embedding import rows_by_count
+from sparsernn.nn.blocks.geometry import STRIPS, geometric_strips, greedy_strips
+from sparsernn.structure.units import Units, remove
 
 DOUBLE = torch.double
 
@@ -171,7 +171,7 @@ def test_evaluation_in_pieces_is_evaluation_at_once(monkeypatch):
         torch.randint(23, (5, 3)),
     )
     whole = head.nll(y, target)
-    monkeypatch.setattr("sparsernn.nn.block_head.EVAL_ROWS", 4)
+    monkeypatch.setattr("sparsernn.nn.blocks.block_head.EVAL_ROWS", 4)
     with torch.no_grad():
         torch.testing.assert_close(head.nll(y, target), whole)
 

@@ -5,11 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
 from sparsernn.nn import BlockEmbedding, BlockLSTM
-from sparsernn.nn.block_geometry import spans, windows
-from sparsernn.nn.block_lists import arrangement, listed_strips
-from sparsernn.units import Units, remove
+from sparsernn.nn.blocks.geometry import arrangement, listed_strips, spans, windows
+from sparsernn.structure.units import Units, remove
 
 RULES = ({"blocks": 3, "density": 0.5}, {"blocks": 2}, {"reduce": [0.6, 0.7]}, {}, {"blocks": 1})
 

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
 from sparsernn.nn import LSTM, BlockLSTM, Stack
-from sparsernn.nn.block_geometry import composition, reduced_blocks, spans, windows
-from sparsernn.units import Units, remove
+from sparsernn.nn.blocks.geometry import composition, reduced_blocks, spans, windows
+from sparsernn.structure.units import Units, remove
 
 F = 0.66666
 DOUBLE = torch.double

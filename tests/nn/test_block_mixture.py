@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
 from sparsernn.models import LanguageModel
-from sparsernn.nn import BlockEmbedding, MixtureHead, mixture
-from sparsernn.nn.block_mixture import BlockMixtureHead
+from sparsernn.nn import BlockEmbedding, MixtureHead
+from sparsernn.nn.blocks.block_mixture import BlockMixtureHead
+from sparsernn.nn.words import mixture
 
 WORDS, WIDTH, HIDDEN = 23, 6, 5
 

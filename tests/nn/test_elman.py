@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
 from sparsernn.nn import Elman
 from sparsernn.nn.maps import MAPS
-from sparsernn.units import Units
+from sparsernn.structure.units import Units
 
 
 @pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])

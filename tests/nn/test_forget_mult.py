@@ -5,10 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsernn.errors import InputError
-from sparsernn.kernels import forget, forget_cuda
-from sparsernn.nn import forget_mult as module
-from sparsernn.nn.forget_mult import forget_mult, forget_mult_naively, linear_scan
+from sparsernn.core.errors import InputError
+from sparsernn.kernels import forget_cuda, forget_kernel
+from sparsernn.nn.cells import forget_mult as module
+from sparsernn.nn.cells.forget_mult import forget_mult, forget_mult_naively, linear_scan
 
 SHAPES = [(1, 1, 1), (1, 3, 5), (9, 1, 1), (7, 2, 3), (3, 2, 40), (40, 1, 50)]
 
@@ -68,8 +68,8 @@ def test_the_twins_in_torch_are_the_plain_loop(way, fast, naive, shape):
 @pytest.mark.parametrize("shape", [*SHAPES, (5, 3, 4099)])
 @pytest.mark.parametrize(("fast", "naive"), PAIRS)
 def test_the_kernel_is_the_plain_loop(compiled, monkeypatch, fast, naive, shape):
-    calls, call = [], forget._call
-    monkeypatch.setattr(forget, "_call", lambda name, *rest: (calls.append(name), call(name, *rest)))
+    calls, call = [], forget_kernel._call
+    monkeypatch.setattr(forget_kernel, "_call", lambda name, *rest: (calls.append(name), call(name, *rest)))
     for state in states(shape):
         got = outcome(fast, *operands(shape, state, torch.float32), numbers(*shape).float())
         wanted = outcome(naive, *operands(shape, state), numbers(*shape))
@@ -84,7 +84,7 @@ def test_threads_change_nothing(compiled, monkeypatch):
     try:
         for threads, least in ((1, 10**9), (2, 0)):
             torch.set_num_threads(threads)
-            monkeypatch.setattr(forget, "SHARED_FROM", least)
+            monkeypatch.setattr(forget_kernel, "SHARED_FROM", least)
             given = operands(shape, shape[1:], torch.float32)
             results.append(outcome(forget_mult, *given, numbers(*shape).float()))
     finally:

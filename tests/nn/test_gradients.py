@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sparsernn.nn import GRU, LSTM, Elman
-from sparsernn.nn.gradients import gradient_by_lag
+from sparsernn.nn.gradient_reach import gradient_by_lag
 
 
 def last(y):

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
+from sparsernn.core.registry import make
 from sparsernn.nn import HEADS, LinearHead
-from sparsernn.registry import make
 
 V, H = 11, 4
 

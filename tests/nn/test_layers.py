@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from sparsernn.gates import gate_blocks
+from sparsernn.core.registry import make
 from sparsernn.nn import LAYERS
-from sparsernn.registry import make
+from sparsernn.structure.gates import gate_blocks
 
 T, B, WIDTH_IN, H = 7, 3, 4, 6
 SMALL = {"onlstm": {"chunk_size": 2}, "rhn": {"depth": 3}}

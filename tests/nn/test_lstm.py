@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
 from sparsernn.nn import LSTM, Stack
 
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
+from sparsernn.core.registry import make
 from sparsernn.nn.maps import MAPS, Dense, Normal, Orthogonal, RecurrentMap, Rotations, orthogonality_error
 from sparsernn.nn.maps.initialisers import ANGLES, haar, planar_rotations
 from sparsernn.nn.maps.rotations import turns
 from sparsernn.nn.maps.skew import planar_vector, skew_matrix, upper_places
-from sparsernn.registry import make
 
 MANIFOLD: dict[str, Callable[[int], RecurrentMap]] = {
     "exp": lambda n: Orthogonal(n),

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsernn.nn.matrix_exp import cayley, exp_skew, pade_limit
+from sparsernn.nn.maps.exponential import cayley, exp_skew, pade_limit
 
 
 def skew(n, scale, seed=0):

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from sparsernn.errors import InputError
-from sparsernn.nn import HEADS, LinearHead, MixtureHead, mixture
-from sparsernn.registry import make
+from sparsernn.core.errors import InputError
+from sparsernn.core.registry import make
+from sparsernn.nn import HEADS, LinearHead, MixtureHead
+from sparsernn.nn.words import mixture
 
 
 def random_head(vocabulary=13, hidden=5, embedding=4, **settings):

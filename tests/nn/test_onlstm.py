@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from sparsernn.errors import InputError
-from sparsernn.gates import gate_blocks
+from sparsernn.core.errors import InputError
 from sparsernn.models import LanguageModel
 from sparsernn.nn import ONLSTM
-from sparsernn.nn.onlstm import cumax
+from sparsernn.nn.cells.onlstm import cumax
+from sparsernn.structure.gates import gate_blocks
 
 X = torch.tensor([[[0.1, -0.2, 0.3]], [[0.4, 0.5, -0.6]]], dtype=torch.double)
 H1, C1 = [0.0473615747, -0.0952698972, 0, 0], [0.1701611865, -0.2291321840, 0, 0]

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
 from sparsernn.models import LanguageModel
-from sparsernn.nn.qrnn import POOLINGS, QRNN
-from sparsernn.units import remove
+from sparsernn.nn.cells.qrnn import POOLINGS, QRNN
+from sparsernn.structure.units import remove
 
 T, B, WIDE, H = 7, 3, 4, 5
 SETTINGS = [{"window": w, "pooling": p} for w, p in itertools.product((1, 2, 3), POOLINGS)]

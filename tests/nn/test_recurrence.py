@@ -11,8 +11,8 @@ import torch
 
 from sparsernn.nn import Elman, Stack
 from sparsernn.nn.maps import Dense, Normal, Orthogonal, Rotations
-from sparsernn.nn.recurrence import LAGS, below_blocks, recurrence, recurrences
-from sparsernn.nn.schur_form import schur_form
+from sparsernn.nn.maps.map_records import LAGS, below_blocks, recurrence, recurrences
+from sparsernn.nn.maps.schur_form import schur_form
 
 
 @pytest.fixture(autouse=True)

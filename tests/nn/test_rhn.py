@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from sparsernn.errors import InputError
-from sparsernn.gates import cell_groups, gate_blocks
+from sparsernn.core.errors import InputError
 from sparsernn.models import LanguageModel
 from sparsernn.nn import RHN
+from sparsernn.structure.gates import cell_groups, gate_blocks
 
 GOLDEN = {
     True: [[0.3334513802, 0.2286758641, 0.1392314221], [0.5215384362, 0.1939204153, 0.3336691544]],

@@ -7,11 +7,13 @@ import torch
 from cells import CELLS, make_cell
 from torch import nn
 
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
 from sparsernn.kernels import available, describe
 from sparsernn.nn import RHN, Bidirectional, Recurrent
-from sparsernn.nn.cell import Cell
-from sparsernn.nn.product import (
+from sparsernn.nn.drive.cell import Cell
+from sparsernn.nn.drive.recurrent import turned, within
+from sparsernn.nn.drive.scan import scan_naively
+from sparsernn.nn.drive.step_product import (
     CompiledProduct,
     PackedProduct,
     PlainProduct,
@@ -19,8 +21,6 @@ from sparsernn.nn.product import (
     packing_pays,
     recurrent_product,
 )
-from sparsernn.nn.recurrent import turned, within
-from sparsernn.nn.scan import scan_naively
 
 T, B, WIDTH = 11, 3, 4
 

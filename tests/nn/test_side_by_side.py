@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsernn.kernels import lstm
+from sparsernn.kernels import lstm_kernel
 from sparsernn.nn import BlockLSTM
-from sparsernn.nn.single_step import no_repacking
+from sparsernn.nn.drive.single_step import no_repacking
 
 
 @pytest.fixture
@@ -94,11 +94,11 @@ def test_other_layers_go_to_torch(compiled, layer):
 @pytest.mark.parametrize(("learns", "compiled_calls"), [(True, 1), (False, 2)])
 def test_large_windows_go_to_torch_in_training(compiled, monkeypatch, learns, compiled_calls):
     layer, calls = BlockLSTM(40, 40, blocks=2), []
-    forward = lstm.window_forward
+    forward = lstm_kernel.window_forward
     monkeypatch.setattr(
-        lstm, "window_forward", lambda *given, **more: calls.append(1) or forward(*given, **more)
+        lstm_kernel, "window_forward", lambda *given, **more: calls.append(1) or forward(*given, **more)
     )
-    monkeypatch.setattr(lstm, "LARGE", 4 * 20 * 60 * 3 * 2)
+    monkeypatch.setattr(lstm_kernel, "LARGE", 4 * 20 * 60 * 3 * 2)
     with torch.set_grad_enabled(learns):
         small, large = layer(torch.zeros(3, 1, 40))[0], layer(torch.zeros(3, 2, 40))[0]
     assert len(calls) == compiled_calls

@@ -7,13 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsernn.errors import InputError
-from sparsernn.nn import schur_form as schur_module
-from sparsernn.nn import spectra
-from sparsernn.nn.maps import Normal
+from sparsernn.core.errors import InputError
+from sparsernn.nn.maps import Normal, spectra
+from sparsernn.nn.maps import schur_form as schur_module
 from sparsernn.nn.maps.initialisers import haar
-from sparsernn.nn.schur_form import schur_form
-from sparsernn.nn.spectra import delay_line, departure_from_normality, fisher_memory
+from sparsernn.nn.maps.schur_form import schur_form
+from sparsernn.nn.maps.spectra import delay_line, departure_from_normality, fisher_memory
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
 from sparsernn.nn import SplitHead
 
 SPLITS = [[], [1], [4], [10], [3, 4], [3, 4, 5], [2, 6, 10], [1, 2, 3], [2, 3, 8, 9]]

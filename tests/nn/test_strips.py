@@ -8,8 +8,8 @@ from torch.nn import functional
 
 from sparsernn import kernels
 from sparsernn.kernels import build
-from sparsernn.kernels import strips as compiled_strips
-from sparsernn.nn import strips as functions
+from sparsernn.kernels import strip_kernel as compiled_strips
+from sparsernn.nn.blocks import strips as functions
 
 
 @pytest.fixture(params=["twin", *build.VARIANTS])

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, unpack_sequence
 
-from sparsernn.errors import InputError
-from sparsernn.gates import cell_groups, gate_blocks
+from sparsernn.core.errors import InputError
 from sparsernn.nn import UnevenRNN
+from sparsernn.structure.gates import cell_groups, gate_blocks
 
 TORCH = {
     "lstm": nn.LSTM,

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
+from sparsernn.core.registry import make
 from sparsernn.optim import OPTIMIZERS, ema
-from sparsernn.registry import make
 
 
 def model():

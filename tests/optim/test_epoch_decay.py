@@ -2,7 +2,7 @@
 
 import pytest
 
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
 from sparsernn.optim import EpochDecay, make_learning_rate
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from sparsernn.assemble import assemble
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
 from sparsernn.optim import make_learning_rate
+from sparsernn.runs.assembly import assemble
 
 
 def rates(rate, epochs):

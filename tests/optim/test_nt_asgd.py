@@ -7,12 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from sparsernn.core.registry import make
 from sparsernn.optim import NTASGD, OPTIMIZERS, nt_asgd
-from sparsernn.optim.nt_asgd import FOLD_EVERY
-from sparsernn.optim.trigger import NonMonotone
-from sparsernn.registry import make
+from sparsernn.optim.nt_asgd import FOLD_EVERY, NonMonotone
+from sparsernn.runs.checkpoint import load_checkpoint, save_checkpoint
 from sparsernn.sparsity import SPARSIFIERS
-from sparsernn.training.checkpoint import load_checkpoint, save_checkpoint
 
 MASKS = {1: [1, 1, 0], 2: [1, 1, 0], 3: [1, 1, 0], 4: [1, 0, 1], 5: [1, 0, 1], 6: [1, 1, 1], 7: [1, 1, 1]}
 GOLDEN = {  # step: weights, averages, average of the dense scalar

@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from sparsernn.assemble import assemble, create, open_run
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
 from sparsernn.optim import Plateau, make_learning_rate
 from sparsernn.optim.schedules import cosine, linear, make_schedule
-from sparsernn.training.loop import train
+from sparsernn.runs.assembly import assemble, create, open_run
+from sparsernn.runs.loop import train
 
 
 def test_cosine_has_the_published_values():

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import yaml
 
-from sparsernn.training.checkpoint import save_checkpoint
+from sparsernn.runs.checkpoint import save_checkpoint
 
 SAMPLE = (
     "the company said it will <unk> the sale of its stake in a unit of the bank for N million dollars\n"

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from report_runs import write_run
 
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
 from sparsernn.report import compare, write_report
 
 ALL = ["Training", "Sparsity", "Gates", "Masks", "Weights", "Size and speed", "Published and obtained"]

@@ -6,9 +6,9 @@ import xml.etree.ElementTree as ElementTree
 from report_runs import write_run
 
 from sparsernn.report import write_report
-from sparsernn.report.confusion import confusion_pictures
-from sparsernn.report.history import load_run
-from sparsernn.report.svg import standalone
+from sparsernn.report.charts.confusion_chart import confusion_pictures
+from sparsernn.report.charts.svg import standalone
+from sparsernn.report.story.history import load_run
 
 RECORD = {
     "event": "confusion",

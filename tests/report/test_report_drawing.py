@@ -11,11 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsernn.report.chart import Axes, Marks, Series, chart
-from sparsernn.report.plots import thin
-from sparsernn.report.scale import scale_for
-from sparsernn.report.svg import spread, standalone
-from sparsernn.report.tensors import density_map, histogram, png, tensors_of
+from sparsernn.report.charts.chart import Axes, Marks, Series, chart
+from sparsernn.report.charts.run_charts import thin
+from sparsernn.report.charts.scale import scale_for
+from sparsernn.report.charts.svg import spread, standalone
+from sparsernn.report.story.checkpoint_tensors import density_map, histogram, png, tensors_of
 
 values = st.lists(st.floats(-1e9, 1e9).filter(lambda v: v == 0 or abs(v) > 1e-9), min_size=1, max_size=20)
 

@@ -9,10 +9,10 @@ import pytest
 from report_runs import write_run
 
 from sparsernn.report import load_run
-from sparsernn.report.comparing import gate_comparison, sparsity_charts
-from sparsernn.report.pictures import gate_shares, mask_pictures
-from sparsernn.report.plots import exploration, gate_charts, gate_means
-from sparsernn.report.tensors import read_tensors
+from sparsernn.report.charts.checkpoint_charts import gate_shares, mask_pictures
+from sparsernn.report.charts.comparison_charts import gate_comparison, sparsity_charts
+from sparsernn.report.charts.run_charts import exploration, gate_charts, gate_means
+from sparsernn.report.story.checkpoint_tensors import read_tensors
 
 MASTERS = {"master_in": [0, 4], "master_forget": [4, 8], "out": [8, 44], "cell": [44, 160]}
 ROWS = {"h": [0, 80], "t": [80, 160]}

@@ -8,7 +8,7 @@ import pytest
 from report_runs import write_run
 
 from sparsernn.report import gather, load_run
-from sparsernn.report.history import read_events
+from sparsernn.report.story.history import read_events
 
 
 def lines(path: Path, *records: Any) -> Path:

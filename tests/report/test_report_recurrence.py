@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from sparsernn.report.history import RunRecord
-from sparsernn.report.recurrence import recurrence_pictures
+from sparsernn.report.charts.recurrence_charts import recurrence_pictures
+from sparsernn.report.story.history import RunRecord
 
 
 def row(name="layers.0.cell.map", scale=1.0, **more):

@@ -7,7 +7,7 @@ import zlib
 from pathlib import Path
 
 from sparsernn.report import RunRecord
-from sparsernn.report.structure import (
+from sparsernn.report.charts.unit_charts import (
     compact_table,
     living_units,
     proof_sentence,

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from sparsernn.core.errors import InputError
 from sparsernn.deploy import compact
-from sparsernn.errors import InputError
 from sparsernn.models import BiDAF, LanguageModel
 from sparsernn.sparsity import Groups, LassoSettings, group_lasso
-from sparsernn.sparsity.lasso import GroupLasso
-from sparsernn.units import Slice, Units
+from sparsernn.sparsity.penalties.group_lasso import GroupLasso
+from sparsernn.structure.units import Slice, Units
 
 
 def language(layer="lstm", hidden=(6, 5), **settings):

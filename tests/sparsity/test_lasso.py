@@ -7,15 +7,15 @@ import torch
 from torch import nn
 
 from sparsernn import sparsify
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
 from sparsernn.models import LanguageModel
 from sparsernn.models.tagger import Tagger
 from sparsernn.nn import LSTM, ONLSTM, RHN, Bidirectional, Recurrent, Stack
-from sparsernn.nn.gru import GRU
-from sparsernn.nn.rhn import RHNCell
+from sparsernn.nn.cells.gru import GRU
+from sparsernn.nn.cells.rhn import RHNCell
 from sparsernn.sparsity import Groups, LassoSettings, group_lasso, units_of
-from sparsernn.sparsity.lasso import GroupLasso
-from sparsernn.units import Slice, Units
+from sparsernn.sparsity.penalties.group_lasso import GroupLasso
+from sparsernn.structure.units import Slice, Units
 
 
 def language(layer="lstm", hidden=(6, 6), tied=False, embedding=6, vocabulary=11):

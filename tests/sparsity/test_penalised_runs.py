@@ -3,18 +3,18 @@
 import pytest
 import torch
 
-from sparsernn.assemble import assemble, create
-from sparsernn.cli.running import complete
+from sparsernn.cli.training import complete
+from sparsernn.core.errors import InputError
+from sparsernn.core.registry import make
 from sparsernn.deploy import read_packed
-from sparsernn.errors import InputError
-from sparsernn.finetune import start
-from sparsernn.registry import make
 from sparsernn.report import load_run
-from sparsernn.report.content import run_document
-from sparsernn.report.facts import gather
-from sparsernn.results import PACKED, present
+from sparsernn.report.story.content import run_document
+from sparsernn.report.story.facts import gather
+from sparsernn.runs.artifacts import PACKED, present
+from sparsernn.runs.assembly import assemble, create
+from sparsernn.runs.finetuning import start
+from sparsernn.runs.loop import train
 from sparsernn.sparsity import SPARSIFIERS
-from sparsernn.training.loop import train
 
 ISS = {"name": "iss", "strength": 0.3, "lambda_scale": "per_sequence", "threshold": 0.02}
 L1 = {"name": "l1", "strength": 0.003, "threshold": 0.02, "exclude": ["embedding.weight"]}

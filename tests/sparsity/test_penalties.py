@@ -9,17 +9,17 @@ import torch
 from torch import nn
 
 from sparsernn import sparsify
-from sparsernn.assemble import create, open_run
-from sparsernn.errors import InputError
-from sparsernn.finetune import start
-from sparsernn.kernels import lasso
+from sparsernn.core.errors import InputError
+from sparsernn.kernels import lasso_kernel
 from sparsernn.report import load_run
+from sparsernn.runs.assembly import create, open_run
+from sparsernn.runs.checkpoint import load_checkpoint
+from sparsernn.runs.finetuning import start
+from sparsernn.runs.loop import train
+from sparsernn.runs.reporter import Reporter
+from sparsernn.runs.run import weights
 from sparsernn.sparsity import L1, Frozen, group_lasso
 from sparsernn.sparsity.sparsifier import Chain
-from sparsernn.training.checkpoint import load_checkpoint
-from sparsernn.training.loop import train
-from sparsernn.training.reporter import Reporter
-from sparsernn.training.run import weights
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (3, 8), (5, 33), (300, 231)])
@@ -29,18 +29,18 @@ def test_passes_over_memory(rows, columns):
     generator = torch.Generator().manual_seed(0)
     w = torch.randn(rows, columns, generator=generator)
     w[0, 0] = 0
-    by_row, by_column = lasso.squares(w)
+    by_row, by_column = lasso_kernel.squares(w)
     torch.testing.assert_close(by_row, w.square().sum(1))
     torch.testing.assert_close(by_column, w.square().sum(0))
     start, a, b = (torch.randn(n, generator=generator) for n in (w.shape, rows, columns))
     gradient = start.clone()
-    lasso.add_scaled(gradient, w, a, b)
+    lasso_kernel.add_scaled(gradient, w, a, b)
     torch.testing.assert_close(gradient, start + (a.unsqueeze(1) + b) * w)
     gradient = start.clone()
-    lasso.add_signs(gradient, w, 0.5)
+    lasso_kernel.add_signs(gradient, w, 0.5)
     torch.testing.assert_close(gradient, start + 0.5 * w.sign())
     cut = w.clone()
-    lasso.threshold(cut, abs(w[-1, -1].item()))
+    lasso_kernel.threshold(cut, abs(w[-1, -1].item()))
     assert torch.equal(cut, torch.where(w.abs() < w[-1, -1].abs(), 0.0, w))
 
 
@@ -48,7 +48,7 @@ def test_what_is_written_by_a_kernel_is_seen_by_autograd():
     w = nn.Parameter(torch.ones(2, 2))
     product = (w * w).sum()
     with torch.no_grad():
-        lasso.threshold(w.detach(), 2.0)
+        lasso_kernel.threshold(w.detach(), 2.0)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         product.backward()
 

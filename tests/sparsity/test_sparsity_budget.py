@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsernn.sparsity.budget import (
+from sparsernn.sparsity.dynamic.budget import (
     erdos_renyi_counts,
     share_of,
     uniform_counts,

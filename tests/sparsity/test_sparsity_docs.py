@@ -18,7 +18,7 @@ def test_examples_run(page):
 
 
 def test_every_setting_is_on_the_page():
-    from sparsernn.sparsity.settings import accepted
+    from sparsernn.sparsity.dynamic.engine_settings import accepted
 
     page = (DOCS / "engine.md").read_text(encoding="utf-8")
     missing = [name for name in accepted() if name not in page]

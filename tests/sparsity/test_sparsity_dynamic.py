@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from sparsernn.registry import make
+from sparsernn.core.registry import make
 from sparsernn.sparsity import DEFAULTS, SPARSIFIERS
 from sparsernn.sparsity.optimizer_state import buffers
 

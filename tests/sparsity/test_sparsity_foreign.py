@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sparsernn import sparsify
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
 from sparsernn.sparsity import DEFAULTS
 
 

@@ -6,8 +6,8 @@ import io
 import pytest
 import torch
 
-from sparsernn.errors import InputError
-from sparsernn.registry import make
+from sparsernn.core.errors import InputError
+from sparsernn.core.registry import make
 from sparsernn.sparsity import DEFAULTS, SPARSIFIERS, Chain, DynamicSparse, Sparsifier, parse
 
 STEPS = 3

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from sparsernn.sparsity.grow import GROW, by_row, largest_signal
-from sparsernn.sparsity.prune import PRUNE, magnitude, sign_split
+from sparsernn.sparsity.dynamic.growth import GROW, by_row, largest_signal
+from sparsernn.sparsity.dynamic.pruning import PRUNE, magnitude, sign_split
 
 
 def flags(text):

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsernn.sparsity import selection
-from sparsernn.sparsity.selection import blank, by_magnitude, count_true, lottery
+from sparsernn.sparsity.dynamic import selection
+from sparsernn.sparsity.dynamic.selection import blank, by_magnitude, count_true, lottery
 
 SHAPES = ((50, 60), (30, 101))
 

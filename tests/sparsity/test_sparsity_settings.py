@@ -2,9 +2,9 @@
 
 import pytest
 
-from sparsernn.errors import InputError
-from sparsernn.sparsity.settings import Updates, parse
-from sparsernn.sparsity.timing import Length, is_due
+from sparsernn.core.errors import InputError
+from sparsernn.sparsity.dynamic.engine_settings import Updates, parse
+from sparsernn.sparsity.dynamic.update_times import Length, is_due
 
 
 @pytest.mark.parametrize("value", ["no", "yes", "off", 0, 1, None])

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
 from sparsernn.sparsity import DynamicSparse, parse
-from sparsernn.sparsity.settings import accepted
+from sparsernn.sparsity.dynamic.engine_settings import accepted
 
 ALL = ["embedding.weight", *(f"rnn.weight_{k}_l{n}" for n in (0, 1) for k in ("ih", "hh")), "head.weight"]
 

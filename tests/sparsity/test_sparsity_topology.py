@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
 from sparsernn.models import LanguageModel
 from sparsernn.sparsity import random_masks, topology_distance
-from sparsernn.units import Slice, Units
+from sparsernn.structure.units import Slice, Units
 
 
 class Net(nn.Module):

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsernn.tasks.confusion import OTHER, confusion
+from sparsernn.tasks.confusion_counts import OTHER, confusion
 
 
 def test_the_least_mistaken_labels_stand_together():

@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
+from sparsernn.core.errors import InputError
 from sparsernn.data import CORPORA
-from sparsernn.errors import InputError
 from sparsernn.models import LanguageModel
 from sparsernn.nn import HEADS, LAYERS
 from sparsernn.sparsity import SPARSIFIERS
 from sparsernn.tasks import LanguageModelling
-from sparsernn.tasks.dynamic import DynamicEvaluation
+from sparsernn.tasks.dynamic_evaluation import DynamicEvaluation
 
 SMALL = {"statistics_batch": 20, "max_batches": 4}
 KINDS = sorted({(layer, "linear") for layer in LAYERS} | {("lstm", head) for head in HEADS})

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from sparsernn.core.errors import InputError
 from sparsernn.data import CORPORA
-from sparsernn.errors import InputError
 from sparsernn.models import LanguageModel
 from sparsernn.tasks import LanguageModelling
 

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from sparsernn.assemble import create
-from sparsernn.data.text import Corpus
+from sparsernn.data.text_corpus import Corpus
 from sparsernn.models import LanguageModel, SequenceModel
-from sparsernn.recipe import load_recipe
-from sparsernn.report.history import load_run
+from sparsernn.report.story.history import load_run
+from sparsernn.runs.assembly import create
+from sparsernn.runs.loop import train
+from sparsernn.runs.recipe import load_recipe
 from sparsernn.tasks import Adding, Copying, LanguageModelling
-from sparsernn.tasks.looking import LOOKED_AT
-from sparsernn.training.loop import train
+from sparsernn.tasks.gradient_record import LOOKED_AT
 
 ELMAN = {"name": "elman", "map": "orthogonal", "nonlinearity": "modrelu"}
 TASKS = [Copying(delay=5, length=3, eval_sequences=4), Adding(length=9, eval_sequences=4)]

@@ -7,12 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparsernn.core.errors import InputError
 from sparsernn.data import CORPORA
-from sparsernn.errors import InputError
 from sparsernn.models import LanguageModel
 from sparsernn.nn import HEADS, LAYERS
 from sparsernn.tasks import LanguageModelling
-from sparsernn.tasks.pointer import PRESETS, NeuralCache, _Memory, chunk_length
+from sparsernn.tasks.cache_pointer import PRESETS, NeuralCache, _Memory, chunk_length
 
 KINDS = sorted({(layer, "linear") for layer in LAYERS} | {("lstm", head) for head in HEADS})
 

@@ -6,17 +6,17 @@ from collections import Counter
 import pytest
 import torch
 
-from sparsernn.assemble import assemble, create, open_run
-from sparsernn.cli.answering import answer as command
-from sparsernn.cli.answering import paragraph_of
+from sparsernn.cli.answer import answer as command
+from sparsernn.cli.answer import paragraph_of
+from sparsernn.core.errors import InputError
 from sparsernn.data.questions import Answer, Paragraph, Question, QuestionCorpus, digest
-from sparsernn.errors import InputError
 from sparsernn.models import BiDAF
 from sparsernn.models.bidaf import Pointers
-from sparsernn.recipe import Recipe
-from sparsernn.results import answer, take_best, write_predictions
+from sparsernn.runs.artifacts import answer, take_best, write_predictions
+from sparsernn.runs.assembly import assemble, create, open_run
+from sparsernn.runs.loop import train
+from sparsernn.runs.recipe import Recipe
 from sparsernn.tasks import LanguageModelling, QuestionAnswering
-from sparsernn.training.loop import train
 
 TEXTS = ["Ann has a red dog .", "Bob's cat is black", "The old house: nine rooms, two doors", "Eve sings"]
 

@@ -7,14 +7,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsernn.assemble import create, open_run
+from sparsernn.core.errors import InputError
+from sparsernn.core.registry import make
 from sparsernn.data import CORPORA, TaggedCorpus
-from sparsernn.errors import InputError
 from sparsernn.models import MODELS, LanguageModel
-from sparsernn.recipe import load_recipe
-from sparsernn.registry import make
+from sparsernn.runs.assembly import create, open_run
+from sparsernn.runs.loop import train
+from sparsernn.runs.recipe import load_recipe
 from sparsernn.tasks.recite import Recitation, recite_aloud, text_to_learn
-from sparsernn.training.loop import train
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from sparsernn.assemble import assemble
-from sparsernn.errors import InputError
-from sparsernn.recipe import load_recipe
+from sparsernn.core.errors import InputError
+from sparsernn.runs.assembly import assemble
+from sparsernn.runs.loop import set_learning_rate
+from sparsernn.runs.recipe import load_recipe
 from sparsernn.tasks import Adding, Copying, Denoising
-from sparsernn.training.loop import set_learning_rate
 
 small = st.integers(1, 6)
 

@@ -6,12 +6,12 @@ from collections import Counter
 import pytest
 import torch
 
-from sparsernn.assemble import create, open_run
+from sparsernn.core.errors import InputError
 from sparsernn.data import CORPORA, Sentence, TaggedCorpus
-from sparsernn.errors import InputError
-from sparsernn.recipe import Recipe, load_recipe
+from sparsernn.runs.assembly import create, open_run
+from sparsernn.runs.loop import train
+from sparsernn.runs.recipe import Recipe, load_recipe
 from sparsernn.tasks import LanguageModelling, Tagging
-from sparsernn.training.loop import train
 
 TRAIN = "a/X b/Y a/X c/Z a/X b/Y | b/X d/Y"
 VALID = "a/X e/Y"

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from sparsernn import __version__
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
 
 INPUT_AT_FAULT = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
@@ -82,15 +82,43 @@ def root(
 
 
 from sparsernn.cli import (  # noqa: E402 - they need what stands above
-    answering,
+    answer,
+    bench,
+    compact,
+    compare,
     data,
     demo,
-    deploying,
     doctor,
-    looking,
+    evaluate,
+    export,
+    finetune,
+    generate,
+    inspect,
+    pack,
     recipes,
-    running,
+    report,
+    resume,
+    train,
 )
 
-for _part in (demo, running, looking, answering, deploying, doctor, recipes, data):
-    _part.register(app)
+# In the order in which `--help` lists them.
+for _command in (
+    demo,
+    train,
+    resume,
+    finetune,
+    evaluate,
+    generate,
+    inspect,
+    report,
+    compare,
+    answer,
+    pack,
+    export,
+    bench,
+    compact,
+    doctor,
+    recipes,
+    data,
+):
+    _command.register(app)

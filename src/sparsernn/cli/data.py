@@ -24,7 +24,7 @@ def data(context: typer.Context) -> None:
 def list_corpora() -> None:
     """List the corpora and say which are on this machine."""
     from sparsernn.cli.console import output
-    from sparsernn.cli.tables import table
+    from sparsernn.cli.console_tables import table
 
     made = table("corpus", "here", "what")
     for name, here, what in corpora():

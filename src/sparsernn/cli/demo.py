@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparsernn.cli.folders import fresh_folder
+from sparsernn.cli.run_folders import fresh_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,11 +30,11 @@ def demo(
     ] = None,
 ) -> None:
     """Train and compare a dense, a static-sparse and a Selfish-sparse language model: about two minutes."""
-    from sparsernn.assemble import create
     from sparsernn.cli.console import output
-    from sparsernn.cli.running import complete, show_results, with_progress
-    from sparsernn.recipe import load_recipe
+    from sparsernn.cli.training import complete, show_results, with_progress
     from sparsernn.report import write_report
+    from sparsernn.runs.assembly import create
+    from sparsernn.runs.recipe import load_recipe
 
     folder = out or fresh_folder("demo")
     recipes = [load_recipe(name, overrides or []) for name in RECIPES]
@@ -53,7 +53,7 @@ def demo(
 
 def _show_sizes(plan: Mapping[str, Any]) -> None:
     from sparsernn.cli.console import output
-    from sparsernn.cli.tables import plan_lines
+    from sparsernn.cli.console_tables import plan_lines
 
     for line in plan_lines(plan):
         output().print(f"  {line}")

@@ -50,7 +50,7 @@ def _torch() -> Iterator[tuple[str, str]]:
 
 def _disk() -> Iterator[tuple[str, str]]:
     from sparsernn.data.download import cache_folder
-    from sparsernn.report.formats import size
+    from sparsernn.report.story.formats import size
 
     for name, folder in (("cache", cache_folder()), ("runs", Path("runs").resolve())):
         there = next(place for place in (folder, *folder.parents) if place.exists())

@@ -12,10 +12,10 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from sparsernn.metrics import metric as row_of
-from sparsernn.metrics import shown_loss
-from sparsernn.report.formats import duration
-from sparsernn.training.reporter import Reporter
+from sparsernn.core.metrics import metric as row_of
+from sparsernn.core.metrics import shown_loss
+from sparsernn.report.story.formats import duration
+from sparsernn.runs.reporter import Reporter
 
 QUIET_SECONDS = 30  # a pipe hears of the run about this often within an epoch
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
 
 commands = typer.Typer(invoke_without_command=True)
 
@@ -20,8 +20,8 @@ def recipes(context: typer.Context) -> None:
     """List the experiments that come with the package."""
     if context.invoked_subcommand is None:
         from sparsernn.cli.console import output
-        from sparsernn.cli.tables import recipes_table
-        from sparsernn.recipe import list_recipes, load_recipe
+        from sparsernn.cli.console_tables import recipes_table
+        from sparsernn.runs.recipe import list_recipes, load_recipe
 
         output().print(recipes_table([load_recipe(name) for name in list_recipes()], output().width))
         output().print("Run one:  sparsernn train NAME --data FOLDER     see its plan first:  --dry-run")
@@ -33,7 +33,7 @@ def show(
     resolved: Annotated[bool, typer.Option("--resolved", help="With everything that it inherits.")] = False,
 ) -> None:
     """Print a recipe as it is written, or with everything that it inherits."""
-    from sparsernn.recipe import load_recipe, recipe_text
+    from sparsernn.runs.recipe import load_recipe, recipe_text
 
     print(load_recipe(name).to_yaml() if resolved else recipe_text(name), end="")
 
@@ -46,7 +46,7 @@ def copy(
     """Write a recipe into a file of yours, complete, ready to be changed and trained."""
     from dataclasses import replace
 
-    from sparsernn.recipe import load_recipe
+    from sparsernn.runs.recipe import load_recipe
 
     original = load_recipe(name)
     target = to or Path(f"{original.name.replace('/', '-')}.yaml")

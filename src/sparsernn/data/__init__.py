@@ -8,9 +8,9 @@ from sparsernn.data.corpora import CORPORA as TEXTS
 from sparsernn.data.embedded_questions import python_questions
 from sparsernn.data.embedded_tags import python_roles
 from sparsernn.data.squad import squad, squad_articles
-from sparsernn.data.styles import Style, style_of
-from sparsernn.data.tagged import Sentence, TaggedCorpus
-from sparsernn.data.text import Corpus
+from sparsernn.data.tagged_sentences import Sentence, TaggedCorpus
+from sparsernn.data.text_corpus import Corpus
+from sparsernn.data.text_styles import Style, style_of
 from sparsernn.data.vocabulary import Vocabulary, check_vocabulary
 from sparsernn.data.windows import (
     RandomWindows,

@@ -4,11 +4,11 @@ import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from sparsernn.core.errors import InputError
+from sparsernn.data.content_split import SPLITS, position
 from sparsernn.data.corpora import DATA_VARIABLE
-from sparsernn.data.reading import decode_text, read_bytes
-from sparsernn.data.splitting import SPLITS, position
-from sparsernn.data.tagged import Sentence, TaggedCorpus, digest
-from sparsernn.errors import InputError
+from sparsernn.data.tagged_sentences import Sentence, TaggedCorpus, digest
+from sparsernn.data.text_files import decode_text, read_bytes
 
 COLUMNS = {"upos": 3, "xpos": 4}
 """Where CoNLL-U has its two kinds of tag: the universal one and the treebank's own."""

@@ -5,14 +5,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from sparsernn.core.errors import InputError
 from sparsernn.data import download
-from sparsernn.data.embedded import embedded
-from sparsernn.data.reading import decode_text, read_bytes, read_text, sha256
-from sparsernn.data.splitting import SPLITS, Key, same_prose, same_words, split_by_content
-from sparsernn.data.styles import Style
-from sparsernn.data.text import Corpus, VocabularyRules, build_corpus, check_level
+from sparsernn.data.content_split import SPLITS, Key, same_prose, same_words, split_by_content
+from sparsernn.data.embedded_text import embedded
+from sparsernn.data.text_corpus import Corpus, VocabularyRules, build_corpus, check_level
+from sparsernn.data.text_files import decode_text, read_bytes, read_text, sha256
+from sparsernn.data.text_styles import Style
 from sparsernn.data.vocabulary import Vocabulary
-from sparsernn.errors import InputError
 
 DATA_VARIABLE = "SPARSERNN_DATA"
 

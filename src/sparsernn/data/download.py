@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparsernn.data.reading import read_bytes
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
+from sparsernn.data.text_files import read_bytes
 
 GZIP_MAGIC = b"\x1f\x8b"
 TIMEOUT = 30  # seconds without an answer after which a server counts as out of reach

@@ -8,10 +8,10 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from sparsernn.data.embedded import parsed, sources
+from sparsernn.core.errors import InputError
+from sparsernn.data.content_split import SPLITS, assign, position
+from sparsernn.data.embedded_text import parsed, sources
 from sparsernn.data.questions import Answer, Paragraph, Question, QuestionCorpus, digest
-from sparsernn.data.splitting import SPLITS, assign, position
-from sparsernn.errors import InputError
 
 PER_PARAGRAPH = 4
 _PLAIN = (ast.Constant, ast.Name, ast.Attribute, ast.UnaryOp)

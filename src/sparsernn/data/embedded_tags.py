@@ -6,10 +6,10 @@ import sysconfig
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from sparsernn.data.embedded import parsed, sources
-from sparsernn.data.splitting import SPLITS, assign, position
-from sparsernn.data.tagged import Sentence, TaggedCorpus, digest
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
+from sparsernn.data.content_split import SPLITS, assign, position
+from sparsernn.data.embedded_text import parsed, sources
+from sparsernn.data.tagged_sentences import Sentence, TaggedCorpus, digest
 
 Place = tuple[int, int]
 _LOADED = {ast.Load: "load", ast.Store: "store", ast.Del: "delete"}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sparsernn.data.reading import sha256
+from sparsernn.data.text_files import sha256
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sparsernn.core.errors import InputError
+from sparsernn.data.content_split import SPLITS, position
 from sparsernn.data.corpora import DATA_VARIABLE
 from sparsernn.data.questions import Answer, Paragraph, Question, QuestionCorpus, digest
-from sparsernn.data.reading import decode_text, read_bytes
-from sparsernn.data.splitting import SPLITS, position
-from sparsernn.errors import InputError
+from sparsernn.data.text_files import decode_text, read_bytes
 
 TRAIN, DEV = "train-v1.1.json", "dev-v1.1.json"
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsernn.data.reading import read_text
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
+from sparsernn.data.text_files import read_text
 
 EOS = "<eos>"
 UNKNOWN = "<unk>"
@@ -216,7 +216,7 @@ def check_vocabulary(expected: Vocabulary, given: Vocabulary) -> None:
         >>> check_vocabulary(Vocabulary(["a", "b"]), Vocabulary(["a", "c", "d"]))
         Traceback (most recent call last):
         ...
-        sparsernn.errors.InputError: the vocabulary has 3 tokens where 2 are expected; they first differ ...
+        sparsernn.core.errors.InputError: the vocabulary has 3 tokens where 2 are expected; they first differ ...
     """
     if expected.tokens == given.tokens:
         return

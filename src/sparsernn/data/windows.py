@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
 
 
 @dataclass(frozen=True)

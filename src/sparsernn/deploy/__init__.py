@@ -1,12 +1,12 @@
 """Trained models made small and fast: dead units removed, packed files, a sparse runtime, honest measurements."""
 
-from sparsernn.deploy.compact import Compaction, compact, compacted
-from sparsernn.deploy.dead import dead_units
-from sparsernn.deploy.measure import compare, macs_per_token, measure_latency, sizes
+from sparsernn.deploy.dead_units import dead_units
+from sparsernn.deploy.measurement import compare, macs_per_token, measure_latency, sizes
 from sparsernn.deploy.packed import Packed, pack, read_packed, unpack
 from sparsernn.deploy.proof import Proof, prove
 from sparsernn.deploy.runtime import LSTMRuntime, runtime
-from sparsernn.deploy.stream import ModuleRuntime, Stream
+from sparsernn.deploy.shrink import Compaction, compact, compacted
+from sparsernn.deploy.token_stream import ModuleRuntime, Stream
 
 __all__ = [
     "Compaction",

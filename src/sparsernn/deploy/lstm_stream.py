@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sparsernn.deploy.stream import Stream
-from sparsernn.kernels.formats import CMatrix, padded
+from sparsernn.deploy.token_stream import Stream
+from sparsernn.kernels.weight_formats import CMatrix, padded
 
 if TYPE_CHECKING:
     from sparsernn.deploy.runtime import LSTMRuntime

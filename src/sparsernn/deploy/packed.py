@@ -21,8 +21,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sparsernn.errors import InputError
-from sparsernn.kernels.formats import to_int8
+from sparsernn.core.errors import InputError
+from sparsernn.kernels.weight_formats import to_int8
 
 FORMAT = "sparsernn-packed-1"
 VALUES = ("float32", "int8")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
 
 WINDOWS = 4
 """Batches that are compared: one shows the outputs, the next ones that the carried state is right too."""

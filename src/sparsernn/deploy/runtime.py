@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsernn.deploy.choice import fastest, hold, kept_of
+from sparsernn.core.errors import InputError
+from sparsernn.deploy.autotune import fastest, hold, kept_of
 from sparsernn.deploy.lstm_stream import CLayer, CModel, LSTMStream
-from sparsernn.deploy.stream import ModuleRuntime, Stream
-from sparsernn.errors import InputError
-from sparsernn.kernels.formats import FORMATS, Csr, Dense, DenseInt8, Format, padded
+from sparsernn.deploy.token_stream import ModuleRuntime, Stream
 from sparsernn.kernels.library import library
-from sparsernn.nn.lstm import LSTM
+from sparsernn.kernels.weight_formats import FORMATS, Csr, Dense, DenseInt8, Format, padded
+from sparsernn.nn.cells.lstm import LSTM
 
 WEIGHTS = ("weight_ih", "weight_hh")
 BIASES = ("bias_ih", "bias_hh")

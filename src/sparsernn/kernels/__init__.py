@@ -6,7 +6,7 @@ torch.
 ``SPARSERNN_NO_KERNELS=1`` forces the twins; ``SPARSERNN_KERNELS=plain|avx2|avx512`` forces one vector width.
 """
 
-from sparsernn.kernels.formats import FORMATS, Format
 from sparsernn.kernels.library import available, describe
+from sparsernn.kernels.weight_formats import FORMATS, Format
 
 __all__ = ["FORMATS", "Format", "available", "describe"]

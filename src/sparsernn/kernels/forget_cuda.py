@@ -70,7 +70,7 @@ def _launch(kernel: Any, tensors: tuple[Tensor, ...], gated: bool) -> None:
 
 
 def forward(p: Tensor, q: Tensor, start: Tensor, gated: bool) -> Tensor:
-    """As `sparsernn.kernels.forget.forward`."""
+    """As `sparsernn.kernels.forget_kernel.forward`."""
     p, q, start = p.contiguous(), q.contiguous(), start.contiguous()
     c = torch.empty_like(p)
     _launch(_ahead, (p, q, start, c), gated)
@@ -80,7 +80,7 @@ def forward(p: Tensor, q: Tensor, start: Tensor, gated: bool) -> Tensor:
 def backward(
     d: Tensor, p: Tensor, q: Tensor, start: Tensor, c: Tensor, gated: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `sparsernn.kernels.forget.backward`."""
+    """As `sparsernn.kernels.forget_kernel.backward`."""
     d, p, q = (t.contiguous() for t in (d, p, q))
     before = torch.cat([start.unsqueeze(0), c[:-1]])
     d_p, d_q, carry = torch.empty_like(p), torch.empty_like(q), torch.zeros_like(start)

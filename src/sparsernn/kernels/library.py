@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
 
 INTERFACE = 10
 """Must equal sparsernn_interface() in sparse.c: signatures and structures agree."""

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
+from sparsernn.core.registry import make
 from sparsernn.nn import EMBEDDINGS, HEADS, LAYERS, Head, Layer, Stack
+from sparsernn.nn.drive.layer import State
 from sparsernn.nn.dropout import check_probabilities, drop
-from sparsernn.nn.layer import State
-from sparsernn.registry import make
-from sparsernn.units import Units
+from sparsernn.structure.units import Units
 
 Spec = str | Mapping[str, Any]
 DROPOUTS = ("embedding", "input", "hidden", "output", "locked")

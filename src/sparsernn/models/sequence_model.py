@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
 from sparsernn.models.language_model import Spec, layer_specs, layers_between
 from sparsernn.nn import Stack
+from sparsernn.nn.drive.layer import State
 from sparsernn.nn.dropout import check_probabilities, drop
-from sparsernn.nn.layer import State
-from sparsernn.units import Slice, Units
+from sparsernn.structure.units import Slice, Units
 
 OUTPUT_INITS = ("uniform", "xavier")
 

@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
+from sparsernn.core.registry import make
 from sparsernn.models.language_model import Spec, layer_specs, part_spec, specs_for
 from sparsernn.nn import EMBEDDINGS, BlockLSTM
 from sparsernn.nn.dropout import check_probabilities, drop
-from sparsernn.registry import make
-from sparsernn.units import Slice, Units
+from sparsernn.structure.units import Slice, Units
 
 DROPOUTS = ("embedding", "input", "hidden")
 

@@ -2,22 +2,22 @@
 
 from collections.abc import Callable
 
-from sparsernn.nn.block_embedding import BlockEmbedding
-from sparsernn.nn.block_head import BlockHead
-from sparsernn.nn.block_lstm import BlockLSTM
-from sparsernn.nn.elman import Elman
-from sparsernn.nn.embedding import Embedding
-from sparsernn.nn.gru import GRU
-from sparsernn.nn.heads import Head, LinearHead
-from sparsernn.nn.layer import Layer, Stack
-from sparsernn.nn.lstm import LSTM
-from sparsernn.nn.mixture import MixtureHead
-from sparsernn.nn.onlstm import ONLSTM
-from sparsernn.nn.qrnn import QRNN
-from sparsernn.nn.recurrent import Bidirectional, Recurrent
-from sparsernn.nn.rhn import RHN
-from sparsernn.nn.split_softmax import SplitHead
-from sparsernn.nn.uneven import UnevenRNN
+from sparsernn.nn.blocks.block_embedding import BlockEmbedding
+from sparsernn.nn.blocks.block_head import BlockHead
+from sparsernn.nn.blocks.block_lstm import BlockLSTM
+from sparsernn.nn.cells.elman import Elman
+from sparsernn.nn.cells.gru import GRU
+from sparsernn.nn.cells.lstm import LSTM
+from sparsernn.nn.cells.onlstm import ONLSTM
+from sparsernn.nn.cells.qrnn import QRNN
+from sparsernn.nn.cells.rhn import RHN
+from sparsernn.nn.drive.layer import Layer, Stack
+from sparsernn.nn.drive.recurrent import Bidirectional, Recurrent
+from sparsernn.nn.words.heads import Head, LinearHead
+from sparsernn.nn.words.mixture import MixtureHead
+from sparsernn.nn.words.split_softmax import SplitHead
+from sparsernn.nn.words.word_embedding import Embedding
+from sparsernn.structure.mixed_width import UnevenRNN
 
 EMBEDDINGS: dict[str, Callable[..., Embedding | BlockEmbedding]] = {
     "block": BlockEmbedding,

@@ -7,11 +7,12 @@ Dropout in Recurrent Neural Networks", 2016, arXiv:1512.05287.
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sparsernn.errors import InputError
-from sparsernn.registry import suggest
+from sparsernn.core.errors import InputError
+from sparsernn.core.registry import suggest
 
 
 def drop(x: Tensor, p: float, training: bool, locked: bool = False) -> Tensor:
@@ -53,3 +54,30 @@ def check_probabilities(settings: Mapping[str, object], known: tuple[str, ...]) 
                 raise InputError(f"dropout.locked is {p!r}; it must be true or false.")
         elif isinstance(p, bool) or not isinstance(p, int | float) or not 0 <= p < 1:
             raise InputError(f"dropout.{name} is {p!r}; it must lie in [0, 1).")
+
+
+LEVELS = 1 << 16
+"""One number of 64 bits decides for four weights, so a probability is a multiple of 1 / 65536."""
+
+
+def drop_quickly(x: Tensor, p: float, training: bool) -> Tensor:
+    """Dropout of every number of x, each on its own; kept ones are scaled so that the mean stays.
+
+    Args:
+        x: any shape.
+        p: probability in [0, 1) of dropping a number, rounded to a multiple of 1 / 65536.
+        training: False returns x.
+
+    Draws from torch's generator, as `torch.nn.functional.dropout` does.
+
+    Example:
+        >>> y = drop_quickly(torch.ones(1000), 0.25, training=True)
+        >>> sorted(set(y.tolist())), 0.6 < y.count_nonzero().item() / 1000 < 0.9
+        ([0.0, 1.3333333730697632], True)
+    """
+    dropped = round(p * LEVELS)
+    if not training or dropped == 0:
+        return x
+    bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(-(2**63), None)
+    kept = bits.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - LEVELS // 2
+    return x * kept.to(x.dtype).mul_(LEVELS / (LEVELS - dropped))

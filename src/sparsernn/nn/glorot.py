@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from sparsernn.nn.lstm import LSTM
+from sparsernn.nn.cells.lstm import LSTM
 
 
 @torch.no_grad()

@@ -6,7 +6,6 @@ from functools import partial
 from torch.optim import Optimizer
 
 from sparsernn.optim.ema import ema
-from sparsernn.optim.groups import check_groups, parameter_groups
 from sparsernn.optim.learning_rate import (
     CosineRestarts,
     EpochDecay,
@@ -15,7 +14,8 @@ from sparsernn.optim.learning_rate import (
     make_learning_rate,
 )
 from sparsernn.optim.nt_asgd import NTASGD
-from sparsernn.optim.steady import SGD, Adadelta, Adam, RMSprop, SteadyWeights
+from sparsernn.optim.parameter_groups import check_groups, parameter_groups
+from sparsernn.optim.torch_optimizers import SGD, Adadelta, Adam, RMSprop, SteadyWeights
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "sgd": SGD,

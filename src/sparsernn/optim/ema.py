@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsernn.errors import InputError
-from sparsernn.registry import make
+from sparsernn.core.errors import InputError
+from sparsernn.core.registry import make
 
 
 class Averaging:

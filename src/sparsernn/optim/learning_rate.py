@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
 from sparsernn.optim.restarts import Restarts
 from sparsernn.optim.schedules import SCHEDULES, Schedule, make_schedule
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-from sparsernn.errors import InputError
+from sparsernn.core.errors import InputError
 
 Base = int | Sequence[int]
 

@@ -8,8 +8,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sparsernn.errors import InputError
-from sparsernn.registry import check_value, make
+from sparsernn.core.errors import InputError
+from sparsernn.core.registry import check_value, make
 
 Schedule = Callable[[int], float]
 

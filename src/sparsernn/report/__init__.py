@@ -6,9 +6,9 @@ write_report([Path("runs/dense"), Path("runs/selfish")], Path("comparison"))  # 
 print(compare([Path("runs/dense"), Path("runs/selfish")]).markdown())
 """
 
-from sparsernn.report.facts import Facts, gather
-from sparsernn.report.history import RunRecord, load_run
 from sparsernn.report.page import write_report
-from sparsernn.report.tables import Table, compare
+from sparsernn.report.story.facts import Facts, gather
+from sparsernn.report.story.history import RunRecord, load_run
+from sparsernn.report.story.tables import Table, compare
 
 __all__ = ["Facts", "RunRecord", "Table", "compare", "gather", "load_run", "write_report"]

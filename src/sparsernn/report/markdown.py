@@ -4,9 +4,9 @@ import re
 import shutil
 from pathlib import Path
 
-from sparsernn.report.document import Card, Document, Section, Text
-from sparsernn.report.svg import Figure, standalone
-from sparsernn.report.tables import Table
+from sparsernn.report.charts.svg import Figure, standalone
+from sparsernn.report.story.document import Card, Document, Section, Text
+from sparsernn.report.story.tables import Table
 
 SPECIAL = re.compile(r"([\\`*_\[\]<>#|])")
 

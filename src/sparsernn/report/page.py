@@ -7,12 +7,12 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from sparsernn.errors import InputError
-from sparsernn.report.content import comparison_document, run_document
-from sparsernn.report.document import Document
-from sparsernn.report.history import load_run
+from sparsernn.core.errors import InputError
+from sparsernn.report.charts.svg import inline
 from sparsernn.report.markdown import write_markdown
-from sparsernn.report.svg import inline
+from sparsernn.report.story.content import comparison_document, run_document
+from sparsernn.report.story.document import Document
+from sparsernn.report.story.history import load_run
 
 
 def write_report(folders: Sequence[Path | str], out: Path | str) -> tuple[Path, Path]:

@@ -1,20 +1,20 @@
 """Which weights exist: masks that are drawn, kept and rewired while a network trains."""
 
-from sparsernn.nn.foreign import units_of
 from sparsernn.sparsity.attach import sparsify
-from sparsernn.sparsity.dynamic import DynamicSparse
-from sparsernn.sparsity.frozen import Frozen
-from sparsernn.sparsity.groups import Groups
-from sparsernn.sparsity.l1 import L1
-from sparsernn.sparsity.lasso import GroupLasso, LassoSettings, group_lasso
+from sparsernn.sparsity.dynamic.engine import DynamicSparse
+from sparsernn.sparsity.dynamic.engine_settings import Settings, parse
+from sparsernn.sparsity.dynamic.update_times import Length
+from sparsernn.sparsity.frozen_zeros import Frozen
 from sparsernn.sparsity.optimizer_state import PerWeight, Rewirable
-from sparsernn.sparsity.penalty import Penalty
+from sparsernn.sparsity.penalties.group_lasso import GroupLasso, LassoSettings, group_lasso
+from sparsernn.sparsity.penalties.group_norms import Groups
+from sparsernn.sparsity.penalties.l1 import L1
+from sparsernn.sparsity.penalties.penalty import Penalty
 from sparsernn.sparsity.presets import DEFAULTS, PENALTIES, SPARSIFIERS
 from sparsernn.sparsity.projection import zero_absent
-from sparsernn.sparsity.settings import Settings, parse
 from sparsernn.sparsity.sparsifier import Chain, Sparsifier, summarize
-from sparsernn.sparsity.timing import Length
-from sparsernn.sparsity.topology import Topology, random_masks, topology_distance
+from sparsernn.sparsity.topology_distance import Topology, random_masks, topology_distance
+from sparsernn.structure.torch_units import units_of
 
 __all__ = [
     "DEFAULTS",

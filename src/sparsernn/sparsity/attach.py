@@ -6,13 +6,13 @@ from typing import Any, Literal, overload
 from torch import nn
 from torch.optim import Optimizer
 
-from sparsernn.errors import InputError
-from sparsernn.registry import make, suggest
-from sparsernn.sparsity.dynamic import DynamicSparse
-from sparsernn.sparsity.penalty import Penalty
+from sparsernn.core.errors import InputError
+from sparsernn.core.registry import make, suggest
+from sparsernn.sparsity.dynamic.engine import DynamicSparse
+from sparsernn.sparsity.dynamic.engine_settings import Settings, parse
+from sparsernn.sparsity.dynamic.update_times import PLANNED_STEPS, Length
+from sparsernn.sparsity.penalties.penalty import Penalty
 from sparsernn.sparsity.presets import DEFAULTS, PENALTIES
-from sparsernn.sparsity.settings import Settings, parse
-from sparsernn.sparsity.timing import PLANNED_STEPS, Length
 
 # Epochs of a run whose epochs are not known: the published LSTM run has 100.
 PLANNED_EPOCHS = 100

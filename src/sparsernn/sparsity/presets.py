@@ -7,13 +7,13 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from sparsernn.sparsity.dynamic import DynamicSparse
-from sparsernn.sparsity.frozen import Frozen
-from sparsernn.sparsity.penalty import Penalty
-from sparsernn.sparsity.settings import accepted, parse
+from sparsernn.sparsity.dynamic.engine import DynamicSparse
+from sparsernn.sparsity.dynamic.engine_settings import accepted, parse
+from sparsernn.sparsity.dynamic.update_times import Length
+from sparsernn.sparsity.frozen_zeros import Frozen
+from sparsernn.sparsity.penalties.penalty import Penalty
+from sparsernn.sparsity.penalties.sum_of_penalties import SINGLE, Together
 from sparsernn.sparsity.sparsifier import Sparsifier
-from sparsernn.sparsity.timing import Length
-from sparsernn.sparsity.together import SINGLE, Together
 
 # name -> what differs from the defaults in settings.py.
 DEFAULTS: dict[str, dict[str, Any]] = {

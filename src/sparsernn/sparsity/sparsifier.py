@@ -5,9 +5,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from sparsernn.errors import InputError
-from sparsernn.gates import GateBlock, gate_blocks
-from sparsernn.sparsity.selection import count_true
+from sparsernn.core.errors import InputError
+from sparsernn.sparsity.dynamic.selection import count_true
+from sparsernn.structure.gates import GateBlock, gate_blocks
 
 
 class Sparsifier:

@@ -6,7 +6,7 @@ from sparsernn.tasks.adding import Adding
 from sparsernn.tasks.copying import Copying, Denoising
 from sparsernn.tasks.language import LanguageModelling
 from sparsernn.tasks.pixels import Pixels
-from sparsernn.tasks.questions import QuestionAnswering
+from sparsernn.tasks.question_answering import QuestionAnswering
 from sparsernn.tasks.recall import Recall
 from sparsernn.tasks.recite import Recitation
 from sparsernn.tasks.tagging import Tagging

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sparsernn.errors import InputError
-from sparsernn.tasks.reading import whole
-from sparsernn.tasks.synthetic import Sequences, Synthetic
+from sparsernn.core.errors import InputError
+from sparsernn.tasks.generated_task import Sequences, Synthetic
+from sparsernn.tasks.segments import whole
 
 
 class Recall(Synthetic):

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsernn.data.text import Corpus
+from sparsernn.core.errors import InputError
+from sparsernn.data.text_corpus import Corpus
 from sparsernn.data.windows import random_windows as parse_random_windows
 from sparsernn.data.windows import streams, window_bounds, window_of
-from sparsernn.errors import InputError
 from sparsernn.models.language_model import Features, LanguageModel
-from sparsernn.nn.layer import State
-from sparsernn.tasks.looking import lag_record
-from sparsernn.tasks.reading import dropouts_off
+from sparsernn.nn.drive.layer import State
+from sparsernn.tasks.gradient_record import lag_record
+from sparsernn.tasks.segments import dropouts_off
 from sparsernn.tasks.task import Task, Tick
 
 

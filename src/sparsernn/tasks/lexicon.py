@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from sparsernn.data import Vocabulary
 from sparsernn.data.questions import Paragraph, token_spans
-from sparsernn.data.tagged import PAD
+from sparsernn.data.tagged_sentences import PAD
 from sparsernn.data.vocabulary import UNKNOWN
 from sparsernn.models.bidaf import Text
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sparsernn.tasks.reading import whole
-from sparsernn.tasks.synthetic import Sequences, Synthetic, generator_of
+from sparsernn.tasks.generated_task import Sequences, Synthetic, generator_of
+from sparsernn.tasks.segments import whole
 
 
 class Recall(Synthetic):

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsernn.data.text import SPLITS, Corpus, Vocabulary
+from sparsernn.core.errors import InputError
+from sparsernn.data.text_corpus import SPLITS, Corpus, Vocabulary
 from sparsernn.data.vocabulary import ordered
-from sparsernn.errors import InputError
 from sparsernn.models.language_model import LanguageModel
-from sparsernn.nn.layer import State
+from sparsernn.nn.drive.layer import State
 from sparsernn.tasks.language import Batch, LanguageModelling, scores
 from sparsernn.tasks.task import Tick
 

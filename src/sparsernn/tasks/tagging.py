@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+from sparsernn.core.errors import InputError
 from sparsernn.data import Sentence, TaggedCorpus, Vocabulary
-from sparsernn.data.tagged import PAD
+from sparsernn.data.tagged_sentences import PAD
 from sparsernn.data.vocabulary import UNKNOWN, ordered
-from sparsernn.errors import InputError
 from sparsernn.models.tagger import Tagger
-from sparsernn.tasks.confusion import confusion
-from sparsernn.tasks.reading import dropouts_off
+from sparsernn.tasks.confusion_counts import confusion
+from sparsernn.tasks.segments import dropouts_off
 from sparsernn.tasks.task import Task, Tick
 
 
@@ -193,7 +193,8 @@ class Tagging(Task):
         """Which tags are taken for which.
 
         Returns:
-            one record "confusion": the `split`, and what `sparsernn.tasks.confusion.confusion` makes of its counts.
+            one record "confusion": the `split`, and what `sparsernn.tasks.confusion_counts.confusion` makes of its
+            counts.
         """
         found = confusion(self.tally(model, split).confusion, self.tags.tokens)
         return [{"event": "confusion", "split": split, **found}]

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from sparsernn.data.vocabulary import Vocabulary
-from sparsernn.nn.recurrence import recurrences
+from sparsernn.nn.maps.map_records import recurrences
 
 Tick = Callable[[float], None]
 """Told the fraction done of an evaluation."""
@@ -39,7 +39,7 @@ class Task(ABC):
         sizes: what the data fix about the model; arguments of its constructor, such as {"vocabulary_size": 10000}.
         examples: scored targets per split; its keys are the splits that can be evaluated.
         batch_size: sequences per training batch, for the model's `initial_state`.
-        metric: the key of an evaluation that people look at, one of `sparsernn.metrics.METRICS`.
+        metric: the key of an evaluation that people look at, one of `sparsernn.core.metrics.METRICS`.
         counts: what a target is called in the plural ("tokens").
         vocabularies: saved into the run folder as NAME.txt and handed back when it is opened.
         eval_batch_size: sequences evaluated at once unless said otherwise; None: the task sees to it.

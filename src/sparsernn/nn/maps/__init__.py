@@ -6,11 +6,11 @@
 
 from collections.abc import Callable
 
-from sparsernn.nn.maps.base import RecurrentMap, orthogonality_error
-from sparsernn.nn.maps.dense import Dense
+from sparsernn.nn.maps.dense_map import Dense
+from sparsernn.nn.maps.map_contract import RecurrentMap, orthogonality_error
 from sparsernn.nn.maps.orthogonal import Orthogonal
 from sparsernn.nn.maps.rotations import Rotations
-from sparsernn.nn.maps.schur import Normal
+from sparsernn.nn.maps.schur_map import Normal
 
 MAPS: dict[str, Callable[..., RecurrentMap]] = {
     "dense": Dense,

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sparsernn.errors import InputError
-from sparsernn.registry import suggest
+from sparsernn.core.errors import InputError
+from sparsernn.core.registry import suggest
 
 Angles = Callable[[int, torch.Generator | None], Tensor]
 

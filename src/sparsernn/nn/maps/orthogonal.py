@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from sparsernn.errors import InputError
-from sparsernn.nn.maps.base import RecurrentMap, orthogonality_error
+from sparsernn.core.errors import InputError
+from sparsernn.core.registry import suggest
+from sparsernn.nn.maps.exponential import cayley, exp_skew
 from sparsernn.nn.maps.initialisers import ANGLES, check_init, orthogonal_matrix
+from sparsernn.nn.maps.map_contract import RecurrentMap, orthogonality_error
 from sparsernn.nn.maps.skew import planar_vector, skew_matrix, upper_places
-from sparsernn.nn.matrix_exp import cayley, exp_skew
-from sparsernn.registry import suggest
 
 FROM_SKEW = {"exp": exp_skew, "cayley": cayley}
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from sparsernn.errors import InputError
-from sparsernn.nn.maps.base import RecurrentMap, orthogonality_error
+from sparsernn.core.errors import InputError
+from sparsernn.nn.maps.map_contract import RecurrentMap, orthogonality_error
 
 
 class Turn(NamedTuple):

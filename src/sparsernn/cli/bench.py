@@ -1,0 +1,49 @@
+"""`sparsernn bench`: how long a model takes per token."""
+
+from typing import Annotated
+
+import typer
+
+from sparsernn.cli.arguments import Data, RunFolder
+from sparsernn.core.errors import InputError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(bench)
+
+
+def bench(
+    run: RunFolder,
+    batch_size: Annotated[
+        str, typer.Option("--batch-size", help="Texts read at once, 1 to 16; 1,4 for both.")
+    ] = "1",
+    repeats: Annotated[int, typer.Option(min=1, help="Timed rounds.")] = 15,
+    data: Data = None,
+) -> None:
+    """Measure milliseconds per token, sparse beside the best dense products.
+
+    A run that has ended keeps the figures for its report.
+    """
+    from sparsernn.cli.console import output
+    from sparsernn.cli.console_tables import latency_rows
+    from sparsernn.report import load_run
+    from sparsernn.runs.artifacts import measure, reads_tokens, require, take_best
+    from sparsernn.runs.assembly import open_run
+
+    opened = open_run(run, data)
+    require(reads_tokens(opened), opened, "measuring the time per token")
+    take_best(opened)
+    measured = measure(opened, _batches(batch_size), repeats)
+    output().print(latency_rows(measured))
+    if load_run(run).of("test"):
+        opened.events.append(measured)
+    else:  # what is written beyond the last checkpoint, a resumed run forgets
+        output().print("Not kept: the report takes these figures once the run has ended.", soft_wrap=True)
+
+
+def _batches(text: str) -> tuple[int, ...]:
+    words = text.replace(",", " ").split()
+    if not words or not all(word.isdigit() and 1 <= int(word) <= 16 for word in words):
+        raise InputError(f"--batch-size is '{text}'; it must be numbers from 1 to 16, such as 1 or 1,4.")
+    return tuple(int(word) for word in words)

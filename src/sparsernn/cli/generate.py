@@ -1,0 +1,32 @@
+"""`sparsernn generate`: text from a trained model."""
+
+from typing import Annotated
+
+import typer
+
+from sparsernn.cli.arguments import Data, RunFolder
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(generate)
+
+
+def generate(
+    run: RunFolder,
+    prompt: Annotated[str, typer.Option(help="How the text begins.")] = "",
+    tokens: Annotated[int, typer.Option(min=1, help="How many tokens to write.")] = 100,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, help="Below 1 is more cautious; 0 takes the likeliest token.")
+    ] = 0.8,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed writes the same text.")] = 1,
+    data: Data = None,
+) -> None:
+    """Write text with the best weights of a run."""
+    from sparsernn.runs.artifacts import generate as write
+    from sparsernn.runs.artifacts import take_best
+    from sparsernn.runs.assembly import open_run
+
+    opened = open_run(run, data)
+    take_best(opened)
+    print(write(opened, prompt, tokens, temperature, seed))

@@ -1,0 +1,33 @@
+"""`sparsernn pack`: the best weights of a run as one small file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparsernn.cli.arguments import Data, RunFolder
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(pack)
+
+
+def pack(
+    run: RunFolder,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="RUN/packed.safetensors if not given.")
+    ] = None,
+    values: Annotated[str, typer.Option(help="float32, or int8 for smaller files.")] = "float32",
+    data: Data = None,
+) -> None:
+    """Write the best weights of a run as one small file: a bit per position, a number per active weight."""
+    from sparsernn.report.story.formats import size
+    from sparsernn.runs.artifacts import PACKED, pack_run, take_best
+    from sparsernn.runs.assembly import open_run
+
+    opened, target = open_run(run, data), out or run / PACKED
+    take_best(opened)
+    packed = pack_run(opened, target, values)
+    dense = 4 * sum(p.numel() for p in opened.model.parameters())
+    print(f"{target}: {size(packed)}, {dense / packed:.2f} times smaller than {size(dense)} of dense weights")

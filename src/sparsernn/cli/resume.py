@@ -1,0 +1,22 @@
+"""`sparsernn resume`: on with a run that was stopped."""
+
+import typer
+
+from sparsernn.cli.arguments import Data, RunFolder
+from sparsernn.cli.training import is_complete, train_to_the_end
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(resume)
+
+
+def resume(run: RunFolder, data: Data = None) -> None:
+    """Go on with a run that was stopped, exactly where it was."""
+    from sparsernn.report import load_run
+    from sparsernn.runs.assembly import open_run
+
+    if is_complete(load_run(run)):
+        print(f"{run} is complete; to train on from its best weights: sparsernn finetune {run}")
+        return
+    train_to_the_end(open_run(run, data))

@@ -1,0 +1,37 @@
+"""`sparsernn train`: from a recipe to a run folder."""
+
+from typing import Annotated
+
+import typer
+
+from sparsernn.cli.arguments import Data, DryRun, Out, Overrides
+from sparsernn.cli.run_folders import fresh_folder
+from sparsernn.cli.training import show_plan, train_new
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(train)
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="NAME_OR_FILE", help="See `sparsernn recipes`.")],
+    overrides: Overrides = None,
+    data: Data = None,
+    out: Out = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Train a recipe. KEY=VALUE changes any setting by its dotted path: epochs=3 optimizer.lr=10."""
+    from sparsernn.runs.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides or [])
+    if dry_run:
+        from sparsernn.runs.assembly import assemble
+        from sparsernn.runs.plan import plan
+        from sparsernn.runs.warm_start import take_synthesizer
+
+        run = assemble(loaded, data)
+        take_synthesizer(run)
+        show_plan(loaded, plan(run))
+    else:
+        train_new(loaded, out or fresh_folder(loaded.name), data)

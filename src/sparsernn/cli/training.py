@@ -1,0 +1,130 @@
+"""A training run as a person meets it: plan, progress, results, what next."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from sparsernn.report import RunRecord
+    from sparsernn.runs.recipe import Recipe
+    from sparsernn.runs.run import Run
+
+
+def train_new(recipe: Recipe, folder: Path, data: Path | None) -> None:
+    """Create a run and train it."""
+    from sparsernn.runs.assembly import create
+
+    train_to_the_end(create(recipe, folder, data))
+
+
+def show_beginning(run: Run, plan: Mapping[str, Any]) -> None:
+    """Print the plan of a new run, or where an old one goes on."""
+    from sparsernn.cli.console import output
+
+    here = run.position
+    if here.step == 0:
+        show_plan(run.recipe, plan)
+    else:
+        steps = f"step {here.step:,} of {plan['steps']:,}"
+        output().print(f"[bold]{run.recipe.name}[/bold]  goes on at {steps}, epoch {here.epoch + 1}")
+
+
+def show_plan(recipe: Recipe, plan: Mapping[str, Any]) -> None:
+    """Print what a run is going to do."""
+    from sparsernn.cli.console import output
+    from sparsernn.cli.console_tables import plan_lines, plan_table
+
+    output().print(f"[bold]{recipe.name}[/bold]  {recipe.about}")
+    output().print(plan_table(plan))
+    for line in plan_lines(plan):
+        output().print(line)
+
+
+def train_to_the_end(run: Run) -> None:
+    """Train with progress on the terminal; then the results and what can be done next."""
+    from sparsernn.cli.console import output
+
+    with_progress(run, lambda plan: show_beginning(run, plan))
+    page = complete(run)
+    show_results(run.home)
+    output().print(f"Curves, masks and sizes:  {page}", soft_wrap=True)
+    for command, what in what_next(run):
+        output().print(f"  sparsernn {command} {run.home}  ".ljust(48) + what)
+
+
+def with_progress(run: Run, greet: Callable[[Mapping[str, Any]], None]) -> None:
+    """Train a run to its end; when it is told to stop, say where it was saved and how to go on."""
+    from sparsernn.cli.console import output
+    from sparsernn.cli.progress import make_reporter
+    from sparsernn.runs.loop import Interrupted
+    from sparsernn.runs.loop import train as train_run
+
+    try:
+        with make_reporter(output(), run.task.metric, greet) as reporter:
+            train_run(run, reporter)
+    except Interrupted as stop:
+        name = signal.Signals(stop.signal_number).name
+        output().print(f"Stopped by {name} at step {run.position.step:,}; saved in {run.home}.")
+        output().print(f"Go on with:  sparsernn resume {run.home}")
+        raise typer.Exit(128 + stop.signal_number) from None
+
+
+def complete(run: Run, prompt: str = "") -> Path:
+    """Measure the best weights of a trained run, let them write if they can, make its report; returns the page."""
+    from sparsernn.report import write_report
+    from sparsernn.runs.artifacts import (
+        answers_questions,
+        generate,
+        measure,
+        take_best,
+        write_predictions,
+        writes_text,
+    )
+
+    take_best(run)
+    run.events.append(measure(run))
+    if writes_text(run):
+        text = generate(run, prompt, SAMPLE_TOKENS)
+        run.events.append({"event": "sample", "text": text, "prompt": prompt})
+    if answers_questions(run):
+        write_predictions(run)
+    page = write_report([run.home], run.home)[0]
+    run.events.append({"event": "complete"})
+    return page
+
+
+def is_complete(record: RunRecord) -> bool:
+    """Whether nothing is left to do for a run; those from before the record "complete" end with a sample."""
+    return bool(record.of("complete")) or all(record.of(event) for event in ("test", "sizes", "sample"))
+
+
+def what_next(run: Run) -> list[tuple[str, str]]:
+    """The commands that a finished run is good for, each with what it shows."""
+    from sparsernn.runs.artifacts import answers_questions, reads_tokens, writes_text
+
+    able = {"generate": writes_text(run), "bench": reads_tokens(run), "answer": answers_questions(run)}
+    return [(command, what) for command, what in NEXT if able.get(command, True)]
+
+
+def show_results(*folders: Path) -> None:
+    """Print what came out of runs, side by side."""
+    from sparsernn.cli.console import output
+    from sparsernn.cli.console_tables import drawn
+    from sparsernn.report import compare
+
+    output().print(drawn(compare(folders)))
+
+
+SAMPLE_TOKENS = 60
+NEXT = (
+    ("inspect", "densities per tensor and gate"),
+    ("evaluate", "scores of a split"),
+    ("generate", "text from the model"),
+    ("bench", "time per token"),
+    ("answer", "a question about a paragraph of yours (--paragraph, --question)"),
+)

@@ -1,0 +1,199 @@
+"""Plain YAML as this project reads and writes it, and what can be done to a tree of settings.
+
+The dialect is YAML 1.2's: `1e-6` is a number (YAML 1.1 reads a word), `no` and `on` are words (1.1 reads
+truth values), `010` is ten. A key that stands twice in one mapping is an error, not a silent last-one-wins.
+The bare word `drop` as a value takes an inherited key away ("drop" in quotes is the word itself).
+
+Nothing here knows what the settings mean, and nothing here imports torch.
+"""
+
+import copy
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, cast
+
+import yaml
+
+from sparsernn.core.errors import InputError
+
+Tree = dict[str, Any]
+
+
+class _Drop:
+    """The value of a key that shall not be inherited."""
+
+    def __repr__(self) -> str:
+        return "drop"
+
+    def __deepcopy__(self, memo: object) -> "_Drop":
+        return self
+
+
+DROP = _Drop()
+
+
+class _Loader(yaml.SafeLoader):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key_node, deep=True) for key_node, _ in node.value]
+        for i, (key, (key_node, _)) in enumerate(zip(keys, node.value, strict=True)):
+            if key in keys[:i]:
+                line = key_node.start_mark.line + 1
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' stands twice (line {line})")
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        del indentless  # items of a list are indented, which reads better inside a mapping
+        super().increase_indent(flow, False)
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_CORE = "tag:yaml.org,2002:"
+# The core schema of YAML 1.2, section 10.3.2, and the word that drops a key.
+_SCALARS = (
+    ("!drop", r"drop", "d"),
+    (f"{_CORE}null", r"~|null|Null|NULL|", "~nN\0"),
+    (f"{_CORE}bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    (f"{_CORE}int", r"[-+]?[0-9]+", "-+0123456789"),
+    (f"{_CORE}float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
+    (f"{_CORE}float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
+)
+for _dialect in (_Loader, _Dumper):
+    _dialect.yaml_implicit_resolvers = {}  # in place of YAML 1.1's
+    for _type, _pattern, _first in _SCALARS:
+        _firsts = ["" if c == "\0" else c for c in _first]
+        _dialect.add_implicit_resolver(_type, re.compile(f"^({_pattern})$"), _firsts)
+
+
+def _construct_int(loader: _Loader, node: yaml.Node) -> int:
+    return int(loader.construct_scalar(cast(yaml.ScalarNode, node)))
+
+
+_Loader.add_constructor(f"{_CORE}int", _construct_int)
+_Loader.add_constructor("!drop", lambda loader, node: DROP)
+
+
+def _represent_float(dumper: _Dumper, number: float) -> yaml.ScalarNode:
+    """`repr`, in a spelling that readers of YAML 1.1 take for a number too: 1.0e-06 where Python says 1e-06."""
+    digits = {"inf": ".inf", "-inf": "-.inf", "nan": ".nan"}.get(repr(number), repr(number))
+    if "e" in digits and "." not in digits:
+        digits = digits.replace("e", ".0e")
+    return dumper.represent_scalar(f"{_CORE}float", digits)
+
+
+_Dumper.add_representer(float, _represent_float)
+
+
+def parse(text: str, origin: str) -> Any:
+    """The value that one YAML document describes.
+
+    Args:
+        text: the document.
+        origin: what to call it in an error message (a file's name, an override).
+
+    Raises:
+        InputError: `text` is not YAML.
+
+    Example:
+        >>> parse("{lr: 1e-3, tied: no, sizes: [010, 2]}", "example")
+        {'lr': 0.001, 'tied': 'no', 'sizes': [10, 2]}
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        problem = getattr(error, "problem", None) or "it cannot be read"
+        raise InputError(f"{origin} is not valid YAML: {problem}{place}.") from None
+
+
+def dump(tree: Mapping[str, Any]) -> str:
+    """The tree as a YAML document that `parse` reads back unchanged.
+
+    Lists and mappings without further nesting stand on one line where they fit.
+
+    Example:
+        >>> print(dump({"epochs": 6, "model": {"name": "lm", "hidden_sizes": [200, 200]}}), end="")
+        epochs: 6
+        model:
+          name: lm
+          hidden_sizes: [200, 200]
+    """
+    return yaml.dump(
+        dict(tree), Dumper=_Dumper, sort_keys=False, default_flow_style=None, allow_unicode=True, width=100
+    )
+
+
+def merge(base: Any, over: Mapping[str, Any]) -> Tree:
+    """What `over` makes of `base`: mappings are merged key by key, anything else replaces, `drop` removes.
+
+    Neither argument is changed; a `base` that is no mapping counts as an empty one.
+
+    Example:
+        >>> merge({"a": {"x": 1, "y": [1, 2]}, "b": 3}, {"a": {"y": [9], "x": DROP}})
+        {'a': {'y': [9]}, 'b': 3}
+    """
+    merged: Tree = copy.deepcopy(dict(base)) if isinstance(base, Mapping) else {}
+    for key, value in over.items():
+        if value is DROP:
+            merged.pop(key, None)
+        elif isinstance(value, Mapping):
+            merged[key] = merge(merged.get(key), value)
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged
+
+
+def override(tree: Mapping[str, Any], assignments: Sequence[str]) -> Tree:
+    """A copy of the tree with `a.b.c=value` carried out in the order given; values are YAML.
+
+    Raises:
+        InputError: an assignment without `=` or with an empty key, a value that is not YAML, or a path that
+            leads through something that has no keys.
+
+    Example:
+        >>> override({"optimizer": {"name": "sgd", "lr": 20}}, ["optimizer.lr=1e1", "optimizer.nonmono=5"])
+        {'optimizer': {'name': 'sgd', 'lr': 10.0, 'nonmono': 5}}
+    """
+    result: Tree = copy.deepcopy(dict(tree))
+    for assignment in assignments:
+        path, value = split_assignment(assignment)
+        result = merge(result, _nested(result, path, value, assignment))
+    return result
+
+
+def split_assignment(assignment: str) -> tuple[list[str], Any]:
+    """The path and the value of `a.b=value`.
+
+    Raises:
+        InputError: there is no `=`, a part of the path is empty, or the value is not YAML.
+
+    Example:
+        >>> split_assignment("model.hidden_sizes=[100, 100]")
+        (['model', 'hidden_sizes'], [100, 100])
+    """
+    path, equals, text = assignment.partition("=")
+    keys = [key.strip() for key in path.split(".")]
+    if not equals or not all(keys):
+        raise InputError(f"'{assignment}' is not a setting; write key=value, for example optimizer.lr=20.")
+    return keys, parse(text, f"the value of '{assignment}'")
+
+
+def _nested(tree: Mapping[str, Any], path: list[str], value: Any, assignment: str) -> Tree:
+    """`value` under the keys of `path`, where the keys on the way are mappings (or bare component names)."""
+    here: Any = tree
+    result: Any = value
+    for depth, key in enumerate(path[:-1]):
+        here = here.get(key, {})
+        if not isinstance(here, Mapping):
+            place = ".".join(path[: depth + 1])
+            raise InputError(
+                f"'{assignment}' cannot be set: {place} is {here!r}, which has no settings inside; "
+                f"give it a value as a whole ({place}=...)."
+            )
+    for key in reversed(path):
+        result = {key: result}
+    return dict(result)

@@ -1,0 +1,251 @@
+"""Small pictures of digits: MNIST from IDX files, and the 8x8 digits that come with scikit-learn.
+
+`IMAGES` names the sets that a recipe can ask for.
+"""
+
+import gzip
+import hashlib
+import importlib.util
+import os
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparsernn.core.errors import InputError
+from sparsernn.data.corpora import DATA_VARIABLE
+from sparsernn.data.download import GZIP_MAGIC, cache_folder
+from sparsernn.data.text_files import read_bytes
+
+ORDER_SEED = 1234
+"""Of the published permutations of pixels and of training images (the nnRNN code, G. Kerg et al., 2019)."""
+
+MNIST_TRAIN, MNIST_VALID = 50_000, 10_000
+
+
+@dataclass(frozen=True)
+class Images:
+    """Pictures with a class each.
+
+    Attributes:
+        pixels: split -> uint8 (N, P), row by row from the top left.
+        labels: split -> int64 (N,), 0 to 9.
+        brightest: the value of white: pixels / brightest lie in [0, 1].
+        info: plain facts for the run folder: `name`, `source`, `sha256` per split, `note`.
+    """
+
+    pixels: dict[str, Tensor]
+    labels: dict[str, Tensor]
+    brightest: int
+    info: dict[str, Any]
+
+
+def pixel_order(pixels: int) -> Tensor:
+    """The published permutation of the pixels of a picture, (P,) int64.
+
+    Example:
+        >>> pixel_order(784)[:5].tolist()
+        [529, 511, 328, 133, 532]
+    """
+    return torch.from_numpy(np.random.RandomState(ORDER_SEED).permutation(pixels))
+
+
+def image_order(pixels: int, images: int) -> Tensor:
+    """The published order of the training images, drawn after that of the pixels; the last ones are for validation.
+
+    Example:
+        >>> image_order(784, 60_000)[:3].tolist()
+        [8550, 21862, 695]
+    """
+    generator = np.random.RandomState(ORDER_SEED)
+    generator.permutation(pixels)
+    return torch.from_numpy(generator.permutation(images))
+
+
+def read_idx(path: str | Path) -> Tensor:
+    """A tensor of bytes in the IDX format, compressed or not, uint8.
+
+    Raises:
+        InputError: no such file, or it is damaged or of another format.
+
+    Source of the format: Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits".
+    """
+    data = _unpacked(path)
+    rank = data[3] if len(data) > 3 else 0
+    if data[:3] != b"\x00\x00\x08" or not rank or len(data) < 4 + 4 * rank:
+        raise InputError(f"'{path}' is no IDX file of bytes; it begins with {data[:4].hex() or 'nothing'}.")
+    shape = struct.unpack(f">{rank}I", data[4 : 4 + 4 * rank])
+    found, wanted = len(data) - 4 - 4 * rank, int(np.prod(shape))
+    if found != wanted:
+        raise InputError(f"'{path}' is damaged: {wanted:,} bytes should follow its header, but {found:,} do.")
+    return torch.from_numpy(np.frombuffer(data, np.uint8, offset=4 + 4 * rank).copy()).view(shape)
+
+
+def _unpacked(path: str | Path) -> bytes:
+    data = read_bytes(path)
+    if not data.startswith(GZIP_MAGIC):
+        return data
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError, ValueError) as error:
+        raise InputError(f"'{path}' is damaged ({error}); put an intact file there.") from error
+
+
+def mnist(path: str | Path | None = None, *, data_dir: str | Path | None = None) -> Images:
+    """MNIST as the nnRNN paper splits it: 50,000 to train, 10,000 to validate, the official 10,000 to test.
+
+    Args:
+        path: a folder with the four IDX files (`train-images-idx3-ubyte` ...; also with `.gz`), or one with a folder
+            `mnist` that has them; missing: $SPARSERNN_DATA.
+        data_dir: takes the place of `path`.
+
+    Raises:
+        InputError: a file is missing or damaged.
+    """
+    place = _place("mnist", path, data_dir)
+    images, labels = _pair(place, "train")
+    if len(images) != MNIST_TRAIN + MNIST_VALID:
+        raise InputError(f"'{place}' has {len(images):,} training images; MNIST has 60,000.")
+    order = image_order(images.shape[1], len(images))
+    train, valid = order[:MNIST_TRAIN], order[MNIST_TRAIN : MNIST_TRAIN + MNIST_VALID]
+    splits = {"train": (images[train], labels[train]), "valid": (images[valid], labels[valid])}
+    return _images("mnist", str(place), 255, {**splits, "test": _pair(place, "t10k")})
+
+
+def mnist_10k(path: str | Path | None = None, *, data_dir: str | Path | None = None) -> Images:
+    """The 10,000 test images of MNIST alone: 8,000 to train, 1,000 to validate, 1,000 to test.
+
+    Results do not compare with published ones. Arguments and errors as in `mnist`; two files are enough.
+    """
+    place = _place("mnist", path, data_dir)
+    note = "the official test images, split; results are not comparable with published ones"
+    return _images("mnist-10k", str(place), 255, split_by_hash(*_pair(place, "t10k")), note)
+
+
+def digits(path: str | Path | None = None, *, data_dir: str | Path | None = None) -> Images:
+    """The 1,797 pictures of 8x8 pixels that scikit-learn brings along: 1,437 to train, 180 to validate, 180 to test.
+
+    Only scikit-learn's data file is read, the library itself is not imported.
+
+    Args:
+        path: a folder with `digits.csv.gz` (or `digits.csv`), or one with a folder `digits` that has it; missing:
+            $SPARSERNN_DATA, then the installed scikit-learn.
+        data_dir: takes the place of `path`.
+
+    Raises:
+        InputError: no file, or a damaged one.
+
+    Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository,
+    1998; this is its test set.
+    """
+    file = _digits_file(path, data_dir)
+    try:
+        rows = [[int(cell) for cell in line.split(",")] for line in _unpacked(file).decode().split()]
+        table = torch.tensor(rows)
+    except ValueError as error:
+        raise InputError(f"'{file}' is no table of numbers ({error}).") from error
+    if table.dim() != 2 or table.shape[1] != 65 or not 0 <= int(table.min()) <= int(table.max()) <= 16:
+        raise InputError(f"'{file}' is not the table of digits; 64 pixels of 0 to 16 and a label make a row.")
+    return _images("digits", str(file), 16, split_by_hash(table[:, :-1].to(torch.uint8), table[:, -1]))
+
+
+IMAGES: dict[str, Callable[..., Images]] = {"digits": digits, "mnist": mnist, "mnist-10k": mnist_10k}
+
+
+def split_by_hash(images: Tensor, labels: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """A tenth to validate, a tenth to test, the rest to train, by the rank of each picture's sha256.
+
+    The split depends on the pictures and not on their order; equal pictures are neighbours, so that at the two
+    borders alone they could part.
+
+    Args:
+        images: uint8 (N, P), N at least 10.
+        labels: (N,).
+
+    Example:
+        >>> parts = split_by_hash(torch.arange(20, dtype=torch.uint8).view(20, 1), torch.arange(20))
+        >>> {split: len(labels) for split, (_, labels) in parts.items()}
+        {'train': 16, 'valid': 2, 'test': 2}
+    """
+    keys = [hashlib.sha256(row.tobytes()).digest() for row in images.numpy()]
+    order = torch.tensor(sorted(range(len(keys)), key=keys.__getitem__))
+    tenth = -(-len(keys) // 10)
+    parts = torch.split(order, [len(keys) - 2 * tenth, tenth, tenth])
+    return {s: (images[k], labels[k]) for s, k in zip(("train", "valid", "test"), parts, strict=True)}
+
+
+def _images(
+    name: str, source: str, brightest: int, splits: Mapping[str, tuple[Tensor, Tensor]], note: str = ""
+) -> Images:
+    pixels = {split: pictures.contiguous() for split, (pictures, _) in splits.items()}
+    labels = {split: classes.long().contiguous() for split, (_, classes) in splits.items()}
+    digests = {s: hashlib.sha256(pixels[s].numpy().tobytes() + labels[s].numpy().tobytes()) for s in pixels}
+    hashes = {split: digest.hexdigest() for split, digest in digests.items()}
+    return Images(pixels, labels, brightest, {"name": name, "source": source, "note": note, "sha256": hashes})
+
+
+def _pair(place: Path, kind: str) -> tuple[Tensor, Tensor]:
+    """Images (N, P) and labels (N,) of "train" or "t10k"."""
+    images, labels = (read_idx(_file(place, f"{kind}-{what}")) for what in ("images-idx3", "labels-idx1"))
+    if images.dim() != 3 or labels.shape != images.shape[:1] or (len(labels) and int(labels.max()) > 9):
+        shapes = f"{tuple(images.shape)} and {tuple(labels.shape)}"
+        raise InputError(
+            f"the {kind} images and labels in '{place}' have the shapes {shapes}; one digit per image is needed."
+        )
+    return images.flatten(1), labels
+
+
+def _file(place: Path, stem: str) -> Path:
+    name = f"{stem}-ubyte"
+    names = [name, f"{name}.gz", name.replace("-idx", ".idx"), f"{name.replace('-idx', '.idx')}.gz"]
+    for candidate in names:
+        if (place / candidate).is_file():
+            return place / candidate
+    raise InputError(f"'{place / names[0]}' does not exist; MNIST is read from {', '.join(names)}.")
+
+
+def _place(name: str, path: str | Path | None, data_dir: str | Path | None) -> Path:
+    """The folder of a data set: what is said, else what was downloaded."""
+    place = _given(name, path, data_dir)
+    if place is None and (cache_folder() / name).is_dir():
+        place = cache_folder() / name
+    if place is None:
+        raise InputError(
+            f"the {name} files are needed; get them with 'sparsernn data get {name}', name their folder with --data, "
+            f"or put them into ${DATA_VARIABLE}/{name}."
+        )
+    if not place.is_dir():
+        raise InputError(f"'{place}' is not a folder; one with the {name} files is needed.")
+    return place
+
+
+def _given(name: str, path: str | Path | None, data_dir: str | Path | None) -> Path | None:
+    """What the user says, or the environment; None where neither does."""
+    given = data_dir if data_dir is not None else path
+    if given is not None:
+        place = Path(given).expanduser()
+        return place / name if (place / name).is_dir() else place
+    variable = os.environ.get(DATA_VARIABLE)
+    found = Path(variable).expanduser() / name if variable else None
+    return found if found and found.is_dir() else None
+
+
+def _digits_file(path: str | Path | None, data_dir: str | Path | None) -> Path:
+    place = _given("digits", path, data_dir)
+    if place is None:
+        found = importlib.util.find_spec("sklearn")
+        if found is None or not found.submodule_search_locations:
+            raise InputError(
+                "the digits come with scikit-learn, which is not installed; install it, or name a folder that has "
+                "digits.csv.gz with --data."
+            )
+        place = Path(found.submodule_search_locations[0]) / "datasets" / "data"
+    for name in ("digits.csv.gz", "digits.csv"):
+        if (place / name).is_file():
+            return place / name
+    raise InputError(f"'{place / 'digits.csv.gz'}' does not exist; it holds the pictures.")

@@ -1,0 +1,144 @@
+"""A corpus: three splits of a text as token ids, their vocabulary, and where all of it came from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from sparsernn.core.errors import InputError
+from sparsernn.data.content_split import SPLITS
+from sparsernn.data.text_files import sha256
+from sparsernn.data.text_styles import Style
+from sparsernn.data.vocabulary import (
+    EOS,
+    UNKNOWN,
+    Vocabulary,
+    check_order,
+    check_vocabulary,
+    collect,
+    ordered,
+)
+
+__all__ = [
+    "EOS",
+    "SPLITS",
+    "UNKNOWN",
+    "Corpus",
+    "Vocabulary",
+    "VocabularyRules",
+    "build_corpus",
+    "check_level",
+    "check_vocabulary",
+]
+
+LEVELS = ("word", "char")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A text to learn from.
+
+    Attributes:
+        vocabulary: token <-> id.
+        splits: "train", "valid", "test" -> ids, int64, shape (tokens,).
+        info: plain data for the run folder: `name`, `source`, `level` ("word" or "char"), `style` (see
+            `styles.style_of`), `sha256` {split: of the split's text}, `tokens` {split: count}, `vocabulary`
+            (size), `order` (of its ids), `vocabulary_sha256`, `unknown_rate` {split: fraction of tokens that are
+            `<unk>`}, `note` (what a reader of the results must know; may be empty), and more from some corpora.
+    """
+
+    vocabulary: Vocabulary
+    splits: dict[str, Tensor]
+    info: dict[str, Any]
+
+    @property
+    def level(self) -> str:
+        """ "word" or "char"."""
+        return str(self.info["level"])
+
+
+@dataclass(frozen=True)
+class VocabularyRules:
+    """Which tokens of a corpus get an id of their own.
+
+    Args:
+        maximum: at most so many tokens, the most frequent; None: no limit.
+        min_count: tokens rarer than this in the counted splits become `<unk>`.
+        splits: the splits that are counted. The benchmarks count all three, a user's own text only the first:
+            a model is not to know words that it first meets when it is tested.
+        unknown: give the vocabulary an `<unk>` in any case.
+        order: of the ids, see `vocabulary.ordered`; the training split alone is counted for it.
+    """
+
+    maximum: int | None = None
+    min_count: int = 1
+    splits: tuple[str, ...] = SPLITS
+    unknown: bool = False
+    order: str = "first"
+
+    def __post_init__(self) -> None:
+        check_order(self.order)
+
+
+def check_level(level: str, known: tuple[str, ...] = LEVELS) -> None:
+    """Raise InputError unless `level` is one of `known`."""
+    if level not in known:
+        raise InputError(f"level is '{level}'; it must be {', '.join(known[:-1])} or {known[-1]}.")
+
+
+def build_corpus(
+    texts: Mapping[str, str],
+    style: Style,
+    info: Mapping[str, Any],
+    rules: VocabularyRules | None = None,
+    vocabulary: Vocabulary | None = None,
+) -> Corpus:
+    """Cut three texts into tokens, collect (or take) a vocabulary, and encode.
+
+    Args:
+        texts: "train", "valid", "test" -> text.
+        style: how to cut.
+        info: what the caller knows already; it is completed here. `sha256` is computed unless given.
+        rules: for the vocabulary; None: every token of all three splits.
+        vocabulary: use this one and collect none.
+
+    Raises:
+        InputError: a token is missing from a given vocabulary that has no `<unk>`.
+
+    Example:
+        >>> texts = {"train": "a b", "valid": "a", "test": "b"}
+        >>> corpus = build_corpus(texts, Style("whitespace"), {"level": "word"})
+        >>> corpus.splits["train"], corpus.vocabulary.tokens
+        (tensor([0, 1, 2]), ('a', 'b', '<eos>'))
+    """
+    tokens = {split: style.tokens(texts[split]) for split in SPLITS}
+    rules = rules or VocabularyRules()
+    vocabulary = vocabulary or _collect(tokens, rules)
+    splits = {split: vocabulary.encode(tokens[split]) for split in SPLITS}
+    facts = {
+        "name": "corpus",
+        "source": "",
+        "note": "",
+        "sha256": {split: sha256(texts[split]) for split in SPLITS},
+        **info,
+        "style": style.plain(),
+        "tokens": {split: len(ids) for split, ids in splits.items()},
+        "vocabulary": len(vocabulary),
+        "order": rules.order,
+        "vocabulary_sha256": vocabulary.sha256(),
+        "unknown_rate": {split: _unknown_rate(ids, vocabulary) for split, ids in splits.items()},
+    }
+    return Corpus(vocabulary, splits, facts)
+
+
+def _collect(tokens: Mapping[str, list[str]], rules: VocabularyRules) -> Vocabulary:
+    counted = (tokens[split] for split in rules.splits)
+    found = collect(counted, maximum=rules.maximum, min_count=rules.min_count, unknown=rules.unknown)
+    return ordered(found, tokens["train"], rules.order)
+
+
+def _unknown_rate(ids: Tensor, vocabulary: Vocabulary) -> float:
+    if vocabulary.unknown is None or len(ids) == 0:
+        return 0.0
+    return float((ids == vocabulary.unknown).double().mean())

@@ -1,0 +1,190 @@
+"""What a model costs per token: time, products, bytes; always beside the best dense form of that model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparsernn.core.errors import InputError
+from sparsernn.deploy.runtime import LSTMRuntime, runtime
+from sparsernn.deploy.token_stream import ModuleRuntime, Stream
+
+Candidate = nn.Module | LSTMRuntime | ModuleRuntime
+
+
+def measure_latency(
+    candidates: Candidate | Mapping[str, Candidate],
+    batch: int = 1,
+    *,
+    repeats: int = 9,
+    tokens: int = 4,
+    seed: int = 0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[dict[str, Any]]:
+    """Milliseconds per token (one step of all `batch` texts), head included.
+
+    Candidates take turns, so that a busy moment of the machine hits all of them; each reads the same words;
+    a first round is not counted.
+
+    Args:
+        candidates: a model or runtime, or several by name.
+        batch: texts read at once.
+        repeats: timed rounds.
+        tokens: steps per round and candidate.
+        seed: of the words.
+        clock: seconds; `time.thread_time` leaves out the times when other programs had the processor, and is right
+            only for work on one thread.
+
+    Returns:
+        One row per candidate: {"runtime": name, "batch", "ms_per_token": median of all steps, "fastest_ms":
+        the fastest step, "repeats"}.
+
+    Example:
+        >>> from sparsernn.models.language_model import LanguageModel
+        >>> rows = measure_latency(LanguageModel(10, 4, [6]), repeats=3)
+        >>> rows[0]["runtime"], rows[0]["ms_per_token"] > 0
+        ('model', True)
+    """
+    if not isinstance(candidates, Mapping):
+        candidates = {"model": candidates}
+    if min(repeats, tokens) < 1 or not candidates:
+        raise InputError(f"repeats is {repeats} and tokens {tokens}; both start at 1, and so do candidates.")
+    streams = {name: _stream(candidate, batch) for name, candidate in candidates.items()}
+    generator = torch.Generator().manual_seed(seed)
+    size = min(stream.vocabulary_size for stream in streams.values())
+    words = torch.randint(size, (tokens, batch), generator=generator).tolist()
+    times: dict[str, list[float]] = {name: [] for name in streams}
+    for _ in range(repeats + 1):
+        for name, stream in streams.items():
+            times[name] += [_milliseconds(stream, row, clock) for row in words]
+    return [_row(name, batch, steps[tokens:], repeats) for name, steps in times.items()]
+
+
+def _stream(candidate: Candidate, batch: int) -> Stream:
+    ready = ModuleRuntime(candidate) if isinstance(candidate, nn.Module) else candidate
+    return ready.stream(batch)
+
+
+def _milliseconds(stream: Stream, words: list[int], clock: Callable[[], float]) -> float:
+    start = clock()
+    stream.step(words)
+    return (clock() - start) * 1e3
+
+
+def _row(name: str, batch: int, steps: list[float], repeats: int) -> dict[str, Any]:
+    times = {"ms_per_token": median(steps), "fastest_ms": min(steps)}
+    return {"runtime": name, "batch": batch, **times, "repeats": repeats}
+
+
+DENSE = ("dense", "dense_int8")
+SPARSE = ("csr", "csr_int8", "block16", "block16_int8")
+
+
+def compare(
+    model: nn.Module,
+    masks: Mapping[str, Tensor] | None = None,
+    batch: int = 1,
+    *,
+    products: tuple[str, ...] = (*DENSE, "csr", "csr_int8"),
+    threads: int | None = None,
+    repeats: int = 9,
+) -> list[dict[str, Any]]:
+    """`measure_latency` of a model's own forward pass ("torch") and of our runtime with each of `products`.
+
+    The rows also carry `ratio`: the time of the fastest exact dense form (torch or ours) divided by this
+    one's, above 1 where this one is faster; and `bytes`, the memory of the weights. A model that is no stack
+    of plain LSTMs gets the row "torch" alone.
+
+    Args:
+        model: a language model.
+        masks: parameter name -> bool tensor.
+        batch: texts read at once, 1 to 16.
+        products: names of formats, or "auto".
+        threads: of our runtime (None: measured); torch's own number is not touched.
+        repeats: timed rounds.
+    """
+    candidates: dict[str, Candidate] = {"torch": ModuleRuntime(model)}
+    held = {"torch": sum(p.numel() * p.element_size() for p in model.parameters())}
+    for product in products:
+        ready = runtime(model, masks, products=product, threads=threads, batch=batch)
+        if isinstance(ready, LSTMRuntime):
+            candidates[product], held[product] = ready, ready.bytes
+    rows = measure_latency(candidates, batch, repeats=repeats)
+    dense = min(row["ms_per_token"] for row in rows if row["runtime"] in ("torch", "dense"))
+    return [{**row, "ratio": dense / row["ms_per_token"], "bytes": held[row["runtime"]]} for row in rows]
+
+
+def macs_per_token(model: nn.Module | Mapping[str, Tensor], masks: Mapping[str, Tensor] | None = None) -> int:
+    """Multiply-accumulates that one token takes: every kept weight of every matrix once.
+
+    An embedding is looked up, not multiplied: 0; with tied weights it counts once, as the head. The head
+    counts in full (no sampled or split softmax). Biases and pointwise parts are left out. Matrices that a
+    cell applies several times per token (recurrent highway layers) count once. FLOPs are twice this number.
+
+    Args:
+        model: a model or its tensors by name.
+        masks: parameter name -> bool tensor; {} or None: everything is dense.
+
+    Example:
+        >>> from sparsernn.models.language_model import LanguageModel
+        >>> macs_per_token(LanguageModel(100, 10, [20]))   # 4 x 20 x (10 + 20) + 100 x 20
+        4400
+    """
+    matrices, tied = _matrices(model)
+    masks = masks or {}
+    counts = {name: int(masks[name].sum()) if name in masks else size for name, size in matrices.items()}
+    return sum(count for name, count in counts.items() if tied or not _looked_up(name))
+
+
+def _matrices(model: nn.Module | Mapping[str, Tensor]) -> tuple[dict[str, int], bool]:
+    """Sizes of the distinct matrices by first name, and whether the embedding is the head's weight too."""
+    state = model.state_dict(keep_vars=True) if isinstance(model, nn.Module) else model
+    first: dict[int, str] = {}
+    for name, tensor in state.items():
+        if tensor.ndim > 1:
+            first.setdefault(_place(tensor), name)
+    tied = any(_looked_up(name) for name in first.values()) and (
+        "head.weight" not in state or "head.weight" not in first.values()
+    )
+    return {name: state[name].numel() for name in first.values()}, tied and "head.bias" in state
+
+
+def _place(tensor: Tensor) -> int:
+    """One number for all views of a weight (on the meta device there is no address, but one object)."""
+    return tensor.data_ptr() or id(tensor)
+
+
+def _looked_up(name: str) -> bool:
+    return "embedding" in name.split(".")
+
+
+def sizes(state: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, int]:
+    """Bytes of a model's tensors: dense float32, packed with float32 values, and packed with 8-bit values.
+
+    What `pack` writes is this and a header of one to a few KB. Tied weights count once.
+
+    Example:
+        >>> weight = torch.eye(64)
+        >>> sizes({"w": weight}, {"w": weight.bool()})
+        {'dense_bytes': 16384, 'packed_bytes': 768, 'packed_int8_bytes': 832}
+    """
+    distinct = {_place(t) if t.ndim > 1 else name: name for name, t in reversed(list(state.items()))}
+    total = dict.fromkeys(("dense_bytes", "packed_bytes", "packed_int8_bytes"), 0)
+    for name in distinct.values():
+        for key, size in zip(total, _bytes(state[name], masks.get(name)), strict=True):
+            total[key] += size
+    return total
+
+
+def _bytes(tensor: Tensor, mask: Tensor | None) -> tuple[int, int, int]:
+    dense = 4 * tensor.numel()
+    if mask is None:
+        return dense, dense, dense
+    kept, bits = int(mask.sum()), (tensor.numel() + 7) // 8
+    int8 = kept + 4 * tensor.shape[0] if tensor.ndim > 1 else 4 * kept
+    return dense, bits + 4 * kept, bits + int8

@@ -1,0 +1,41 @@
+"""Synthetic and real gradients in turn."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sparsernn.gradients.gradient_phases import as_epochs
+from sparsernn.gradients.synthetic_gradients import SyntheticGradient
+from sparsernn.optim.restarts import Base, Restarts
+
+
+class Alternating(SyntheticGradient):
+    """Synthetic gradients whose source changes at every restart: real, synthetic, real ...
+
+    Args:
+        model, seed, epochs: see `SyntheticGradient`.
+        base: where the restarts lie, see `sparsernn.optim.restarts.Restarts`; give the learning rate the same.
+        start: source of the first epoch.
+        switch_epochs: further epochs at which the source changes; one that is a restart too changes nothing.
+        settings: all others of `SyntheticGradient`.
+
+    Example:
+        >>> from sparsernn.models import SequenceModel
+        >>> boundary = Alternating(SequenceModel(1, 1, [4]), seed=1, epochs=40, base=5)
+        >>> print(boundary.schedule)
+        epochs 1-5 real, 6-10 synthetic, 11-20 real, 21-40 synthetic
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        seed: int,
+        epochs: int,
+        *,
+        base: Base,
+        start: str = "real",
+        switch_epochs: Sequence[int] = (),
+        **settings: Any,
+    ) -> None:
+        restarts = [first for first, _ in Restarts(base).cycles(epochs)[1:]]
+        toggles = [*restarts, *as_epochs("switch_epochs", switch_epochs)]
+        super().__init__(model, seed, epochs, start=start, switch_epochs=toggles, **settings)

@@ -1,0 +1,266 @@
+"""Ways to hold a weight matrix for products y = W x, each with a compiled product and a twin in torch.
+
+    dense            every weight, float32                  4 bytes per position
+    dense_int8       every weight, 8 bits                   1 byte per position
+    csr              kept weights, float32, 16-bit columns  6 bytes per kept weight
+    csr_int8         kept weights, 8 bits, 16-bit columns   3 bytes per kept weight
+    block16          16 consecutive rows x 1 column         4.125 bytes per position of a kept block
+    block16_int8     the same in 8 bits                     1.125 bytes per position of a kept block
+
+8-bit weights are rounded to 255 levels, symmetric around 0, with one float32 factor per row.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import warnings
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sparsernn.core.errors import InputError
+from sparsernn.kernels.library import library
+
+BATCHES = (1, 4, 8, 16)
+"""Numbers of columns the compiled products come in; others are padded to the next one."""
+
+BLOCK = 16
+"""Rows of a block: one AVX-512 register, two AVX2 ones."""
+
+SLACK = 32
+"""Bytes after the last row of 8-bit weights that the compiled product may read (and multiply by 0)."""
+
+
+class CMatrix(ctypes.Structure):
+    """`Matrix` of common.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("kind", "rows", "columns", "unused")),
+        *((name, ctypes.c_void_p) for name in ("start", "index", "values", "scale")),
+    )
+
+
+def padded(batch: int) -> int:
+    """The number of columns computed for a batch of 1 to 16."""
+    if not 1 <= batch <= BATCHES[-1]:
+        raise InputError(f"batch is {batch}; the inference products take 1 to {BATCHES[-1]}.")
+    return next(size for size in BATCHES if size >= batch)
+
+
+def to_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Rounds each row to 8 bits: int8 of weight's shape and float32 factors (rows,), weight ~ int8 * factor.
+
+    Example:
+        >>> to_int8(torch.tensor([[0.5, -1.0]]))[0]
+        tensor([[  64, -127]], dtype=torch.int8)
+    """
+    scale = weight.abs().amax(1) / 127
+    steps = weight / scale.clamp(min=torch.finfo(torch.float32).tiny).unsqueeze(1)
+    return steps.round_().clamp_(-127, 127).to(torch.int8), scale
+
+
+class Format(ABC):
+    """One weight matrix (R, C), held in a way of its own.
+
+    Args:
+        weight: float (R, C), C < 65536. Zeros count as absent in the sparse formats.
+        mask: bool (R, C); given, the weights it keeps are stored even where they are 0.
+
+    Attributes:
+        kind: number of the format in common.h.
+        shape: (R, C).
+        start, index, values, scale: what the compiled product reads (common.h).
+    """
+
+    kind: ClassVar[int]
+    exact: ClassVar[bool] = True
+    sparse: ClassVar[bool] = False
+
+    def __init__(self, weight: Tensor, mask: Tensor | None = None) -> None:
+        if weight.ndim != 2 or weight.shape[1] >= 65536:
+            raise InputError(
+                f"a weight of shape {tuple(weight.shape)} has no inference product; it needs two axes and "
+                "fewer than 65536 columns."
+            )
+        weight = weight.detach().to("cpu", torch.float32).contiguous()
+        self.shape = (weight.shape[0], weight.shape[1])
+        self.start = self.index = self.scale = torch.empty(0)
+        self.values = self._arrange(weight, weight != 0 if mask is None else mask.to("cpu", torch.bool))
+        self._twin: Tensor | None = None
+        self.structure = CMatrix(self.kind, *self.shape, 0, *(t.data_ptr() for t in self._tensors()))
+
+    @abstractmethod
+    def _arrange(self, weight: Tensor, kept: Tensor) -> Tensor:
+        """Sets start, index and scale as needed; returns the values."""
+
+    def _tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.start, self.index, self.values, self.scale
+
+    @property
+    def bytes(self) -> int:
+        """Size in memory."""
+        return sum(t.numel() * t.element_size() for t in self._tensors())
+
+    @abstractmethod
+    def restored(self) -> Tensor:
+        """The dense float32 matrix (R, C) that the products stand for."""
+
+    def twin(self) -> Tensor:
+        """What torch multiplies with: the dense matrix, or a torch CSR tensor; made at first use."""
+        if self._twin is None:
+            dense = self.restored()
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+                self._twin = dense.to_sparse_csr() if self.sparse else dense
+        return self._twin
+
+    def multiply(self, x: Tensor, threads: int | None = None) -> Tensor:
+        """W x for x (C, B) float32, B from 1 to 16 -> (R, B)."""
+        found, used, batch = library(), x.shape[1], padded(x.shape[1])
+        if found is None:
+            return self.twin() @ x
+        threads = found.threads(threads)
+        x = functional.pad(x, (0, batch - used)).contiguous()
+        y = torch.empty(self.shape[0], batch)
+        scratch = torch.empty(threads * (self.shape[1] + SLACK), dtype=torch.int16)
+        pointers = (
+            ctypes.addressof(self.structure),
+            x.data_ptr(),
+            y.data_ptr(),
+            batch,
+            scratch.data_ptr(),
+            threads,
+        )
+        found.multiply(*pointers)
+        return y[:, :used]
+
+
+class Dense(Format):
+    """Every weight in float32."""
+
+    kind = 0
+
+    def _arrange(self, weight: Tensor, kept: Tensor) -> Tensor:
+        return torch.where(kept, weight, 0.0)
+
+    def restored(self) -> Tensor:
+        """The weight itself."""
+        return self.values
+
+
+class DenseInt8(Format):
+    """Every weight in 8 bits."""
+
+    kind, exact = 1, False
+
+    def _arrange(self, weight: Tensor, kept: Tensor) -> Tensor:
+        values, self.scale = to_int8(torch.where(kept, weight, 0.0))
+        room = torch.zeros(values.numel() + SLACK, dtype=torch.int8)
+        return room[: values.numel()].view(values.shape).copy_(values)
+
+    def restored(self) -> Tensor:
+        """The rounded weights."""
+        return self.values * self.scale.unsqueeze(1)
+
+
+class Csr(Format):
+    """Kept weights row by row, with 16-bit column numbers."""
+
+    kind, sparse = 2, True
+
+    def _arrange(self, weight: Tensor, kept: Tensor) -> Tensor:
+        self.start = _starts(kept)
+        self.index = kept.nonzero()[:, 1].to(torch.uint16)
+        return weight[kept]
+
+    def _rows(self) -> Tensor:
+        return torch.arange(self.shape[0]).repeat_interleave(self.start.diff())
+
+    def restored(self) -> Tensor:
+        """Kept weights in their places, zeros elsewhere."""
+        dense = torch.zeros(self.shape)
+        dense[self._rows(), self.index.long()] = self._floats()
+        return dense
+
+    def _floats(self) -> Tensor:
+        return self.values
+
+
+class CsrInt8(Csr):
+    """The same with 8-bit values."""
+
+    kind, exact = 3, False
+
+    def _arrange(self, weight: Tensor, kept: Tensor) -> Tensor:
+        rounded, self.scale = to_int8(torch.where(kept, weight, 0.0))
+        super()._arrange(weight, kept)
+        return rounded[kept]
+
+    def _floats(self) -> Tensor:
+        return self.values * self.scale[self._rows()]
+
+
+class Block16(Format):
+    """Blocks of 16 consecutive rows in one column; a block is kept if any weight in it is."""
+
+    kind, sparse = 4, True
+
+    def _arrange(self, weight: Tensor, kept: Tensor) -> Tensor:
+        weight = torch.where(kept, weight, 0.0)
+        groups = _row_groups(kept).any(1)
+        self.start = _starts(groups)
+        place = groups.nonzero()
+        self.index = place[:, 1].to(torch.uint16)
+        return _row_groups(self._encode(weight))[place[:, 0], :, place[:, 1]].contiguous()
+
+    def _encode(self, weight: Tensor) -> Tensor:
+        return weight
+
+    def restored(self) -> Tensor:
+        """Kept blocks in their places, zeros elsewhere."""
+        groups = self.start.numel() - 1
+        dense = torch.zeros(groups, BLOCK, self.shape[1])
+        dense[torch.arange(groups).repeat_interleave(self.start.diff()), :, self.index.long()] = (
+            self.values.float()
+        )
+        return self._decode(dense.reshape(groups * BLOCK, -1)[: self.shape[0]])
+
+    def _decode(self, dense: Tensor) -> Tensor:
+        return dense
+
+
+class Block16Int8(Block16):
+    """The same with 8-bit values."""
+
+    kind, exact = 5, False
+
+    def _encode(self, weight: Tensor) -> Tensor:
+        values, self.scale = to_int8(weight)
+        return values
+
+    def _decode(self, dense: Tensor) -> Tensor:
+        return dense * self.scale.unsqueeze(1)
+
+
+def _starts(kept: Tensor) -> Tensor:
+    return functional.pad(kept.sum(1).cumsum(0), (1, 0)).to(torch.int32)
+
+
+def _row_groups(matrix: Tensor) -> Tensor:
+    """(R, C) -> (groups, 16, C), the last group filled up with zeros."""
+    filled = functional.pad(matrix, (0, 0, 0, -matrix.shape[0] % BLOCK))
+    return filled.reshape(-1, BLOCK, matrix.shape[1])
+
+
+FORMATS: dict[str, type[Format]] = {
+    "dense": Dense,
+    "dense_int8": DenseInt8,
+    "csr": Csr,
+    "csr_int8": CsrInt8,
+    "block16": Block16,
+    "block16_int8": Block16Int8,
+}
+"""Name -> class."""

@@ -1,0 +1,54 @@
+"""Sample text from a language model, one token at a time."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from sparsernn.core.errors import InputError
+from sparsernn.models.language_model import LanguageModel
+from sparsernn.nn.drive.single_step import no_repacking
+
+
+@torch.no_grad()
+def sample(
+    model: LanguageModel,
+    prompt: Sequence[int],
+    generator: torch.Generator,
+    temperature: float = 1.0,
+    avoid: int | None = None,
+) -> Iterator[int]:
+    """Token numbers drawn from softmax(logits / temperature), without end.
+
+    Args:
+        model: in any mode; dropouts are off while sampling.
+        prompt: at least one token number to start from.
+        generator: of the draws; the same seed gives the same text.
+        temperature: above 0; below 1 is more cautious. 0 takes the most probable token.
+        avoid: a token that is never drawn, such as the unknown word.
+
+    Raises:
+        InputError: an empty prompt or a negative temperature.
+    """
+    if not prompt:
+        raise InputError("the prompt is empty; it needs at least one token.")
+    if not temperature >= 0:
+        raise InputError(f"temperature is {temperature}; it must be at least 0.")
+    model.eval()
+    words, state = torch.tensor(prompt).unsqueeze(1), model.initial_state(1)
+    while True:
+        with no_repacking():
+            features = model(words, state)
+            log_prob = model.head.log_prob(features.raw[-1, 0])
+        state = features.state
+        number = _draw(log_prob, generator, temperature, avoid)
+        yield number
+        words = torch.tensor([[number]])
+
+
+def _draw(log_prob: Tensor, generator: torch.Generator, temperature: float, avoid: int | None) -> int:
+    if avoid is not None:
+        log_prob[avoid] = -torch.inf
+    if temperature == 0:
+        return int(log_prob.argmax())
+    return int(torch.multinomial((log_prob / temperature).softmax(0), 1, generator=generator))

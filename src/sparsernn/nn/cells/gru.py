@@ -1,0 +1,98 @@
+"""The GRU on torch's fused kernel."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from sparsernn.core.errors import InputError
+from sparsernn.nn.drive.layer import Layer
+from sparsernn.nn.dropout import drop_weight
+from sparsernn.structure.gates import GateBlock, stacked
+from sparsernn.structure.units import Slice
+
+WEIGHTS, BIASES = ("weight_ih", "weight_hh"), ("bias_ih", "bias_hh")
+
+
+class GRU(Layer):
+    """One layer of gated recurrent units.
+
+        r, z = sigmoid(W_ih x_t + b_ih + W_hh h + b_hh) per gate
+        n = tanh(W_in x_t + b_in + r * (W_hn h + b_hn)),   h' = (1 - z) * n + z * h
+
+    Args:
+        input_size: I.
+        hidden_size: H.
+        weight_drop: probability in [0, 1) of dropping each recurrent weight, one sample per forward pass.
+
+    Parameters: `weight_ih` (3H, I), `weight_hh` (3H, H), `bias_ih` and `bias_hh` (3H,); gates stacked in the order
+    r, z, n; all initialised U(-1/sqrt(H), 1/sqrt(H)) as torch does.
+
+    Example:
+        >>> y, (h,) = GRU(3, 5)(torch.zeros(7, 2, 3))
+        >>> y.shape, h.shape
+        (torch.Size([7, 2, 5]), torch.Size([2, 5]))
+
+    Source: K. Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine
+    Translation", 2014, arXiv:1406.1078.
+    Differs from the original: the reset gate is applied after the recurrent product, as torch has it.
+    """
+
+    gates = ("r", "z", "n")
+
+    def __init__(self, input_size: int, hidden_size: int, *, weight_drop: float = 0.0) -> None:
+        super().__init__()
+        if min(input_size, hidden_size) < 1:
+            raise InputError(f"a GRU of sizes {input_size} -> {hidden_size} is impossible; sizes start at 1.")
+        if not 0 <= weight_drop < 1:
+            raise InputError(f"weight_drop is {weight_drop}; it must lie in [0, 1).")
+        self.weight_drop = weight_drop
+        rows = len(self.gates) * hidden_size
+        self.weight_ih = nn.Parameter(torch.empty(rows, input_size))
+        self.weight_hh = nn.Parameter(torch.empty(rows, hidden_size))
+        self.bias_ih = nn.Parameter(torch.empty(rows))
+        self.bias_hh = nn.Parameter(torch.empty(rows))
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -1 / math.sqrt(hidden_size), 1 / math.sqrt(hidden_size))
+
+    @property
+    def input_size(self) -> int:
+        """I."""
+        return self.weight_ih.shape[1]
+
+    @property
+    def hidden_size(self) -> int:
+        """H."""
+        return self.weight_hh.shape[1]
+
+    def initial_state(self, batch: int) -> tuple[Tensor]:
+        """Zeros: (h,) of (B, H)."""
+        return (self.weight_hh.new_zeros(batch, self.hidden_size),)
+
+    def forward(self, x: Tensor, state: tuple[Tensor] | None = None) -> tuple[Tensor, tuple[Tensor]]:
+        """x (T, B, I) -> y (T, B, H), and the final (h,); zeros where the state is missing."""
+        (h,) = state if state is not None else self.initial_state(x.shape[1])
+        recurrent = drop_weight(self.weight_hh, self.weight_drop, self.training)
+        weights = [self.weight_ih, recurrent, self.bias_ih, self.bias_hh]
+        y, last = torch.gru(x, h.unsqueeze(0), weights, True, 1, 0.0, self.training, False, False)
+        return y, (last.squeeze(0),)
+
+    def gate_rows(self) -> dict[str, tuple[GateBlock, ...]]:
+        """Both weights are stacked in the order of `gates`."""
+        return dict.fromkeys(WEIGHTS, stacked(self.gates, self.hidden_size))
+
+    def outputs(self) -> tuple[Slice, ...]:
+        """A row in every gate of both weights and both biases, and a recurrent column."""
+        rows = tuple(block.start for block in stacked(self.gates, self.hidden_size))
+        matrices = tuple(Slice(self, name, 0, rows) for name in WEIGHTS)
+        biases = tuple(Slice(self, name, 0, rows, in_norm=False) for name in BIASES)
+        return (*matrices, Slice(self, "weight_hh", 1), *biases)
+
+    def silence(self) -> tuple[Slice, ...]:
+        """The rows of the candidate n with their biases: the unit decays from 0 to 0."""
+        rows = (self.gates.index("n") * self.hidden_size,)
+        return tuple(Slice(self, name, 0, rows) for name in (*WEIGHTS, *BIASES))
+
+    def inputs(self) -> tuple[Slice, ...]:
+        """The columns of the input weight."""
+        return (Slice(self, "weight_ih", 1),)

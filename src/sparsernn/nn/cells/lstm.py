@@ -1,0 +1,172 @@
+"""The LSTM on torch's fused kernel, fed with weights gathered in one place.
+
+Because the kernel takes whatever tensors it is given, weight drop is one line and masked weights cost nothing; the
+hooks that drop-connect needs on `nn.LSTM` are not needed.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from sparsernn.core.errors import InputError
+from sparsernn.nn.drive.layer import Layer
+from sparsernn.nn.dropout import drop_weight
+from sparsernn.structure.gates import GateBlock, stacked
+from sparsernn.structure.units import Slice
+
+LSTMState = tuple[Tensor, Tensor]
+
+
+class LSTM(Layer):
+    """One LSTM layer.
+
+        i, f, o = sigmoid(W_ih x_t + b_ih + W_hh h + b_hh) per gate, g = tanh(...) likewise
+        c' = f * c + i * g,   h' = o * tanh(c')
+
+    Args:
+        input_size: I.
+        hidden_size: H.
+        weight_drop: probability in [0, 1) of dropping each recurrent weight, one sample per forward pass.
+        batch_first: x and y are (B, T, .) instead of (T, B, .).
+        init: "uniform", all U(-1/sqrt(H), 1/sqrt(H)) as torch does; "no_bias", the same with biases of 0; or
+            "xavier": the weights of a gate, over [x, h] together, N(0, 2 / (I + 2H)), one bias
+            U(-1/sqrt(I + H), 1/sqrt(I + H)) and the other fixed at 0.
+
+    Parameters: `weight_ih` (4H, I), `weight_hh` (4H, H), `bias_ih` and `bias_hh` (4H,); gates stacked in the order
+    i, f, g, o.
+
+    Example:
+        >>> layer = LSTM(3, 5)
+        >>> y, (h, c) = layer(torch.zeros(7, 2, 3))
+        >>> y.shape, h.shape
+        (torch.Size([7, 2, 5]), torch.Size([2, 5]))
+
+    Source: S. Hochreiter and J. Schmidhuber, "Long Short-Term Memory", Neural Computation, 1997; weight drop from
+    S. Merity et al., "Regularizing and Optimizing LSTM Language Models", 2017, arXiv:1708.02182; "xavier" as in the
+    baseline of G. Kerg et al., "Non-normal Recurrent Neural Network (nnRNN)", 2019, arXiv:1905.12080.
+    """
+
+    gates = ("i", "f", "g", "o")
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        weight_drop: float = 0.0,
+        batch_first: bool = False,
+        init: str = "uniform",
+    ) -> None:
+        super().__init__()
+        if min(input_size, hidden_size) < 1:
+            raise InputError(
+                f"an LSTM of sizes {input_size} -> {hidden_size} is impossible; sizes start at 1."
+            )
+        if not 0 <= weight_drop < 1:
+            raise InputError(f"weight_drop is {weight_drop}; it must lie in [0, 1).")
+        self.weight_drop, self.batch_first = weight_drop, batch_first
+        rows = len(self.gates) * hidden_size
+        self.weight_ih = nn.Parameter(torch.empty(rows, input_size))
+        self.weight_hh = nn.Parameter(torch.empty(rows, hidden_size))
+        self.bias_ih = nn.Parameter(torch.empty(rows))
+        self.bias_hh = nn.Parameter(torch.empty(rows))
+        if init not in ("uniform", "no_bias", "xavier"):
+            raise InputError(f"init is {init!r}; it must be uniform, no_bias or xavier.")
+        if init == "xavier":
+            self._initialise_as_one_matrix()
+            return
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -1 / math.sqrt(hidden_size), 1 / math.sqrt(hidden_size))
+        if init == "no_bias":
+            nn.init.zeros_(self.bias_ih)
+            nn.init.zeros_(self.bias_hh)
+
+    def _initialise_as_one_matrix(self) -> None:
+        """Each gate as if it read [x, h] through one linear layer with one bias."""
+        fan_in = self.input_size + self.hidden_size
+        for weight in (self.weight_ih, self.weight_hh):
+            nn.init.normal_(weight, std=math.sqrt(2 / (fan_in + self.hidden_size)))
+        nn.init.uniform_(self.bias_ih, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
+        nn.init.zeros_(self.bias_hh).requires_grad_(False)
+
+    @property
+    def input_size(self) -> int:
+        """I."""
+        return self.weight_ih.shape[1]
+
+    @property
+    def hidden_size(self) -> int:
+        """H."""
+        return self.weight_hh.shape[1]
+
+    def initial_state(self, batch: int) -> LSTMState:
+        """Zeros: (h, c), each (B, H)."""
+        zeros = self.weight_hh.new_zeros(batch, self.hidden_size)
+        return zeros, zeros.clone()
+
+    def forward(
+        self, x: Tensor, state: LSTMState | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, LSTMState]:
+        """Read a window.
+
+        Args:
+            x: (T, B, I), or (B, T, I) with `batch_first`.
+            state: (h, c), each (B, H); zeros when missing.
+            lengths: valid steps of each sequence, (B,) on the CPU; outputs beyond are 0, and the final state is the
+                one after each sequence's last valid step.
+
+        Returns:
+            y (T, B, H) or (B, T, H), and the final (h, c).
+        """
+        x = x.transpose(0, 1) if self.batch_first else x
+        h, c = state if state is not None else self.initial_state(x.shape[1])
+        read = self._read if lengths is None else self._read_ragged
+        y, h, c = read(x, h.unsqueeze(0), c.unsqueeze(0), lengths)
+        return (y.transpose(0, 1) if self.batch_first else y), (h.squeeze(0), c.squeeze(0))
+
+    def _weights(self) -> list[Tensor]:
+        recurrent = drop_weight(self.weight_hh, self.weight_drop, self.training)
+        return [self.weight_ih, recurrent, self.bias_ih, self.bias_hh]
+
+    def _read(self, x: Tensor, h: Tensor, c: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        return torch.lstm(x, (h, c), self._weights(), True, 1, 0.0, self.training, False, False)
+
+    def _read_ragged(
+        self, x: Tensor, h: Tensor, c: Tensor, lengths: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        assert lengths is not None
+        packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
+        order, back = packed.sorted_indices, packed.unsorted_indices
+        assert order is not None
+        assert back is not None
+        start = (h.index_select(1, order), c.index_select(1, order))
+        y, h, c = torch.lstm(
+            packed.data, packed.batch_sizes, start, self._weights(), True, 1, 0.0, self.training, False
+        )
+        y, _ = pad_packed_sequence(
+            PackedSequence(y, packed.batch_sizes, order, back), total_length=x.shape[0]
+        )
+        return y, h.index_select(1, back), c.index_select(1, back)
+
+    def gate_rows(self) -> dict[str, tuple[GateBlock, ...]]:
+        """Both weights are stacked in the order of `gates`."""
+        blocks = stacked(self.gates, self.hidden_size)
+        return {"weight_ih": blocks, "weight_hh": blocks}
+
+    def outputs(self) -> tuple[Slice, ...]:
+        """A row in every gate of both weights and both biases, and a recurrent column."""
+        rows = tuple(block.start for block in stacked(self.gates, self.hidden_size))
+        matrices = tuple(Slice(self, name, 0, rows) for name in ("weight_ih", "weight_hh"))
+        biases = tuple(Slice(self, name, 0, rows, in_norm=False) for name in ("bias_ih", "bias_hh"))
+        return (*matrices, Slice(self, "weight_hh", 1), *biases)
+
+    def silence(self) -> tuple[Slice, ...]:
+        """The rows of gate g with their biases: nothing is ever written into the cell."""
+        rows = (self.gates.index("g") * self.hidden_size,)
+        return tuple(Slice(self, name, 0, rows) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+
+    def inputs(self) -> tuple[Slice, ...]:
+        """The columns of the input weight."""
+        return (Slice(self, "weight_ih", 1),)

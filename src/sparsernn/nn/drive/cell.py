@@ -1,0 +1,169 @@
+"""The Cell contract: one time step of a recurrent layer, which knows nothing of time.
+
+A cell of one's own needs two methods, `project` (all that needs no state: one product for all time steps) and `step`
+(the paper's equation). `sparsernn.nn.drive.recurrent.Recurrent` drives it over sequences. A `StagedCell` also says
+what its step is made of, recurrent products with element-wise rules between them, and is then driven by the fast
+loop of `sparsernn.nn.drive.scan`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sparsernn.structure.gates import GateBlock
+from sparsernn.structure.units import Slice
+
+CellState = tuple[Tensor, ...]
+"""Tensors (B, H); the first one is what is fed back and put out."""
+
+
+class Cell(nn.Module, ABC):
+    """One step of a recurrence.
+
+    Example:
+        >>> import torch
+        >>> from sparsernn.nn.drive.recurrent import Recurrent
+        >>> class Leaky(Cell):
+        ...     input_size = hidden_size = 3
+        ...     def project(self, x):
+        ...         return x
+        ...     def step(self, u, state):
+        ...         return (0.5 * state[0] + u,)
+        >>> y, _ = Recurrent(Leaky())(torch.ones(2, 1, 3))
+        >>> y[:, 0, 0].tolist()
+        [1.0, 1.5]
+    """
+
+    gates: tuple[str, ...] = ()
+    parts: ClassVar[int] = 1
+    """How many tensors the state has."""
+
+    input_size: Any
+    hidden_size: Any
+
+    @abstractmethod
+    def project(self, x: Tensor) -> Tensor:
+        """x (T, B, I) -> what the steps read, (T, B, G): all that needs no state."""
+
+    @abstractmethod
+    def step(self, u: Tensor, state: CellState) -> CellState:
+        """u (B, G), the state before -> the state after."""
+
+    def outputs(self) -> tuple[Slice, ...]:
+        """What hidden unit k owns, for `units`."""
+        raise NotImplementedError(f"{type(self).__name__} does not say which slices make up a unit")
+
+    def inputs(self) -> tuple[Slice, ...]:
+        """Where input feature k is read, for `units`."""
+        raise NotImplementedError(f"{type(self).__name__} does not say where it reads its input")
+
+    def silence(self) -> tuple[Slice, ...]:
+        """See `Layer.silence`; a state of zeros before the first step may be assumed."""
+        return ()
+
+    def removable(self, dead: Tensor) -> Tensor:
+        """See `Layer.removable`."""
+        return dead
+
+    def resized(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """See `Layer.resized`."""
+        return dict(spec)
+
+    def gate_rows(self) -> dict[str, tuple[GateBlock, ...]]:
+        """Local parameter name -> gate borders along its rows."""
+        return {}
+
+    def penalty(self) -> Tensor | float:
+        """A regulariser of the cell's own; 0 for most."""
+        return 0.0
+
+
+class Rule(ABC):
+    """What happens element by element between two recurrent products, and how gradients come back through it.
+
+    `equations` is the definition, as the paper has it; `forward` gives the same values and keeps what `backward`
+    needs. A test holds the two together for every rule.
+    """
+
+    parameters: tuple[Tensor, ...] = ()
+    """Learnt tensors of the rule itself."""
+
+    window: ClassVar[str | None] = None
+    """The name in `sparsernn.kernels.recurrence_kernel.KINDS` of a rule that reads only `pre` and its one bias.
+
+    A subclass with other equations sets it to None.
+    """
+
+    @abstractmethod
+    def equations(self, pre: Tensor, state: CellState) -> CellState:
+        """Pre-activation (B, G), state before -> state after; autograd can follow."""
+
+    @abstractmethod
+    def forward(self, pre: Tensor, state: CellState, out: Tensor) -> tuple[CellState, Any]:
+        """The same without autograd: the new state, its first tensor written into `out` (B, H), and what to keep.
+
+        `pre` may be overwritten.
+        """
+
+    @abstractmethod
+    def backward(
+        self, gradient: CellState, kept: Any, d_pre: Tensor
+    ) -> tuple[Tensor | None, tuple[Tensor, ...]]:
+        """Gradient of the new state -> the gradient of `pre`, written into `d_pre`, and those of the state before.
+
+        Returns:
+            The part of the fed-back tensor's gradient that does not go through the product (a new tensor, or None
+            where there is none), and the gradients of the other tensors. `gradient` must not be changed.
+        """
+
+    def parameter_gradients(self, d_pre: Tensor, outputs: Tensor) -> tuple[Tensor, ...]:
+        """Gradients of `parameters` from d_pre (T, B, G) and the new states' first tensors (T, B, H)."""
+        return ()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One recurrent product of a step and the rule after it, fixed for a window.
+
+    pre = (mask * state[0]) weight^T + (u_t in the first stage, else bias); state <- rule(pre, state)
+
+    Attributes:
+        weight: (G, H), after weight drop, or as a recurrent map gives it.
+        rule: what follows the product.
+        bias: (G,) or None; the first stage has none of its own, u_t carries it.
+        mask: (B, H) variational dropout of what is fed back, kept entries scaled; None for none.
+    """
+
+    weight: Tensor
+    rule: Rule
+    bias: Tensor | None = None
+    mask: Tensor | None = None
+
+    def step(self, u: Tensor | None, state: CellState) -> CellState:
+        """The stage under autograd; `u` is given to the first stage."""
+        operand = state[0] if self.mask is None else state[0] * self.mask
+        pre = functional.linear(operand, self.weight, self.bias)
+        return self.rule.equations(pre if u is None else u + pre, state)
+
+
+class StagedCell(Cell):
+    """A cell whose step is a chain of stages, so that the fast loop can drive it."""
+
+    @abstractmethod
+    def stages(self, batch: int) -> tuple[Stage, ...]:
+        """The stages of a window for `batch` sequences; masks and dropped weights are drawn here, once."""
+
+    def step(self, u: Tensor, state: CellState) -> CellState:
+        """One step with fresh masks."""
+        return step(self.stages(u.shape[0]), u, state)
+
+
+def step(stages: Sequence[Stage], u: Tensor, state: CellState) -> CellState:
+    """One time step through all stages, under autograd."""
+    for number, stage in enumerate(stages):
+        state = stage.step(None if number else u, state)
+    return state

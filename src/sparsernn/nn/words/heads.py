@@ -1,0 +1,178 @@
+"""Heads: from hidden vectors to the probability of the next word."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from sparsernn.core.errors import InputError
+from sparsernn.structure.units import Slice
+
+EVAL_ROWS = 512
+"""Rows of logits held at a time in evaluation: 20 MB at V = 10,000, whatever the window is."""
+
+
+class _SoftmaxNLL(torch.autograd.Function):
+    """-log softmax(x W^T + b) at the target, with one (N, V) buffer where autograd would hold three.
+
+    With P the probabilities and g the incoming gradient per row, the gradient of the logits is
+    diag(g) (P - onehot); it is never formed: P meets W and x in the two products, and the one-hot part is a
+    gather of W and a scatter into dW.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> Tensor:
+        scores = torch.addmm(bias, x, weight.t())
+        torch.ops.aten._log_softmax.out(scores, 1, False, out=scores)
+        nll = -scores.gather(1, target.unsqueeze(1)).squeeze(1)
+        ctx.save_for_backward(x, weight, scores.exp_(), target)
+        return nll
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, weight, probability, target = ctx.saved_tensors
+        scaled = x * gradient.unsqueeze(1)
+        d_x = torch.mm(probability, weight).sub_(weight[target]).mul_(gradient.unsqueeze(1))
+        d_weight = torch.mm(probability.t(), scaled).index_add_(0, target, scaled, alpha=-1)
+        d_bias = torch.mv(probability.t(), gradient).index_add_(0, target, gradient, alpha=-1)
+        return d_x, d_weight, d_bias, None
+
+
+def softmax_nll(rows: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> Tensor:
+    """-log softmax(rows W^T + b) at the target, with one buffer of logits, or a few rows of them in evaluation.
+
+    Args:
+        rows: (N, H).
+        weight: (V, H).
+        bias: (V,).
+        target: (N,) int64.
+
+    Returns:
+        nats, (N,).
+
+    Example:
+        >>> softmax_nll(torch.ones(1, 3), torch.zeros(4, 3), torch.zeros(4), torch.tensor([2])).exp()
+        tensor([4.])
+    """
+    if torch.is_grad_enabled():
+        nll: Tensor = _SoftmaxNLL.apply(rows, weight, bias, target)  # type: ignore[no-untyped-call]
+        return nll
+    parts = zip(torch.split(rows, EVAL_ROWS), torch.split(target, EVAL_ROWS), strict=True)
+    pairs = ((functional.linear(part, weight, bias), wanted) for part, wanted in parts)
+    return torch.cat([functional.cross_entropy(scores, wanted, reduction="none") for scores, wanted in pairs])
+
+
+def decoder(vocabulary_size: int, size: int, tied: nn.Parameter | None) -> nn.Parameter:
+    """The matrix that a head decodes vectors of `size` with, (V, size): the embedding's, or one of its own.
+
+    Args:
+        vocabulary_size: V.
+        size: width of what is decoded.
+        tied: the embedding's weight; None makes a new weight, U(-0.1, 0.1).
+
+    Raises:
+        InputError: the embedding has another width.
+    """
+    if tied is None:
+        return nn.Parameter(torch.empty(vocabulary_size, size).uniform_(-0.1, 0.1))
+    if tied.shape[1] != size:
+        raise InputError(
+            f"tied weights need a last hidden size equal to embedding_size, but they are {size} and "
+            f"{tied.shape[1]}; set both alike or tied: false."
+        )
+    return tied
+
+
+def unused_prior(size: int, wanted: bool) -> nn.Parameter | None:
+    """Weights (size,) of a choice among one softmax, if `wanted`: they count, and nothing reads or changes them.
+
+    The code of predefined sparseness keeps such a layer of its mixture of softmaxes when the mixture is one, and the
+    published numbers of parameters include it.
+    """
+    return nn.Parameter(torch.zeros(size), requires_grad=False) if wanted else None
+
+
+class Head(nn.Module, ABC):
+    """What a head offers.
+
+    Every head decodes with `weight` (V, .), which may be the embedding's own, and has a `bias` (V,).
+    `decodes_directly` says whether column k of `weight` reads feature k of y itself: then a tied weight makes feature
+    k of the top layer and feature k of the embedding one thing, and they can only be removed together.
+    """
+
+    weight: nn.Parameter
+    bias: nn.Parameter
+    decodes_directly: bool = True
+
+    @abstractmethod
+    def nll(self, y: Tensor, target: Tensor) -> Tensor:
+        """y (..., H), target (...) int64 -> nats per token, (N,) in row-major order."""
+
+    @abstractmethod
+    def log_prob(self, y: Tensor) -> Tensor:
+        """log P(word), (..., V)."""
+
+    @abstractmethod
+    def inputs(self) -> tuple[Slice, ...]:
+        """The slices through which the head reads feature k of y."""
+
+    def resized(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """The head's spec with the settings that another width of y has changed: none."""
+        return dict(spec)
+
+
+class LinearHead(Head):
+    """softmax(W y + b).
+
+    Args:
+        vocabulary_size: V.
+        input_size: H.
+        tied: the embedding's weight (V, H) to decode with; None gives the head a weight of its own.
+        idle_prior: H more parameters without use, see `unused_prior`; for published totals only.
+
+    Parameters: `weight` (V, H), U(-0.1, 0.1) unless tied; `bias` (V,), 0.
+
+    Example:
+        >>> head = LinearHead(10, 4)
+        >>> y, target = torch.randn(3, 2, 4), torch.randint(10, (3, 2))
+        >>> head.nll(y, target).shape
+        torch.Size([6])
+
+    Source of tying: O. Press and L. Wolf, "Using the Output Embedding to Improve Language Models", 2017,
+    arXiv:1608.05859.
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        input_size: int,
+        tied: nn.Parameter | None = None,
+        *,
+        idle_prior: bool = False,
+    ) -> None:
+        super().__init__()
+        self.weight = decoder(vocabulary_size, input_size, tied)
+        self.bias = nn.Parameter(torch.zeros(vocabulary_size))
+        self.prior = unused_prior(input_size, idle_prior)
+
+    def nll(self, y: Tensor, target: Tensor) -> Tensor:
+        """y (..., H), target (...) int64 -> nats per token, (N,) in row-major order."""
+        return softmax_nll(y.reshape(-1, y.shape[-1]), self.weight, self.bias, target.reshape(-1))
+
+    def logits(self, y: Tensor) -> Tensor:
+        """Scores before the softmax, (..., V)."""
+        return functional.linear(y, self.weight, self.bias)
+
+    def log_prob(self, y: Tensor) -> Tensor:
+        """log P(word), (..., V)."""
+        return self.logits(y).log_softmax(-1)
+
+    def inputs(self) -> tuple[Slice, ...]:
+        """Feature k is a column of the weight."""
+        idle = () if self.prior is None else (Slice(self, "prior", 0, in_norm=False),)
+        return (Slice(self, "weight", 1), *idle)

@@ -1,0 +1,207 @@
+"""What is made of a trained run: text, a packed model, and its measured size and speed."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from sparsernn.core.errors import InputError
+from sparsernn.data.text_styles import style_of
+from sparsernn.data.vocabulary import EOS
+from sparsernn.deploy import compare, macs_per_token, measure_latency, pack, sizes
+from sparsernn.deploy.graph_export import Exported, export
+from sparsernn.models.language_model import LanguageModel
+from sparsernn.models.text_sampler import sample
+from sparsernn.runs.checkpoint import load_checkpoint
+from sparsernn.runs.run import BEST, LAST, Run, weights
+from sparsernn.sparsity import Topology, random_masks, topology_distance
+from sparsernn.tasks.encoded_questions import Found
+from sparsernn.tasks.question_answering import QuestionAnswering
+
+PACKED = "packed.safetensors"
+PREDICTIONS = "predictions.json"
+
+
+def reads_tokens(run: Run) -> bool:
+    """Whether the run's model reads one token after the other, so that a token has a latency."""
+    return isinstance(run.model, LanguageModel)
+
+
+def writes_text(run: Run) -> bool:
+    """Whether the run's model can write: it reads tokens, and its task has the text they come from."""
+    return reads_tokens(run) and hasattr(run.task, "corpus")
+
+
+def answers_questions(run: Run) -> bool:
+    """Whether the run's task asks for spans of paragraphs."""
+    return isinstance(run.task, QuestionAnswering)
+
+
+def answer(run: Run, paragraph: str, question: str) -> Found:
+    """The answer of the weights that are in the run's model: text, place and probability.
+
+    Raises:
+        InputError: the run answers no questions, or a text without a word.
+    """
+    if not answers_questions(run):
+        raise InputError(f"{run.home} trains for {type(run.task).__name__}, which answers no questions.")
+    found: Found = run.task.answer(run.model, paragraph, question)
+    return found
+
+
+def write_predictions(run: Run, split: str = "test") -> Path:
+    """Write the answers to a split, {question id: answer}, as the evaluation script of SQuAD 1.1 reads them."""
+    path = run.home / PREDICTIONS
+    path.write_text(json.dumps(run.task.predictions(run.model, split), indent=1), encoding="utf-8")
+    return path
+
+
+def require(can: bool, run: Run, what: str) -> None:
+    """Raise InputError unless the run can do `what` ("writing text"), which takes a language model."""
+    if not can:
+        model, task = type(run.model).__name__, type(run.task).__name__
+        raise InputError(f"{what} needs a language model, but {run.home} trains a {model} for {task}.")
+
+
+def generate(run: Run, prompt: str = "", tokens: int = 100, temperature: float = 0.8, seed: int = 1) -> str:
+    """Text from the weights that are in the run's model.
+
+    Args:
+        run: of a language model.
+        prompt: how the text begins; cut into tokens as the training text was.
+        tokens: how many tokens to write, >= 1.
+        temperature: see `models.generate.sample`.
+        seed: of the draws.
+
+    Returns:
+        The prompt and what the model makes of it, readable.
+
+    Raises:
+        InputError: no language model, a prompt with a token that the vocabulary lacks, or a temperature below 0.
+    """
+    require(writes_text(run), run, "writing text")
+    corpus = run.task.corpus
+    style, vocabulary = style_of(corpus.info), corpus.vocabulary
+    given = style.prompt(prompt)
+    start = vocabulary.encode(given or [EOS if EOS in vocabulary else vocabulary.tokens[0]]).tolist()
+    generator = torch.Generator().manual_seed(seed)
+    drawn = sample(cast(LanguageModel, run.model), start, generator, temperature, avoid=vocabulary.unknown)
+    return style.text([*given, *vocabulary.decode(list(islice(drawn, tokens)))]).strip()
+
+
+def pack_run(run: Run, path: Path, values: str = "float32") -> int:
+    """Write the weights that are in the run's model as a packed file; returns its size in bytes.
+
+    Args:
+        run: whose model holds the weights to keep (`take_best` puts the best ones there).
+        path: the file.
+        values: "float32", or "int8" for a quarter of the bytes per kept weight.
+
+    The hashes of the task's vocabularies are in the file: of the one called "vocabulary" as that of the model, of
+    all by name under "vocabularies" in the recipe.
+    """
+    hashes = {name: vocabulary.sha256() for name, vocabulary in run.task.vocabularies.items()}
+    recipe = {"name": run.recipe.name, "model": run.recipe.model, "vocabularies": hashes}
+    own = hashes.get("vocabulary", "")
+    return pack(weights(run.model), present(run), path, values=values, recipe=recipe, vocabulary=own)
+
+
+def export_run(run: Run, path: Path) -> Exported:
+    """Write one step of the run's model as a graph; see `deploy.export.export`."""
+    return export(run.model, path)
+
+
+def present(run: Run) -> dict[str, Tensor]:
+    """Which weights there are: the masks, or where a penalty leaves exact zeros, those of the matrices with some."""
+    masks: dict[str, Tensor] = run.sparsifier.masks()
+    if not run.sparsifier.in_zeros:
+        return masks
+    found = {name: p.detach() != 0 for name, p in run.model.named_parameters() if p.ndim > 1}
+    return {name: mask for name, mask in found.items() if not bool(mask.all())}
+
+
+def take_best(run: Run) -> dict[str, Any]:
+    """Put the best weights and the masks they were trained under into the run; returns what else `best` says.
+
+    Raises:
+        InputError: the run has no best checkpoint yet, or it is damaged.
+    """
+    best = run.load_best()
+    for name, mask in run.sparsifier.masks().items():
+        mask.copy_(best["sparsifier"]["masks"][name])
+    return best
+
+
+def topologies(run: Run, other: Path | None = None) -> tuple[Topology, Topology]:
+    """How far a run's best masks are from another's, and from random ones of the same densities.
+
+    Args:
+        run: with a best checkpoint; it says which units there are.
+        other: the folder of another run, whose best masks are taken; None: the masks of the run's last state.
+
+    Raises:
+        InputError: a checkpoint is missing, the runs are of different shapes or dense, or scipy is missing.
+    """
+    first = load_checkpoint(run.home / BEST)["sparsifier"]["masks"]
+    second = load_checkpoint(other / BEST)["sparsifier"]["masks"] if other else run.sparsifier.masks()
+    return (
+        topology_distance(first, second, run.model),
+        topology_distance(first, random_masks(second), run.model),
+    )
+
+
+def measure(run: Run, batches: Sequence[int] = (1,), repeats: int = 9) -> dict[str, Any]:
+    """Bytes, operations and latency of the weights that are in the run's model: the record "sizes".
+
+    Where what is absent is known by exact zeros, it has `tensors` as well, as `summarize` counts them.
+    Operations and latency are per token; a model that does not read tokens one by one has its bytes alone.
+
+    Args:
+        run: with a folder; its packed model is written there.
+        batches: how many texts are read at once, 1 to 16 each.
+        repeats: timed rounds.
+    """
+    found = {
+        "event": "sizes",
+        "checkpoint_bytes": (run.home / LAST).stat().st_size,
+        "dense_bytes": sizes(weights(run.model), present(run))["dense_bytes"],
+        "packed_bytes": pack_run(run, run.home / PACKED),
+    }
+    if run.sparsifier.in_zeros:
+        found["tensors"] = run.sparsifier.summary()["tensors"]
+    return {**found, **_per_token(run, batches, repeats)} if reads_tokens(run) else found
+
+
+def _per_token(run: Run, batches: Sequence[int], repeats: int) -> dict[str, Any]:
+    masks = present(run)
+    with quicker_threads(run.model):
+        rows = [row for batch in batches for row in compare(run.model, masks, batch, repeats=repeats)]
+    return {
+        "latency": rows,
+        "macs_per_token": macs_per_token(run.model, masks),
+        "macs_per_token_dense": macs_per_token(run.model),
+    }
+
+
+@contextmanager
+def quicker_threads(model: nn.Module) -> Iterator[None]:
+    """Give torch one thread where that reads single tokens faster than its usual number does.
+
+    A sparse model is to be held against the best that the dense one can do, and a small product is often
+    quickest on one thread, on a busy machine by a hundred times.
+    """
+    usual = torch.get_num_threads()
+    times = {}
+    for threads in (1, usual):
+        torch.set_num_threads(threads)
+        times[threads] = measure_latency(model, repeats=3)[0]["ms_per_token"]
+    torch.set_num_threads(min(times, key=lambda threads: times[threads]))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)

@@ -1,0 +1,255 @@
+"""From a recipe to a run: the one place that knows every registry."""
+
+import inspect
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import sparsernn
+from sparsernn.core.errors import InputError
+from sparsernn.core.registry import make
+from sparsernn.data import CORPORA, Vocabulary
+from sparsernn.gradients import BOUNDARIES
+from sparsernn.models import MODELS
+from sparsernn.optim import (
+    OPTIMIZERS,
+    LearningRate,
+    check_groups,
+    make_learning_rate,
+    parameter_groups,
+)
+from sparsernn.runs.recipe import Recipe, load_recipe
+from sparsernn.runs.run import Run
+from sparsernn.runs.warm_start import take_synthesizer
+from sparsernn.sparsity import SPARSIFIERS
+from sparsernn.tasks import TASKS, Task
+
+RECIPE, ENVIRONMENT = "recipe.yaml", "environment.json"
+Vocabularies = Mapping[str, Vocabulary]
+
+
+def assemble(recipe: Recipe, data_dir: Path | None = None, vocabularies: Vocabularies | None = None) -> Run:
+    """Build every part of a run; the global torch generator is seeded with the recipe's seed.
+
+    Args:
+        recipe: the settings.
+        data_dir: where the data lie; None leaves the search to the corpus or the task.
+        vocabularies: of an earlier run by name, so that its numbers hold.
+
+    Raises:
+        InputError: a setting that a component does not know or refuses, or data that cannot be had.
+    """
+    if recipe.threads is not None:
+        torch.set_num_threads(recipe.threads)
+    torch.manual_seed(recipe.seed)
+    task = _task(recipe, data_dir, vocabularies)
+    model = model_of(recipe, task)
+    task.check_model(model)
+    per_epoch = task.steps_per_epoch(recipe.seed)
+    steps = recipe.epochs * per_epoch
+    schedule, optimizer = _optimizer(recipe, model, steps)
+    sparsifier = make(
+        "sparsity",
+        SPARSIFIERS,
+        recipe.sparsity,
+        model=model,
+        optimizer=optimizer,
+        total_steps=steps,
+        steps_per_epoch=per_epoch,
+        epochs=recipe.epochs,
+        seed=recipe.seed,
+        window=getattr(task, "window", None),
+    )
+    boundary = make(
+        "boundary", BOUNDARIES, recipe.boundary, model=model, seed=recipe.seed, epochs=recipe.epochs
+    )
+    return Run(recipe, task, model, optimizer, sparsifier, boundary, schedule)
+
+
+def model_of(recipe: Recipe, task: Task) -> Any:
+    """The model that a recipe describes, in the sizes that the task's data ask for."""
+    return make("model", MODELS, recipe.model, **task.sizes)
+
+
+def _task(recipe: Recipe, data_dir: Path | None, vocabularies: Vocabularies | None) -> Task:
+    """The task, with a corpus where its recipe names one."""
+    settings: dict[str, Any] = dict(recipe.task)
+    context: dict[str, Any] = {"data_dir": data_dir, "vocabularies": vocabularies}
+    if "corpus" in settings and _takes(TASKS.get(settings["name"]), "corpus"):
+        own = (vocabularies or {}).get("vocabulary")
+        spec = settings.pop("corpus")
+        context["corpus"] = make("corpus", CORPORA, spec, data_dir=data_dir, vocabulary=own)
+    task: Task = make("task", TASKS, settings, **context)
+    return task
+
+
+def _takes(constructor: Callable[..., Any] | None, name: str) -> bool:
+    return constructor is not None and name in inspect.signature(constructor).parameters
+
+
+def _optimizer(
+    recipe: Recipe, model: torch.nn.Module, steps: int
+) -> tuple[LearningRate, torch.optim.Optimizer]:
+    if "lr" not in recipe.optimizer:
+        raise InputError(
+            "optimizer.lr is missing; it must be a number or a schedule, such as 20 or {name: cosine, ...}."
+        )
+    schedule = make_learning_rate(recipe.optimizer["lr"], steps)
+    if not schedule(0) > 0:
+        raise InputError(f"optimizer.lr starts at {schedule(0)}; it must be above 0.")
+    settings = {**recipe.optimizer, "lr": schedule(0)}
+    params = parameter_groups(model.named_parameters(), settings.pop("groups", None))
+    optimizer: torch.optim.Optimizer = make("optimizer", OPTIMIZERS, settings, params=params)
+    check_groups(optimizer)
+    return schedule, optimizer
+
+
+def create(
+    recipe: Recipe,
+    folder: Path,
+    data_dir: Path | None = None,
+    vocabularies: Vocabularies | None = None,
+    begin: Callable[[Run], None] = lambda run: None,
+) -> Run:
+    """A new run in a new folder: recipe, environment and vocabularies are written before the first step.
+
+    Args:
+        recipe: the settings.
+        folder: must not hold a run yet.
+        data_dir: where the data lie.
+        vocabularies: see `assemble`.
+        begin: sets the run's first state where it is not the random one, before anything is written.
+
+    Raises:
+        InputError: the folder already holds a run, or the recipe cannot be assembled.
+    """
+    if (folder / RECIPE).exists():
+        raise InputError(
+            f"{folder} already holds a run; resume it with 'sparsernn resume {folder}' or choose another."
+        )
+    run = assemble(recipe, data_dir, vocabularies)
+    take_synthesizer(run)
+    begin(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ENVIRONMENT).write_text(json.dumps(environment(run, data_dir), indent=1), encoding="utf-8")
+    for name, vocabulary in run.task.vocabularies.items():
+        vocabulary.save(folder / f"{name}.txt")
+    run.folder = folder
+    run.save()
+    # Last: a folder with a recipe is a run.
+    (folder / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
+    return run
+
+
+def open_run(folder: Path, data_dir: Path | None = None) -> Run:
+    """An existing run, taken up where its last checkpoint left it.
+
+    Raises:
+        InputError: no run there, or its checkpoint, vocabularies or data are not what they were.
+    """
+    if not (folder / RECIPE).is_file():
+        raise InputError(f"{folder} is no run: it has no {RECIPE}.")
+    known = read_environment(folder)
+    vocabularies = _load_vocabularies(folder, known["data"])
+    recipe = load_recipe(folder / RECIPE)
+    # Sums are taken in another order on another number of threads: going on to the bit needs the same.
+    torch.set_num_threads(recipe.threads or known["threads"])
+    run = assemble(recipe, data_dir or data_of(folder), vocabularies)
+    run.folder = folder
+    _check_data(run, known["data"]["sha256"])
+    run.restore()
+    return run
+
+
+def read_environment(folder: Path) -> dict[str, Any]:
+    """What `environment` wrote into a run's folder.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    path = folder / ENVIRONMENT
+    try:
+        known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        data = known["data"]
+        _ = data["sha256"], known["threads"], [data[f"{name}_sha256"] for name in _names(data)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is missing or damaged ({error!r}); the run cannot be opened without it."
+        ) from error
+    return known
+
+
+def data_of(folder: Path) -> Path | None:
+    """Where the run's data lay when it was created."""
+    given = read_environment(folder).get("data_dir")
+    return Path(given) if given else None
+
+
+def _load_vocabularies(folder: Path, data: Mapping[str, Any]) -> dict[str, Vocabulary]:
+    """The vocabularies of a run, each the one that it was trained with."""
+    found = {}
+    for name in _names(data):
+        path = folder / f"{name}.txt"
+        found[name] = Vocabulary.load(path)
+        if found[name].sha256() != data[f"{name}_sha256"]:
+            raise InputError(
+                f"{path} ({len(found[name]):,} tokens) is not the vocabulary that the run was trained with "
+                f"({data[name]:,} tokens, another checksum); put the original file back."
+            )
+    return found
+
+
+def _names(data: Mapping[str, Any]) -> list[str]:
+    # runs from before there were other tasks than language modelling do not say
+    return list(data.get("vocabularies", ["vocabulary"]))
+
+
+def _check_data(run: Run, before: Mapping[str, str]) -> None:
+    now = run.task.info.get("sha256", {})
+    changed = sorted(split for split in before if now.get(split) != before[split])
+    if changed:
+        raise InputError(
+            f"the {changed[0]} data are not those that {run.home} was trained on (their checksums differ); "
+            "point --data to the original files."
+        )
+
+
+def environment(run: Run, data_dir: Path | None = None) -> dict[str, Any]:
+    """Versions, machine, data hashes and command line: what a number needs beside it."""
+    return {
+        "sparsernn": sparsernn.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "command": " ".join(["sparsernn", *sys.argv[1:]]),
+        "data_dir": str(data_dir.resolve()) if data_dir else None,
+        "data": {**run.task.info, **_described(run.task.vocabularies)},
+    }
+
+
+def _described(vocabularies: Vocabularies) -> dict[str, Any]:
+    """Size and hash of each vocabulary under its name, and the names."""
+    facts: dict[str, Any] = {"vocabularies": list(vocabularies)}
+    for name, vocabulary in vocabularies.items():
+        facts |= {name: len(vocabulary), f"{name}_sha256": vocabulary.sha256()}
+    return facts
+
+
+def processor() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,133 @@
+"""A run without its dead units: a new run folder whose model is smaller and puts out the same.
+
+Everything that belongs to the removed units goes with them: weights, masks, averages, the optimizer's buffers, the
+carried state. The new run evaluates, generates, resumes and is finetuned like the old one. Masks of single weights
+stay as they are, and the checkpoints store what they leave over (`training.zeros`).
+
+Which units go: those that the best weights do not need. A run that is not at its end trains on from its last weights,
+so that only those go that these (and their averages) do not need either.
+
+Source: W. Wen et al., "Learning Intrinsic Sparse Structures within Long Short-Term Memory", 2018, arXiv:1709.05027.
+"""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from sparsernn.core.errors import InputError
+from sparsernn.deploy.measurement import macs_per_token, measure_latency
+from sparsernn.deploy.proof import Proof, prove
+from sparsernn.deploy.shrink import Compaction, check_tolerance, count, nothing, units_of
+from sparsernn.runs.artifacts import measure, quicker_threads, reads_tokens, take_best
+from sparsernn.runs.assembly import RECIPE, open_run
+from sparsernn.runs.checkpoint import load_checkpoint, save_checkpoint
+from sparsernn.runs.compact_folder import built, resized_recipe, write
+from sparsernn.runs.removable_units import Settings, dead_in_run, smaller
+from sparsernn.runs.run import BEST, LAST, Run
+
+__all__ = ["Settings", "compact_run"]
+
+BATCHES = (1, 10)
+"""Texts read at once where latency is measured: one, and as many as the published measurement has."""
+
+
+def compact_run(source: Path, folder: Path, settings: Settings | None = None) -> tuple[Run, dict[str, Any]]:
+    """Write a smaller run beside `source`.
+
+    Args:
+        source: the folder of a run with a best checkpoint.
+        folder: of the new run.
+        settings: what is asked for.
+
+    Returns:
+        The new run with its best weights in the model, and the record "compact" that its metrics end with: layers
+        [{name, before, after}], parameters, bytes of both checkpoints, operations and latency per token, each
+        [before, after]; `difference`, the largest one between the outputs in float64 on `batches` batches of
+        `numbers` numbers; `weak`, how many units were not 0.
+
+    Raises:
+        InputError: nothing can be removed and no weight is masked, the outputs would change, or the smaller model
+            cannot be written as a recipe.
+    """
+    settings = settings or Settings()
+    check_tolerance(settings.tol, exact=not settings.tol)
+    if (folder / RECIPE).exists():
+        raise InputError(f"{folder} already holds a run; choose another folder.")
+    original = open_run(source, settings.data_dir)
+    state = copy.deepcopy(original.state())
+    gone, weak = dead_in_run(original, settings)
+    before = original.model
+    after, done = smaller(before, gone, weak)
+    if done is None and not original.sparsifier.masks():
+        raise InputError(nothing(units_of(before)))
+    recipe = resized_recipe(original, after)
+    proof = prove(original.task, before, built(recipe, original.task, after))
+    if not (proof.holds or settings.tol):
+        raise InputError(
+            f"the smaller model's outputs differ by {max(proof.difference, proof.loss):.2g} in float64, so nothing "
+            "was written; some layer reads the removed units in a way that its units do not say."
+        )
+    run = write(original, folder, recipe, (after, done), state, settings)
+    record = _record(original, run, done, proof, settings)
+    _finish(original, run, record)
+    return run, record
+
+
+def _record(
+    original: Run, run: Run, done: Compaction | None, proof: Proof, settings: Settings
+) -> dict[str, Any]:
+    """The record "compact"; the best weights are in both models afterwards."""
+    _repack(run)
+    take_best(run)
+    groups = units_of(original.model)
+    widths = done.widths if done else [(group.name, group.width, group.width) for group in groups]
+    pairs = [(name, original.home / name, run.home / name) for name in (BEST, LAST)]
+    return {
+        "event": "compact",
+        "epoch": run.position.epoch,
+        "step": run.position.step,
+        "source": original.recipe.name,
+        "criterion": settings.criterion,
+        "tol": settings.tol,
+        "weak": sum(done.weak) if done else 0,
+        "layers": [{"name": name, "before": old, "after": new} for name, old, new in widths],
+        "kept": [kept.nonzero().squeeze(1).tolist() for kept in done.keep] if done else [],
+        "parameters": [count(original.model), count(run.model)],
+        "bytes": {name: [old.stat().st_size, new.stat().st_size] for name, old, new in pairs},
+        "difference": proof.difference,
+        "loss_difference": proof.loss,
+        "batches": proof.batches,
+        "numbers": proof.numbers,
+        **_per_token(original, run, settings.repeats),
+    }
+
+
+def _per_token(original: Run, run: Run, repeats: int) -> dict[str, Any]:
+    """Operations and latency of a token, for models that read tokens one by one."""
+    if not reads_tokens(run):
+        return {}
+    models = {"before": original.model, "after": run.model}
+    macs = [
+        macs_per_token(model, r.sparsifier.masks())
+        for model, r in zip(models.values(), (original, run), strict=True)
+    ]
+    if not repeats:
+        return {"macs_per_token": macs}
+    with quicker_threads(original.model):
+        rows = [row for batch in BATCHES for row in measure_latency(models, batch, repeats=repeats)]
+    return {"macs_per_token": macs, "latency": rows}
+
+
+def _finish(original: Run, run: Run, record: dict[str, Any]) -> None:
+    """Write the record, and what a run that has ended has besides."""
+    run.events.append(record)
+    if original.events.knows("complete"):
+        run.events.append(measure(run))
+        run.events.append({"event": "complete"})
+    _repack(run)
+
+
+def _repack(run: Run) -> None:
+    """Write the last state again, in its place behind all records and without its zeros."""
+    tree = load_checkpoint(run.home / LAST) | {"history": {"metrics_bytes": run.events.size()}}
+    save_checkpoint(run.home / LAST, tree, packed=True)

@@ -1,0 +1,70 @@
+"""How long a run will take on this machine, tried out before its first step."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+
+import torch
+
+from sparsernn.runs.malloc import keep_buffers
+from sparsernn.runs.run import Run
+
+TRIALS = 3
+"""Batches tried for the estimate; the first one, with cold buffers, does not count."""
+
+
+def estimated_seconds(run: Run, steps_per_epoch: int) -> float:
+    """Time of all steps of a run, the epochs of each source of gradient counted with their own.
+
+    Args:
+        run: left exactly as it came.
+        steps_per_epoch: of the run's task.
+    """
+    rows = run.boundary.phases() or [{"first": 1, "last": run.recipe.epochs, "source": ""}]
+    epochs: Counter[str] = Counter()
+    for row in rows:
+        epochs[row["source"]] += row["last"] - row["first"] + 1
+    first = {row["source"]: row["first"] for row in reversed(rows)}
+    keep_buffers()
+    with untouched(run):
+        each = {source: _seconds_per_step(run, epoch) for source, epoch in first.items()}
+    return steps_per_epoch * sum(epochs[source] * seconds for source, seconds in each.items())
+
+
+def _seconds_per_step(run: Run, epoch: int) -> float:
+    """Least time of a batch's forward and backward pass, and of what the boundary learns, in such an epoch."""
+    run.model.train()
+    run.boundary.begin(epoch)
+    first = not run.boundary.parameters()  # from an initial state no synthesizer learns
+    times = []
+    for _ in range(TRIALS):
+        started = time.perf_counter()
+        batch = next(iter(run.task.batches(run.recipe.seed, 0)))
+        state = run.boundary.enter(run.model.initial_state(run.task.batch_size), first)
+        _, objective, state = run.task.loss(run.model, batch, state)
+        tensors, gradients = run.boundary.roots(state, batch.targets.numel(), last=False)
+        torch.autograd.backward([objective, *tensors], [None, *gradients])
+        run.boundary.learn()
+        times.append(time.perf_counter() - started)
+    return min(times[1:])
+
+
+@contextmanager
+def untouched(run: Run) -> Iterator[None]:
+    """Whatever is tried inside: weights, buffers, gradients, generators, sums and the boundary come back."""
+    generator, counted = torch.get_rng_state(), deepcopy(run.task.state_dict())
+    learnt = deepcopy(run.boundary.state_dict())
+    # A forward pass may change more than gradients: batch normalisation its statistics, an orthogonal map that is
+    # rebased its parameter as well.
+    before = [(t, t.detach().clone()) for t in (*run.model.parameters(), *run.model.buffers())]
+    yield
+    run.optimizer.zero_grad()
+    torch.set_rng_state(generator)
+    run.task.load_state_dict(counted)
+    run.boundary.load_state_dict(learnt)
+    run.boundary.begin(run.position.epoch + 1)
+    with torch.no_grad():
+        for tensor, value in before:
+            tensor.copy_(value)

@@ -1,0 +1,184 @@
+"""The one training loop. The order in which it does things is the specification.
+
+A step: learning rate | boundary.enter | loss + penalties | zero gradients | one backward, from the loss and the
+boundary's roots | boundary.learn | sparsifier.after_backward | clip (dense gradients) | optimizer.step |
+sparsifier.after_step | log.
+An epoch's end: evaluate (averaged weights where the optimizer keeps them) | best checkpoint | trigger | schedule |
+sparsifier.end_epoch | checkpoint. The run's end: finalize | test.
+No branch knows a method or a task by name.
+"""
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsernn.core.errors import InputError
+from sparsernn.core.states import detached
+from sparsernn.runs.interruption import Interrupted, Request, stop_requests
+from sparsernn.runs.malloc import keep_buffers
+from sparsernn.runs.reporter import Reporter
+from sparsernn.runs.run import LAST, Run
+from sparsernn.runs.saving import Safekeeping
+from sparsernn.runs.watch import Watch
+
+__all__ = ["Interrupted", "train"]
+
+
+def train(run: Run, reporter: Reporter | None = None) -> dict[str, float]:
+    """Train to the end of the recipe, from wherever the run stands.
+
+    Args:
+        run: from `create` or `open_run`; resumed runs go on to the bit.
+        reporter: who watches; nobody by default.
+
+    Returns:
+        The test scores of the best weights.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM came; the state is saved.
+        InputError: the loss became NaN or infinite, or the disk is full; the state before is saved.
+    """
+    keep_buffers()
+    run.rewind()
+    with stop_requests() as request, Safekeeping(run) as keep:
+        watch = Watch(run, reporter or Reporter(), keep)
+        watch.start()
+        try:
+            while run.position.epoch < run.recipe.epochs and not ended_early(run):
+                _epoch(run, watch, keep, request)
+        except (Interrupted, Diverged):
+            keep.save()
+            raise
+        run.sparsifier.finalize()
+        keep.save()
+        return _test(run, watch, request)
+
+
+def _epoch(run: Run, watch: Watch, keep: Safekeeping, request: Request) -> None:
+    here, recipe, task = run.position, run.recipe, run.task
+    parameters = [p for p in run.model.parameters() if p.requires_grad]
+    run.model.train()
+    watch.phase(run.boundary.begin(here.epoch + 1))
+    for batch, last in with_last(task.batches(recipe.seed, here.epoch, here.window)):
+        started = time.perf_counter()
+        set_learning_rate(run.optimizer, run.schedule(here.step) * batch.lr_scale)
+        first = run.carried is None
+        state = run.model.initial_state(task.batch_size) if first else run.carried
+        state = run.boundary.enter(state, first)
+        loss, objective, state = task.loss(run.model, batch, state)
+        total = objective + run.model.penalty() + run.sparsifier.penalty()
+        run.optimizer.zero_grad()
+        tensors, gradients = run.boundary.roots(state, batch.targets.numel(), last)
+        torch.autograd.backward([total, *tensors], [None, *gradients])
+        run.boundary.learn()
+        run.sparsifier.after_backward()
+        norm = clip(parameters, recipe.clip)
+        _check_finite(loss.item(), norm.item(), here.step)
+        run.optimizer.step()
+        happened = run.sparsifier.after_step()
+        run.carried = detached(state)
+        here.window, here.step = here.window + 1, here.step + 1
+        watch.step(loss.item(), norm.item(), batch, happened, time.perf_counter() - started)
+        keep.now_and_then()
+        request.check()
+    _end_epoch(run, watch, keep, request)
+
+
+def _end_epoch(run: Run, watch: Watch, keep: Safekeeping, request: Request) -> None:
+    here = run.position
+    with run.optimizer.averaged():
+        scores = run.task.evaluate(run.model, "valid", tick=watch.evaluating("valid", request))
+        criterion = run.task.criterion(scores)
+        better = criterion < here.best
+        if better:
+            here.best = criterion
+            keep.write(lambda: run.save_best(scores))
+    watch.epoch(scores, better)
+    watch.look()
+    if run.optimizer.trigger(scores["loss"]):
+        watch.record({"event": "switch", "to": "averaging"})
+    run.schedule.observe(scores["loss"])
+    watch.record_all(run.sparsifier.end_epoch())
+    here.solved = bool(run.task.solved(scores))
+    if ended_early(run):
+        watch.record({"event": "end", "why": ended_early(run)})
+    here.epoch, here.window, here.epoch_nats, here.epoch_tokens, run.carried = here.epoch + 1, 0, 0.0, 0, None
+    keep.save()
+
+
+def _test(run: Run, watch: Watch, request: Request) -> dict[str, float]:
+    best = run.load_best()
+    scores: dict[str, float] = run.task.evaluate(run.model, "test", tick=watch.evaluating("test", request))
+    epoch = best["position"]["epoch"] + 1
+    watch.record({"event": "test", "epoch": epoch, "split": "test", **scores, "averaged": best["averaged"]})
+    for found in run.task.records(run.model, "test"):
+        watch.record({"epoch": epoch, **found})
+    watch.look(closely=True, epoch=epoch)
+    return scores
+
+
+def ended_early(run: Run) -> str:
+    """Why training ends before the recipe's last epoch; '' while it does not."""
+    if run.position.solved:
+        return "the task is solved"
+    return "the averaged weights got worse on validation" if run.optimizer.exhausted else ""
+
+
+def with_last(items: Iterable[Any]) -> Iterator[tuple[Any, bool]]:
+    """Each item, and whether it is the last.
+
+    >>> list(with_last("ab"))
+    [('a', False), ('b', True)]
+    """
+    held: list[Any] = []
+    for item in items:
+        if held:
+            yield held.pop(), False
+        held.append(item)
+    if held:
+        yield held.pop(), True
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every parameter group `lr`, times the group's own `lr_scale` where it has one."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_scale", 1.0)
+
+
+def clip(parameters: list[torch.nn.Parameter], largest: float | Mapping[str, float] | None) -> Tensor:
+    """Keep the gradients small; returns their joint norm as it came.
+
+    The norm includes the gradients of absent weights: published learning rates and clips assume the dense norm.
+
+    Args:
+        parameters: the trained ones.
+        largest: a number or {"norm": number} scales all gradients so that their joint norm is at most that;
+            {"value": number} cuts every single one off at plus and minus that; None leaves them.
+
+    Example:
+        >>> w = torch.nn.Parameter(torch.zeros(2))
+        >>> w.grad = torch.tensor([3.0, -4.0])
+        >>> clip([w], {"value": 1.0}).item(), w.grad.tolist()
+        (5.0, [1.0, -1.0])
+    """
+    limits = largest if isinstance(largest, Mapping) else {"norm": math.inf if largest is None else largest}
+    norm = torch.nn.utils.clip_grad_norm_(parameters, limits.get("norm", math.inf), foreach=True)
+    if "value" in limits:
+        torch.nn.utils.clip_grad_value_(parameters, limits["value"], foreach=True)
+    return norm
+
+
+def _check_finite(loss: float, norm: float, step: int) -> None:
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise Diverged(
+            f"the loss is {loss} and the gradient norm {norm} at step {step + 1}, so training cannot go on; "
+            f"the state before is kept in {LAST}. Train again with a lower optimizer.lr or clip."
+        )
+
+
+class Diverged(InputError):
+    """The loss or the gradient is not a finite number; the weights are those before it."""

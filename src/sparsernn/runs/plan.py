@@ -1,0 +1,78 @@
+"""What a run is going to do, before it starts: tensors, sizes, steps, time."""
+
+from typing import Any
+
+import torch
+
+from sparsernn.runs.epoch_kinds import phase_rows
+from sparsernn.runs.estimate import estimated_seconds
+from sparsernn.runs.run import Run
+from sparsernn.structure.gates import GateBlock, gate_blocks
+
+
+def plan(run: Run, measure: bool = True) -> dict[str, Any]:
+    """Plain data about a run that has not started.
+
+    Args:
+        run: from `assemble` or `create`; it is left exactly as it came.
+        measure: try a few batches, forward and backward, to estimate the time; without, `estimated_seconds` is None.
+
+    Returns:
+        tensors: [{name, shape, numel, active, density, gates, gate_rows, gate_density}] of every parameter, gates
+        being their names, gate_rows {name: [first, one past the last]}, gate_density {name: active fraction};
+        parameters_total, parameters_active; parameters_idle, which never change; boundary: [{name, shape,
+        numel}] of what is trained beside the model, such as a synthesizer; masked_total, masked_active;
+        examples, scored targets per split; counts, what they are called; vocabularies {name: size}; metric;
+        steps, epochs, steps_per_epoch; phases, see `phase_rows`; estimated_seconds for the whole run on this
+        machine.
+    """
+    masks, gates = run.sparsifier.masks(), gate_blocks(run.model)
+    tensors = [
+        _row(name, p, masks.get(name), gates.get(name, ())) for name, p in run.model.named_parameters()
+    ]
+    masked = [row for row in tensors if row["name"] in masks]
+    steps_per_epoch = run.task.steps_per_epoch(run.recipe.seed)
+    steps = steps_per_epoch * run.recipe.epochs
+    return {
+        "tensors": tensors,
+        "parameters_total": sum(row["numel"] for row in tensors),
+        "parameters_active": sum(row["active"] for row in tensors),
+        "parameters_idle": sum(p.numel() for p in run.model.parameters() if not p.requires_grad),
+        "boundary": [
+            {"name": name, "shape": list(p.shape), "numel": p.numel()}
+            for name, p in run.boundary.parameters().items()
+        ],
+        "masked_total": sum(row["numel"] for row in masked),
+        "masked_active": sum(row["active"] for row in masked),
+        "examples": dict(run.task.examples),
+        "counts": run.task.counts,
+        "vocabularies": {name: len(vocabulary) for name, vocabulary in run.task.vocabularies.items()},
+        "metric": run.task.metric,
+        "steps": steps,
+        "epochs": run.recipe.epochs,
+        "steps_per_epoch": steps_per_epoch,
+        "phases": phase_rows(
+            run.boundary.phases(), run.schedule.cycles(run.recipe.epochs), run.recipe.epochs
+        ),
+        "estimated_seconds": estimated_seconds(run, steps_per_epoch) if measure else None,
+    }
+
+
+def _row(
+    name: str, p: torch.Tensor, mask: torch.Tensor | None, gates: tuple[GateBlock, ...]
+) -> dict[str, Any]:
+    active = p.numel() if mask is None else int(mask.sum())
+    return {
+        "name": name,
+        "shape": list(p.shape),
+        "numel": p.numel(),
+        "active": active,
+        "density": active / p.numel() if p.numel() else 1.0,  # a strip of a block embedding may be empty
+        "gates": [block.name for block in gates],
+        "gate_rows": {block.name: [block.start, block.stop] for block in gates},
+        "gate_density": {block.name: _density(mask, block) for block in gates},
+    }
+
+
+def _density(mask: torch.Tensor | None, block: GateBlock) -> float:
+    return 1.0 if mask is None else float(mask[block.start : block.stop].double().mean())

@@ -1,0 +1,178 @@
+"""A run: everything that a training run consists of, and the folder that it lives in."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparsernn.core.errors import InputError
+from sparsernn.runs.checkpoint import load_checkpoint, save_checkpoint
+from sparsernn.runs.event_log import EventLog
+
+LAST, BEST = "last.safetensors", "best.safetensors"
+
+
+@dataclass
+class Position:
+    """How far a run has come, and the sums that its next log records will be made of.
+
+    Attributes:
+        epoch: epochs completed, their evaluation and mask update included.
+        window: windows done of the epoch that is running.
+        step: optimizer steps done.
+        best: lowest criterion of a validation so far (`Task.criterion`).
+        seconds: time spent training.
+        solved: the task asked for the end of the training.
+    """
+
+    epoch: int = 0
+    window: int = 0
+    step: int = 0
+    best: float = float("inf")
+    seconds: float = 0.0
+    epoch_nats: float = 0.0
+    epoch_tokens: int = 0
+    solved: bool = False
+    recent: dict[str, float] = field(default_factory=lambda: {"loss": 0.0, "norm": 0.0, "steps": 0})
+
+
+@dataclass
+class Run:
+    """The parts of a run, built by `assemble`, each behind its contract.
+
+    Attributes:
+        recipe: the plain settings: `name`, `seed`, `epochs`, `clip`, `log_every`, `checkpoint_seconds` are read here.
+        schedule: step -> learning rate; it hears every validation loss (`optim.LearningRate`).
+        carried: recurrent state at the next window; None stands for the initial state.
+        folder: where it is written; None until `create` or `open_run` gives it one.
+        log_bytes: how much of metrics.jsonl belongs to the restored state; None: all of it.
+    """
+
+    recipe: Any
+    task: Any
+    model: Any
+    optimizer: Any
+    sparsifier: Any
+    boundary: Any
+    schedule: Any
+    position: Position = field(default_factory=Position)
+    carried: Any = None
+    folder: Path | None = None
+    log_bytes: int | None = None
+
+    @property
+    def home(self) -> Path:
+        """The run's folder."""
+        assert self.folder is not None, "the run has no folder yet"
+        return self.folder
+
+    @property
+    def events(self) -> EventLog:
+        """The run's metrics.jsonl."""
+        return EventLog(self.home / "metrics.jsonl")
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a resumed run needs to go on to the bit."""
+        return {
+            "recipe": self.recipe.name,
+            "model": weights(self.model),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "sparsifier": self.sparsifier.state_dict(),
+            "boundary": self.boundary.state_dict(),
+            "task": self.task.state_dict(),
+            "position": asdict(self.position),
+            "carried": self.carried,
+            "generators": {"torch": torch.get_rng_state()},
+            "history": {"metrics_bytes": self.events.size()},
+        }
+
+    def save(self) -> None:
+        """Write `last`, atomically."""
+        save_checkpoint(self.home / LAST, self.state())
+
+    def save_best(self, scores: Mapping[str, float]) -> None:
+        """Write `best`: the weights as they were evaluated (averages swapped in) and their masks."""
+        tree = {
+            "recipe": self.recipe.name,
+            "model": weights(self.model),
+            "sparsifier": {"masks": self.sparsifier.masks()},
+            "averaged": bool(self.optimizer.averaging),
+            "valid": dict(scores),
+            "position": asdict(self.position),
+        }
+        save_checkpoint(self.home / BEST, tree)
+
+    def restore(self) -> None:
+        """Go back to `last`: weights, masks, averages, generators, carried state and position.
+
+        Nothing is written: the records after that position are forgotten only when training goes on.
+        """
+        source = self.home / LAST
+        tree = load_checkpoint(source)
+        if tree.get("recipe") != self.recipe.name or "optimizer" not in tree:
+            raise InputError(
+                f"{source} is no full state of '{self.recipe.name}' (it says '{tree.get('recipe')}'); "
+                "put the run's own file back."
+            )
+        try:
+            self._take(tree)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"{source} does not fit the run's recipe.yaml, which must not be changed ({error})."
+            ) from error
+
+    def _take(self, tree: dict[str, Any]) -> None:
+        load_weights(self.model, tree["model"], self.home / LAST)
+        self.optimizer.load_state_dict(tree["optimizer"])
+        self.schedule.load_state_dict(tree.get("schedule") or {})
+        self.sparsifier.load_state_dict(tree["sparsifier"])
+        self.boundary.load_state_dict(tree["boundary"])
+        self.task.load_state_dict(tree.get("task") or {})
+        self.position = Position(**tree["position"])
+        self.carried = tree["carried"]
+        torch.set_rng_state(tree["generators"]["torch"])
+        self.log_bytes = tree["history"]["metrics_bytes"]
+
+    def rewind(self) -> None:
+        """Before training goes on: forget the records after the restored state, they will be written again.
+
+        Not in `restore`, which also serves those who only want to look at a finished run.
+        """
+        if self.log_bytes is not None:
+            self.events.truncate(self.log_bytes)
+
+    def load_best(self) -> dict[str, Any]:
+        """Put the best weights into the model; returns what else `best` says (valid, averaged, position)."""
+        tree = load_checkpoint(self.home / BEST)
+        load_weights(self.model, tree.pop("model"), self.home / BEST)
+        self.task.load_state_dict({})  # what was added up is of other weights
+        return tree
+
+
+def weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters (tied ones once) and buffers by name."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+@torch.no_grad()
+def load_weights(model: nn.Module, saved: Mapping[str, torch.Tensor], source: Path | str) -> None:
+    """Copy saved weights into a model of the same shapes.
+
+    Raises:
+        InputError: a tensor is missing, unknown, or of another shape.
+    """
+    own = weights(model)
+    if own.keys() != saved.keys():
+        odd = sorted(own.keys() ^ saved.keys())[0]
+        raise InputError(f"{source} holds another model: the tensor '{odd}' is on one side only.")
+    for name, tensor in own.items():
+        if tensor.shape != saved[name].shape:
+            raise InputError(
+                f"{source} holds another model: '{name}' has shape {tuple(saved[name].shape)} there and "
+                f"{tuple(tensor.shape)} here."
+            )
+        tensor.copy_(saved[name])

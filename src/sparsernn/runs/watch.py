@@ -1,0 +1,121 @@
+"""What happens in the loop, as records of metrics.jsonl and as progress for whoever watches."""
+
+from typing import Any
+
+import torch
+
+from sparsernn.runs.interruption import Request
+from sparsernn.runs.plan import plan
+from sparsernn.runs.reporter import Reporter
+from sparsernn.runs.run import Run
+from sparsernn.runs.saving import Safekeeping
+
+
+def learning_rate(optimizer: torch.optim.Optimizer) -> float:
+    """What `set_learning_rate` was last given."""
+    first = optimizer.param_groups[0]
+    return float(first["lr"] / first.get("lr_scale", 1.0))
+
+
+class Watch:
+    """Turns what happens in the loop into records and progress."""
+
+    def __init__(self, run: Run, reporter: Reporter, keep: Safekeeping) -> None:
+        self.run, self.reporter, self.keep = run, reporter, keep
+        self.steps_per_epoch = run.task.steps_per_epoch(run.recipe.seed)
+        self.pace = 0.0
+
+    def start(self) -> None:
+        """Say what is going to be done; a new run writes it down."""
+        intent = plan(self.run)
+        self.reporter.started(intent)
+        if self.run.events.knows("start"):
+            self.record({"event": "resume"})
+        else:
+            self.record({"event": "start", "recipe": self.run.recipe.name, "plan": intent})
+            self.look(closely=True, epoch=0)
+
+    def record(self, event: dict[str, Any]) -> None:
+        """Append to metrics.jsonl and tell the reporter."""
+        here = self.run.position
+        full = {"epoch": here.epoch + 1, "step": here.step, **event}
+        self.keep.write(lambda: self.run.events.append(full))
+        self.reporter.event(full)
+
+    def look(self, closely: bool = False, **at: Any) -> None:
+        """What the weights look like now."""
+        for found in self.run.task.look(self.run.model, closely):
+            self.record({**at, **found})
+
+    def step(
+        self, loss: float, norm: float, batch: Any, happened: list[dict[str, Any]], seconds: float
+    ) -> None:
+        """After a step: sums for the next record, and a progress report."""
+        here = self.run.position
+        recent, tokens = here.recent, batch.targets.numel()
+        here.epoch_nats, here.epoch_tokens = here.epoch_nats + loss * tokens, here.epoch_tokens + tokens
+        here.seconds += seconds
+        recent["loss"], recent["norm"] = recent["loss"] + loss, recent["norm"] + norm
+        recent["steps"] += 1
+        self.pace = seconds if not self.pace else 0.95 * self.pace + 0.05 * seconds
+        self.record_all(happened)
+        speed = tokens / self.pace
+        if here.step % self.run.recipe.log_every == 0:
+            self._log(speed)
+        self.reporter.step(self._status(loss, speed))
+
+    def _log(self, speed: float) -> None:
+        recent = self.run.position.recent
+        lr, steps = learning_rate(self.run.optimizer), recent["steps"]
+        means = {"loss": recent["loss"] / steps, "grad_norm": recent["norm"] / steps}
+        own = self.run.boundary.records()
+        self.record({"event": "step", **means, **own, "lr": lr, "tokens_per_second": round(speed)})
+        recent.update(loss=0.0, norm=0.0, steps=0)
+
+    def _status(self, loss: float, speed: float) -> dict[str, Any]:
+        here, epochs = self.run.position, self.run.recipe.epochs
+        left = self.steps_per_epoch * (epochs - here.epoch) - here.window
+        return {
+            "epoch": here.epoch + 1,
+            "epochs": epochs,
+            "step": here.step,
+            "steps": self.steps_per_epoch * epochs,
+            "loss": loss,
+            "lr": learning_rate(self.run.optimizer),
+            "tokens_per_second": speed,
+            "seconds_left": left * self.pace,
+        }
+
+    def epoch(self, scores: dict[str, float], better: bool) -> None:
+        """After an epoch's evaluation."""
+        here, optimizer = self.run.position, self.run.optimizer
+        self.record(
+            {
+                "event": "epoch",
+                "train_loss": here.epoch_nats / here.epoch_tokens,
+                "valid": scores,
+                "averaged": bool(optimizer.averaging),
+                "best": better,
+                "seconds": round(here.seconds, 1),
+                "lr": learning_rate(optimizer),
+            }
+        )
+
+    def phase(self, records: list[dict[str, Any]]) -> None:
+        """What begins with an epoch; not again where the epoch goes on."""
+        if self.run.position.window == 0:
+            self.record_all(records)
+
+    def record_all(self, events: list[dict[str, Any]]) -> None:
+        """Each of these events, in order."""
+        for event in events:
+            self.record(event)
+
+    def evaluating(self, split: str, request: Request) -> Any:
+        """A tick for `Task.evaluate` that reports and lets a stop request through."""
+
+        def tick(fraction: float) -> None:
+            self.reporter.phase(split, fraction)
+            request.check()
+
+        return tick

@@ -1,0 +1,287 @@
+"""The settings of dynamic sparse training, in five small groups.
+
+Users write them flat (`density=0.33, prune_rate=0.7, gate_scope="even"`); `parse` sorts them into the groups
+and answers anything it does not know with what it does. Only `update` is a mapping of its own.
+"""
+
+import dataclasses
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sparsernn.core.errors import InputError
+from sparsernn.core.registry import check_value, suggest
+from sparsernn.sparsity.dynamic.growth import GROW
+from sparsernn.sparsity.dynamic.pruning import PRUNE
+
+INITS = ("uniform", "uniform_bernoulli", "erdos_renyi")
+RESCALES = ("none", "fan_in")
+REDISTRIBUTIONS = ("none", "magnitude", "momentum", "nonzeros", "uniform")
+GATE_SCOPES = ("pooled", "even", "independent", "cell")
+REGROW_INITS = ("zero", "keep", "small_random")
+STATES_AT_GROWTH = ("reset", "keep_returned", "keep")
+ANNEALS = ("cosine", "linear", "constant")
+UNITS = ("epoch", "step")
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """Which tensors are sparse, and how sparse.
+
+    Attributes:
+        density: fraction of weights kept, in (0, 1].
+        include: names or glob patterns; a parameter takes part if one matches.
+        exclude: names or glob patterns; a parameter that matches one stays dense.
+        densities: name or glob pattern -> density of its own; the first match counts.
+        block: rows and columns of the blocks that masks are made of; (1, 1) is unstructured.
+        block_fallback: a tensor that the block does not divide becomes unstructured instead of an error.
+    """
+
+    density: float
+    include: Sequence[str] = ("*",)
+    exclude: Sequence[str] = ()
+    densities: Mapping[str, float] = field(default_factory=dict)
+    block: Sequence[int] = (1, 1)
+    block_fallback: bool = False
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How masks begin and how they change.
+
+    Attributes:
+        init: "uniform", "uniform_bernoulli" (uniform with exact=False) or "erdos_renyi".
+        exact: initial counts are exact; False flips a coin for each position, as the originals do.
+        rescale: "fan_in" multiplies initial weights by 1 / sqrt(density of the tensor); "none" leaves them.
+        prune: "magnitude", "set", "threshold" or "global_magnitude".
+        grow: "random", "gradient", "momentum" or "momentum_neuron".
+        redistribute: what shares the pruned budget between tensors: "none" (each gets back what it lost),
+            "magnitude", "momentum", "nonzeros" or "uniform".
+        gate_scope: what competes inside a recurrent layer: "pooled", "even", "independent" or "cell".
+        tau: first value of the adaptive threshold, and the threshold of "nonzeros", above 0; 0.001 as in the
+            original.
+    """
+
+    init: str = "uniform"
+    exact: bool = True
+    rescale: str = "none"
+    prune: str = "magnitude"
+    grow: str = "random"
+    redistribute: str = "none"
+    gate_scope: str = "pooled"
+    tau: float = 0.001
+
+
+@dataclass(frozen=True)
+class Rate:
+    """The fraction of the active weights that an update prunes.
+
+    Attributes:
+        prune_rate: a number in [0, 1], where annealing starts, or a whole schedule
+            (`{"name": "cosine", "start": 0.7, "end": 0.0}`).
+        anneal: "cosine", "linear" or "constant"; of no effect beside a whole schedule.
+        prune_rate_end: where annealing ends; 0.005 as in the original.
+    """
+
+    prune_rate: float | Mapping[str, Any] = 0.5
+    anneal: str = "cosine"
+    prune_rate_end: float = 0.005
+
+
+@dataclass(frozen=True)
+class Regrowth:
+    """What a new weight starts with.
+
+    Attributes:
+        regrow_excludes_just_pruned: a weight pruned in this update cannot come back in it.
+        regrow_init: "zero", "keep" (a weight that comes back in the same update keeps its value) or
+            "small_random" (normal, standard deviation a tenth of the root mean square of the active weights).
+        state_at_growth: optimizer buffers of a new weight: "reset" to 0; "keep_returned" spares weights that
+            come back in the same update; "keep" never touches buffers, so absent weights gather momentum.
+        momentum_beta: decay of the running mean of dense gradients, in [0, 1).
+    """
+
+    regrow_excludes_just_pruned: bool = True
+    regrow_init: str = "zero"
+    state_at_growth: str = "reset"
+    momentum_beta: float = 0.9
+
+
+@dataclass(frozen=True)
+class Updates:
+    """When the masks change.
+
+    Attributes:
+        every: epochs or steps between updates; 0 means never.
+        unit: "epoch" or "step".
+        start: fraction of the run before which nothing changes.
+        stop: fraction of the run after which nothing changes; annealing ends there too.
+        last: also update at the very end, where it cannot help any more.
+    """
+
+    every: int = 1
+    unit: str = "epoch"
+    start: float = 0.0
+    stop: float = 1.0
+    last: bool = False
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All of them together."""
+
+    tensors: Tensors
+    rules: Rules = Rules()
+    rate: Rate = Rate()
+    regrowth: Regrowth = Regrowth()
+    updates: Updates = Updates()
+
+
+# What the published code of Selfish-RNN does where this library does otherwise, and it changes results.
+FAITHFUL: dict[str, Any] = {
+    "exact": False,
+    "regrow_excludes_just_pruned": False,
+    "regrow_init": "keep",
+    "state_at_growth": "keep_returned",
+    "update": {"last": True},
+}
+
+_GROUPS: dict[str, type] = {"tensors": Tensors, "rules": Rules, "rate": Rate, "regrowth": Regrowth}
+_CHOICES: dict[str, Sequence[str]] = {
+    "init": INITS,
+    "rescale": RESCALES,
+    "prune": tuple(PRUNE),
+    "grow": tuple(GROW),
+    "redistribute": REDISTRIBUTIONS,
+    "gate_scope": GATE_SCOPES,
+    "anneal": ANNEALS,
+    "regrow_init": REGROW_INITS,
+    "state_at_growth": STATES_AT_GROWTH,
+}
+
+
+def accepted() -> list[str]:
+    """Every setting that users may write, in order.
+
+    >>> accepted()[:3]
+    ['density', 'sparsity', 'include']
+    """
+    names = [f.name for group in _GROUPS.values() for f in dataclasses.fields(group)]
+    return [names[0], "sparsity", *names[1:], "update", "faithful"]
+
+
+def parse(given: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Settings:
+    """Sort flat settings into their groups and check them.
+
+    Args:
+        given: what the user wrote.
+        defaults: what a preset sets; `given` wins, and `update` is merged key by key.
+
+    Raises:
+        InputError: an unknown setting or value, no density, or density and sparsity together.
+
+    Example:
+        >>> parse({"sparsity": 0.75, "update": {"every": 2}}).tensors.density
+        0.25
+    """
+    given = dict(given)
+    _check_names(given, accepted(), "sparsity")
+    flat = _density_only(given)
+    faithful = flat.pop("faithful", False)
+    check_value("faithful", faithful, bool)
+    layers = [defaults or {}, FAITHFUL if faithful else {}, flat]
+    update: dict[str, Any] = {}
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        update |= _mapping("update", layer.get("update", {}))
+        merged |= {key: value for key, value in layer.items() if key != "update"}
+    groups = {name: _build(group, merged) for name, group in _GROUPS.items()}
+    return Settings(**groups, updates=_updates(update))
+
+
+def _check_names(given: Mapping[str, Any], known: Sequence[str], what: str) -> None:
+    for key in given:
+        if key not in known:
+            hint = suggest(str(key), list(known))
+            raise InputError(f"{what} has no setting '{key}'; it accepts: {', '.join(known)}.{hint}")
+
+
+def _density_only(given: dict[str, Any]) -> dict[str, Any]:
+    if ("density" in given) == ("sparsity" in given):
+        both = "both" if "density" in given else "neither"
+        raise InputError(f"{both} of density and sparsity given; give one (density = 1 - sparsity).")
+    if "sparsity" in given:
+        sparsity = given.pop("sparsity")
+        if not _is_number(sparsity) or not 0 <= sparsity < 1:
+            raise InputError(f"sparsity is {sparsity!r}; it is the fraction removed, in [0, 1).")
+        given["density"] = 1 - sparsity
+    check_density("density", given["density"])
+    return given
+
+
+def check_density(what: str, value: Any) -> None:
+    """Refuse a density outside (0, 1]."""
+    if not _is_number(value) or not 0 < value <= 1:
+        raise InputError(f"{what} is {value!r}; it is the fraction kept, in (0, 1].")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _mapping(what: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InputError(f"{what} is {value!r}; it must be a mapping such as {{every: 100, unit: step}}.")
+    return value
+
+
+def _build(group: type, merged: Mapping[str, Any]) -> Any:
+    mine = {f.name: merged[f.name] for f in dataclasses.fields(group) if f.name in merged}
+    hints = typing.get_type_hints(group)
+    for key, value in mine.items():
+        check_value(key, value, hints[key])
+        _check_range(key, value)
+    return group(**mine)
+
+
+def _check_range(key: str, value: Any) -> None:
+    if key in _CHOICES and value not in _CHOICES[key]:
+        raise InputError(f"{key} is {value!r}; known: {', '.join(_CHOICES[key])}.")
+    if key == "prune_rate_end" and not 0 <= value <= 1:
+        raise InputError(f"{key} is {value!r}; it must lie in [0, 1].")
+    if key == "momentum_beta" and not 0 <= value < 1:
+        raise InputError(f"{key} is {value!r}; it must lie in [0, 1).")
+    if key == "tau" and not value > 0:
+        raise InputError(f"{key} is {value!r}; it must be above 0.")
+    if key == "prune_rate" and not isinstance(value, Mapping) and not (_is_number(value) and 0 <= value <= 1):
+        raise InputError(f"prune_rate is {value!r}; it is a number in [0, 1] or a schedule.")
+    if key in ("include", "exclude") and not _is_list_of(str, value):
+        raise InputError(f"{key} is {value!r}; it must be a list of names or patterns.")
+    if key == "densities":
+        for pattern, density in _mapping(key, value).items():
+            check_density(f"the density of '{pattern}'", density)
+    if key == "block" and not (_is_list_of(int, value) and len(value) == 2 and min(value) > 0):
+        raise InputError(f"block is {value!r}; it must be two positive whole numbers: rows and columns.")
+
+
+def _is_list_of(kind: type, value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str) and all(type(v) is kind for v in value)
+
+
+def _updates(given: Mapping[str, Any]) -> Updates:
+    _check_names(given, [f.name for f in dataclasses.fields(Updates)], "update")
+    hints = typing.get_type_hints(Updates)
+    for key, value in given.items():
+        check_value(f"update.{key}", value, hints[key])
+    updates = Updates(**given)
+    if updates.unit not in UNITS:
+        raise InputError(f"the unit of update is {updates.unit!r}; known: {', '.join(UNITS)}.")
+    if updates.every < 0:
+        raise InputError(f"update.every is {updates.every!r}; it is a whole number, and 0 means never.")
+    if not 0 <= updates.start <= updates.stop <= 1:
+        raise InputError(
+            f"update.start is {updates.start} and update.stop {updates.stop}; "
+            "needed: 0 <= start <= stop <= 1."
+        )
+    return updates

@@ -1,0 +1,181 @@
+"""Which tensors carry a mask, and how a mask looks to the rules.
+
+Rules see every tensor as a *grid*: a matrix with one entry for each unit that lives or dies as a whole.
+Without blocks the grid is the tensor itself, flattened to rows x rest; with blocks it has one entry per
+block, whose value is the mean magnitude inside. So no rule needs to know about blocks.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from sparsernn.core.errors import InputError
+from sparsernn.sparsity.dynamic.engine_settings import Tensors
+from sparsernn.structure.gates import GateBlock, gate_blocks
+
+
+@dataclass(eq=False)
+class MaskedTensor:
+    """A parameter and its mask.
+
+    Attributes:
+        name: full name in the model.
+        parameter: the weight itself.
+        density: the density asked for.
+        own: that density was asked for this tensor alone.
+        gates: its gate blocks, empty if it has none.
+        block: rows and columns of one unit of the grid.
+        mask: bool, shape and device of the parameter; changed in place only, so references stay live.
+        ever: bool, True where the weight was active at least once.
+    """
+
+    name: str
+    parameter: nn.Parameter
+    density: float
+    own: bool
+    gates: tuple[GateBlock, ...]
+    block: tuple[int, int]
+    mask: Tensor
+    ever: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the parameter."""
+        return tuple(self.parameter.shape)
+
+    @property
+    def area(self) -> int:
+        """Weights in one unit of the grid."""
+        return self.block[0] * self.block[1]
+
+    @property
+    def grid_shape(self) -> tuple[int, int]:
+        """Rows and columns of the grid."""
+        rows = self.shape[0]
+        return rows // self.block[0], self.parameter.numel() // rows // self.block[1]
+
+    def values(self, tensor: Tensor | None) -> Tensor:
+        """The grid of any tensor of the parameter's shape, on the CPU (zeros for None).
+
+        Signs are kept without blocks; entries of blocks are mean magnitudes. Half precision is widened.
+        """
+        if tensor is None:
+            return torch.zeros(self.grid_shape)
+        tensor = tensor.detach()
+        dense = tensor.to_dense() if tensor.is_sparse else tensor
+        wide = dense if dense.dtype in (torch.float32, torch.float64) else dense.float()
+        flat = wide.reshape(self.shape[0], -1)
+        if self.area > 1:
+            rows, columns = self.grid_shape
+            flat = flat.abs().view(rows, self.block[0], columns, self.block[1]).mean((1, 3))
+        return flat.cpu().contiguous()
+
+    def grid_mask(self) -> Tensor:
+        """The mask as a grid on the CPU (the mask itself, not a copy, where it can be)."""
+        flat = self.mask.view(self.shape[0], -1)
+        return flat[:: self.block[0], :: self.block[1]].cpu().contiguous()
+
+    def expand(self, grid: Tensor) -> Tensor:
+        """A bool grid as a tensor of the parameter's shape and device."""
+        if self.area > 1:
+            grid = grid.repeat_interleave(self.block[0], 0).repeat_interleave(self.block[1], 1)
+        return grid.view(self.shape).to(self.mask.device)
+
+
+def choose_tensors(model: nn.Module, settings: Tensors) -> list[MaskedTensor]:
+    """The parameters that the settings select, with masks that are still all False.
+
+    Candidates are the trainable floating parameters with at least two dimensions whose own name does not
+    contain "bias". A parameter with several names (tied weights) takes part once, under its first name, if
+    any of them matches.
+
+    Raises:
+        InputError: a pattern that matches nothing, nothing left to mask, or a block that does not fit.
+    """
+    names = _candidate_names(model)
+    _check_patterns(names.values(), [*settings.include, *settings.exclude, *settings.densities])
+    gates = gate_blocks(model)
+    by_name = dict(model.named_parameters())
+    chosen = [
+        _masked(by_name[aliases[0]], aliases, gates, settings)
+        for aliases in names.values()
+        if _matches(aliases, settings.include) and not _matches(aliases, settings.exclude)
+    ]
+    if not chosen:
+        raise InputError("no tensor is left to be sparse; check include and exclude.")
+    return chosen
+
+
+def check_one_area(tensors: Sequence[MaskedTensor], what: str) -> None:
+    """Refuse to move budget between tensors whose units (weights, blocks) differ in size.
+
+    Raises:
+        InputError: quoting `what`, the setting that would move it.
+    """
+    if len({tensor.area for tensor in tensors}) > 1:
+        odd = next(t.name for t in tensors if t.area != tensors[0].area)
+        raise InputError(
+            f"{what} shares one budget between tensors, but '{odd}' has another block size than "
+            f"'{tensors[0].name}'; exclude the tensors that fell back, "
+            "or use a rule that keeps to each tensor."
+        )
+
+
+def _candidate_names(model: nn.Module) -> dict[int, list[str]]:
+    """Identity of each candidate parameter -> all its names."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        floating = parameter.requires_grad and parameter.is_floating_point()
+        if floating and parameter.ndim >= 2 and "bias" not in name.rsplit(".", 1)[-1]:
+            names.setdefault(id(parameter), []).append(name)
+    return names
+
+
+def _matches(aliases: Iterable[str], patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(alias, pattern) for pattern in patterns for alias in aliases)
+
+
+def _check_patterns(names: Iterable[Sequence[str]], patterns: Iterable[str]) -> None:
+    known = [alias for aliases in names for alias in aliases]
+    for pattern in patterns:
+        if known and not _matches(known, [pattern]):
+            raise InputError(
+                f"the pattern '{pattern}' matches no weight; the weights are {', '.join(known)}."
+            )
+
+
+def _masked(
+    parameter: nn.Parameter,
+    aliases: Sequence[str],
+    gates: Mapping[str, tuple[GateBlock, ...]],
+    settings: Tensors,
+) -> MaskedTensor:
+    own = [d for pattern, d in settings.densities.items() if _matches(aliases, [pattern])]
+    empty = torch.zeros(parameter.shape, dtype=torch.bool, device=parameter.device)
+    return MaskedTensor(
+        name=aliases[0],
+        parameter=parameter,
+        density=own[0] if own else settings.density,
+        own=bool(own),
+        gates=next((gates[alias] for alias in aliases if alias in gates), ()),
+        block=_block_for(aliases[0], parameter, settings),
+        mask=empty,
+        ever=empty.clone(),
+    )
+
+
+def _block_for(name: str, parameter: nn.Parameter, settings: Tensors) -> tuple[int, int]:
+    rows, columns = settings.block
+    height, width = parameter.shape[0], math.prod(parameter.shape[1:])
+    if height % rows == 0 and width % columns == 0:
+        return rows, columns
+    if settings.block_fallback:
+        return 1, 1
+    raise InputError(
+        f"blocks of {rows}x{columns} do not divide '{name}' ({height}x{width}); "
+        "choose another block, exclude the tensor, or set block_fallback to leave it unstructured."
+    )

@@ -1,0 +1,1 @@
+"""Penalties on weights and on groups of them, each with its threshold."""

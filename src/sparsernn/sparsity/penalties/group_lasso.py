@@ -1,0 +1,268 @@
+"""Group lasso over hidden units: learning which ones a network can do without.
+
+The penalty of a layer is strength * sum over its units of R_k, with R_k = sqrt(1e-8 + sum of squares of all that
+unit k owns): its rows in every gate, its recurrent column, and the columns through which it is read. A unit all of
+whose weights have come to 0 can be removed, and what is left is a smaller dense network.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from sparsernn.core.errors import InputError
+from sparsernn.sparsity.optimizer_state import buffers
+from sparsernn.sparsity.penalties.group_kinds import grouped
+from sparsernn.sparsity.penalties.group_norms import Groups
+from sparsernn.sparsity.penalties.penalty import Penalty, per_token, threshold
+from sparsernn.sparsity.sparsifier import summarize
+from sparsernn.structure.torch_units import units_of
+from sparsernn.structure.units import Slice, Units
+
+EPSILON = 1e-8
+"""Inside the root, as published: the gradient of a dead group is 0 and not undefined."""
+
+MODES = ("subgradient", "prox")
+
+
+@dataclass(frozen=True)
+class LassoSettings:
+    """How group lasso shrinks.
+
+    Attributes:
+        strength: lambda, per token, at least 0.
+        mode: "subgradient" or "prox", see `group_lasso`.
+        threshold: weights below are put to 0 after every step; 0 for never.
+        threshold_all: do so in every trained tensor, not only in those that belong to groups.
+        freeze_dead: a unit that has died stays dead, its biases included.
+        scale_by_size: strength * sqrt(size of the group / mean size).
+        count_diagonal_twice: weights between a unit and itself count by their row and by their column.
+        group_by: "units", "readers" or "rows_and_columns", see `grouping.grouped`.
+    """
+
+    strength: float
+    mode: str = "subgradient"
+    threshold: float = 1e-4
+    threshold_all: bool = False
+    freeze_dead: bool = False
+    scale_by_size: bool = False
+    count_diagonal_twice: bool = True
+    group_by: str = "units"
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise InputError(f"mode is {self.mode!r}; it must be {' or '.join(MODES)}.")
+        if self.mode == "prox" and self.group_by != "units":
+            raise InputError(f"group_by is {self.group_by!r}; with mode 'prox' it must be 'units'.")
+        if not (self.threshold >= 0 and math.isfinite(self.threshold)):
+            raise InputError(f"threshold is {self.threshold!r}; it must be at least 0.")
+
+
+class GroupLasso(Penalty):
+    """Group lasso over the hidden units of a model. `group_lasso` builds it from plain settings.
+
+    Args:
+        units: the layers and the slices of their units.
+        settings: see `LassoSettings`.
+        model: whose weights they are.
+        optimizer: needed with mode "prox", for its learning rate; its buffers follow frozen units.
+
+    Source: W. Wen et al., "Learning Intrinsic Sparse Structures within Long Short-Term Memory", 2018,
+    arXiv:1709.05027.
+    Differs from the original: gradients in closed form, thresholds only where a weight belongs to a group, and mode
+    "prox", freezing and scaling by size besides.
+    """
+
+    def __init__(
+        self,
+        units: Sequence[Units],
+        settings: LassoSettings,
+        model: nn.Module,
+        optimizer: Optimizer | None = None,
+    ) -> None:
+        super().__init__(model, optimizer)
+        self.settings = settings
+        self.units, counts = grouped(units, settings.group_by, model)
+        prox = settings.mode == "prox"
+        if prox and optimizer is None:
+            raise InputError("mode 'prox' shrinks at the learning rate, so it needs the optimizer.")
+        self.groups = (
+            Groups(self.units, _incoming)
+            if prox
+            else Groups(self.units, counts, twice=settings.count_diagonal_twice)
+        )
+        sizes = self.groups.sizes().double()
+        scales = (sizes / sizes.mean()).sqrt() if settings.scale_by_size else torch.ones_like(sizes)
+        self.strengths = settings.strength * scales
+        self.dead = torch.zeros(self.groups.count, dtype=torch.bool, device=sizes.device)
+
+    def value(self) -> float:
+        """The penalty at the present weights."""
+        norms = (self.groups.squares().double() + self._epsilon()).sqrt()
+        return float((self.strengths * norms).sum())
+
+    def add_gradients(self) -> None:
+        """strength / R_k times each weight of the group; nothing in mode "prox"."""
+        if self.settings.mode == "prox" and not self.settings.freeze_dead:
+            return
+        squares = self.groups.squares()
+        if self.settings.freeze_dead:
+            self.dead |= squares == 0
+        if self.settings.mode != "prox":
+            self.groups.add(self.strengths.to(squares) / (squares + EPSILON).sqrt())
+
+    def after_step(self) -> list[dict[str, Any]]:
+        """Shrink (mode "prox"), threshold, and keep frozen units at 0."""
+        if self.settings.mode == "prox":
+            self._shrink()
+        return super().after_step()
+
+    def project(self) -> None:
+        """Threshold, and keep frozen units at 0."""
+        chosen = self.groups.parameters
+        if self.settings.threshold_all and self.model is not None:
+            chosen = [p for p in self.model.parameters() if p.requires_grad]
+        threshold(chosen, self.settings.threshold)
+        if bool(self.dead.any()):
+            self._bury()
+
+    def end_epoch(self) -> list[dict[str, Any]]:
+        """The event "units" (of each layer its width, how many units are dead, the norms of all), and "zeros"."""
+        return [{"event": "units", "layers": self._layers(norms=True)}, *super().end_epoch()]
+
+    def summary(self) -> dict[str, Any]:
+        """As `summarize`, exact zeros counting as absent; and `units`: [{name, width, dead}]."""
+        named = dict(self.model.named_parameters()) if self.model is not None else {}
+        own = {id(p) for p in self.groups.parameters}
+        present = {name: p.detach() != 0 for name, p in named.items() if id(p) in own}
+        return {**summarize(self.model, present), "units": self._layers()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which units are frozen; everything else follows from the weights."""
+        return {"dead": self.dead.clone()} if self.settings.freeze_dead else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict`.
+
+        Raises:
+            InputError: it belongs to another number of units.
+        """
+        dead = state.get("dead")
+        if dead is None:
+            return
+        if dead.shape != self.dead.shape:
+            raise InputError(f"the state is of {len(dead)} units; this model has {len(self.dead)}.")
+        self.dead.copy_(dead)
+
+    def _epsilon(self) -> float:
+        return 0.0 if self.settings.mode == "prox" else EPSILON
+
+    def _layers(self, norms: bool = False) -> list[dict[str, Any]]:
+        squares = self.groups.by_layer(self.groups.squares())
+        rows = []
+        for group, own in zip(self.units, squares, strict=True):
+            row: dict[str, Any] = {"name": group.name, "width": group.width, "dead": int((own == 0).sum())}
+            if norms:
+                row["norms"] = [round(norm, 4) for norm in own.double().sqrt().tolist()]
+            rows.append(row)
+        return rows
+
+    def _shrink(self) -> None:
+        """weight *= max(0, 1 - learning rate * strength / norm) for every group."""
+        norms = self.groups.squares().sqrt()
+        rates = torch.repeat_interleave(
+            torch.tensor(self._learning_rates()), torch.tensor(self.groups.widths)
+        )
+        steps = rates.to(norms) * self.strengths.to(norms)
+        self.groups.shrink((1 - steps / norms.clamp(min=EPSILON)).clamp(min=0))
+
+    def _learning_rates(self) -> list[float]:
+        """Of each layer: that of the first parameter that its units own a row of."""
+        assert self.optimizer is not None
+        rates = {id(p): group["lr"] for group in self.optimizer.param_groups for p in group["params"]}
+        firsts = (next(s for s in group.slices if _incoming(s)) for group in self.units)
+        return [float(rates.get(id(s.parameter), 0.0)) for s in firsts]
+
+    @torch.no_grad()
+    def _bury(self) -> None:
+        """Put all that dead units own to 0, and what the optimizer keeps for it."""
+        for group, dead in zip(self.units, self.groups.by_layer(self.dead), strict=True):
+            numbers = dead.nonzero().squeeze(1)
+            for s in group.slices if len(numbers) else ():
+                index = s.indices(numbers)
+                for tensor in (s.parameter, *buffers(self.optimizer, s.parameter)):
+                    tensor.index_fill_(s.dim, index.to(tensor.device), 0.0)
+
+
+def _incoming(s: Slice) -> bool:
+    """Rows and biases of a unit: every weight is then in one group at most."""
+    return s.dim == 0 and not s.reading
+
+
+def group_lasso(
+    model: nn.Module,
+    optimizer: Optimizer | None = None,
+    *,
+    strength: float,
+    lambda_scale: str = "per_token",
+    window: int | None = None,
+    mode: str = "subgradient",
+    threshold: float | None = None,
+    threshold_all: bool = False,
+    freeze_dead: bool = False,
+    scale_by_size: bool = False,
+    count_diagonal_twice: bool = True,
+    group_by: str = "units",
+    consumers: Mapping[str, Iterable[str]] | None = None,
+) -> GroupLasso:
+    """Group lasso over the hidden units of a model ("iss", intrinsic sparse structures).
+
+    Args:
+        model: one with `units()`, or any module with `nn.LSTM`, `nn.GRU` or `nn.RNN` in it.
+        optimizer: needed with mode "prox".
+        strength: lambda, at least 0.
+        lambda_scale: "per_token": `strength` belongs to a loss that is a mean over tokens, as in this library;
+            "per_sequence": to one that is summed over the window, as in the original; it is divided by the window.
+        window: time steps of a training window; recipes know it from their task.
+        mode: "subgradient", as published: strength * w / R_k is part of the gradient that is clipped, and after the
+            step weights below `threshold` become 0; groups overlap. "prox": a group is what enters a unit, its rows
+            and biases, so that no weight is in two; after the step each is multiplied by
+            max(0, 1 - lr * strength / norm), the proximal map, which reaches 0 by itself and suits Adam too.
+        threshold: None: 1e-4 for "subgradient", as published, and 0 for "prox".
+        threshold_all: as published, also biases and the embedding.
+        freeze_dead: a unit whose group is 0 stays dead, its biases included. In published runs weights may revive.
+        scale_by_size: larger groups are penalised more, by sqrt(size / mean size).
+        count_diagonal_twice: as published; False counts the weights between a unit and itself once.
+        group_by: "units": all that a unit owns. "readers": only the weights through which it is read; a unit that
+            nobody reads can be removed as well. "rows_and_columns": every row and column of the units' matrices is a
+            group of its own; for comparison, it leaves no smaller network.
+        consumers: for modules of torch alone, which modules read them: see `units_of`.
+
+    Raises:
+        InputError: an impossible value, or units that cannot be told.
+
+    Example:
+        >>> model = nn.Sequential(nn.LSTM(8, 16))
+        >>> penalty = group_lasso(model, strength=0.01, consumers={"0": []})
+        >>> penalty.groups.sizes()[0].item()   # 4 rows of 8 + 16, a column of 64
+        160
+
+    Source: W. Wen et al., "Learning Intrinsic Sparse Structures within Long Short-Term Memory", 2018,
+    arXiv:1709.05027.
+    """
+    default = 1e-4 if mode == "subgradient" else 0.0
+    settings = LassoSettings(
+        per_token(strength, lambda_scale, window),
+        mode,
+        default if threshold is None else threshold,
+        threshold_all,
+        freeze_dead,
+        scale_by_size,
+        count_diagonal_twice,
+        group_by,
+    )
+    return GroupLasso(units_of(model, consumers), settings, model, optimizer)

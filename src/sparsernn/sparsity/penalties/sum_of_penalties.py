@@ -1,0 +1,96 @@
+"""Several penalties at once: their gradients add up, and each has its own threshold."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from sparsernn.core.errors import InputError
+from sparsernn.core.registry import make
+from sparsernn.sparsity.penalties.group_lasso import group_lasso
+from sparsernn.sparsity.penalties.l1 import L1
+from sparsernn.sparsity.penalties.penalty import Penalty
+from sparsernn.sparsity.sparsifier import summarize
+
+SINGLE: dict[str, Callable[..., Penalty]] = {"iss": group_lasso, "l1": L1}
+
+
+class Together(Penalty):
+    """The sum of several penalties, such as L1 on what group lasso leaves alone.
+
+    Args:
+        model: whose weights are penalised.
+        optimizer: needed where one of them needs it.
+        of: their specs, {name: iss or l1, ...}, at least one.
+        window: time steps of a training window; recipes know it from their task.
+
+    Raises:
+        InputError: an empty list, or what one of them refuses.
+
+    Example:
+        >>> import torch
+        >>> layer = nn.Linear(2, 1, bias=False)
+        >>> _ = layer.weight.data.copy_(torch.tensor([[3.0, -2.0]]))
+        >>> penalty = Together(layer, of=[{"name": "l1", "strength": 0.5}, {"name": "l1", "strength": 0.25}])
+        >>> penalty.after_backward()
+        >>> layer.weight.grad.tolist(), penalty.value()
+        ([[0.75, -0.75]], 3.75)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer | None = None,
+        *,
+        of: Sequence[Mapping[str, Any]],
+        window: int | None = None,
+    ) -> None:
+        super().__init__(model, optimizer)
+        if not isinstance(of, list | tuple) or not of:
+            raise InputError(
+                f"of is {of!r}; it must list penalties, such as [{{name: iss, strength: 1e-3}}, {{name: l1, ...}}]."
+            )
+        context = {"model": model, "optimizer": optimizer, "window": window}
+        self.members: list[Penalty] = [make("sparsity.of", SINGLE, spec, **context) for spec in of]
+
+    def value(self) -> float:
+        """The sum."""
+        return sum(member.value() for member in self.members)
+
+    def add_gradients(self) -> None:
+        """All gradients."""
+        for member in self.members:
+            member.add_gradients()
+
+    def after_step(self) -> list[dict[str, Any]]:
+        """All that the members do."""
+        self._added = False
+        return [event for member in self.members for event in member.after_step()]
+
+    def project(self) -> None:
+        """All thresholds."""
+        for member in self.members:
+            member.project()
+
+    def end_epoch(self) -> list[dict[str, Any]]:
+        """The members' events, but one record "zeros" of all that is penalised."""
+        events = [event for member in self.members for event in member.end_epoch()]
+        return [event for event in events if event["event"] != "zeros"] + super().end_epoch()
+
+    def summary(self) -> dict[str, Any]:
+        """As `summarize`, exact zeros counting as absent; and `units` of those that have them."""
+        found = [member.summary() for member in self.members]
+        named = dict(self.model.named_parameters()) if self.model is not None else {}
+        own = dict.fromkeys(name for summary in found for name in summary["tensors"])
+        units = [row for summary in found for row in summary.get("units", ())]
+        return {**summarize(self.model, {n: named[n].detach() != 0 for n in own}), "units": units}
+
+    def state_dict(self) -> dict[str, Any]:
+        """One entry for each member, by its position."""
+        return {str(k): member.state_dict() for k, member in enumerate(self.members)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Hand every member its part."""
+        for k, member in enumerate(self.members):
+            member.load_state_dict(state.get(str(k), {}))

@@ -1,0 +1,235 @@
+"""The hidden units of torch's own recurrent modules, and who reads them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from sparsernn.core.errors import InputError
+from sparsernn.core.registry import suggest
+from sparsernn.structure.mixed_width import UnevenRNN
+from sparsernn.structure.units import Slice, Units
+
+RECURRENT: tuple[type, ...] = (nn.LSTM, nn.GRU, nn.RNN, UnevenRNN)
+"""The modules whose units are known, and not those of classes derived from them."""
+
+Consumers = Mapping[str, Iterable[str]]
+Weight = tuple[nn.Module, str]
+"""A module and the name of a weight, (rows, features read)."""
+
+
+def units_of(model: nn.Module, consumers: Consumers | None = None, *, removable: bool = False) -> list[Units]:
+    """The units of a model: what its method `units` says, or those of its `nn.LSTM`, `nn.GRU`, `nn.RNN`.
+
+    A layer below another one of the same module is read by that one. The last layer's reader is the only `nn.Linear`,
+    or recurrent module of torch, of the model with an input of that width; where there is none, or more than one,
+    it has to be said. Where the reader's weight is that of an `nn.Embedding` too, unit k is feature k of the
+    embedding as well; whoever reads that is found, or named, in the same way.
+
+    Args:
+        model: any module.
+        consumers: name of a recurrent module (or tied embedding) -> names of the modules that read its output, all of
+            it, such as {"rnn": ["head"]}. An empty list: nobody's weights are counted.
+        removable: leave out the units whose readers are not in the model: those of a last layer with an empty list,
+            or of a recurrent module that is the whole model; and refuse what cannot be told apart when units go.
+
+    Raises:
+        InputError: no recurrent module, a name that is not in the model, a reader that does not fit or cannot be
+            told.
+
+    Example:
+        >>> model = nn.ModuleDict({"rnn": nn.LSTM(3, 5, num_layers=2), "head": nn.Linear(5, 7)})
+        >>> [(units.name, units.width, len(units.slices)) for units in units_of(model)]
+        [('rnn layer 0', 5, 6), ('rnn layer 1', 5, 6)]
+    """
+    own = getattr(model, "units", None)
+    if callable(own):
+        if consumers:
+            raise InputError(
+                "consumers are given for a model that says itself who reads its units; leave them out."
+            )
+        found: list[Units] = own()
+        return found
+    if removable and type(model) in RECURRENT:
+        consumers = {"": [], **(consumers or {})}
+    modules = _recurrent(model, consumers or {})
+    readers = {name: _readers(model, name, m, (consumers or {}).get(name)) for name, m in modules.items()}
+    if removable:
+        _check_shared(readers)
+    found = []
+    for name, module in modules.items():
+        layers = _layers(name, module, [(r, _tied(model, r, consumers or {})) for r in readers[name]])
+        known = readers[name] or not removable
+        found += layers if known else layers[: -len(_ends(module))]
+    return found
+
+
+def _recurrent(model: nn.Module, consumers: Consumers) -> dict[str, Any]:
+    """The recurrent modules by name."""
+    modules = {name: m for name, m in model.named_modules() if type(m) in RECURRENT}
+    if not modules:
+        raise InputError("the model has neither a method units() nor an nn.LSTM, nn.GRU or nn.RNN.")
+    known = [name for name, _ in model.named_modules()]
+    tables = [name for name, m in model.named_modules() if isinstance(m, nn.Embedding)]
+    for name, readers in consumers.items():
+        if name not in modules and name not in tables:
+            raise InputError(f"consumers: '{name}' is no recurrent module; those are {', '.join(modules)}.")
+        if isinstance(readers, str):
+            raise InputError(f"consumers of '{name}' are {readers!r}; they must be a list of module names.")
+        for reader in readers:
+            if reader not in known:
+                raise InputError(
+                    f"consumers of '{name}': there is no module '{reader}'.{suggest(reader, known)}"
+                )
+    return modules
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """A module that reads all outputs of a recurrent one."""
+
+    name: str
+    module: Any
+
+    @property
+    def weights(self) -> tuple[Weight, ...]:
+        if isinstance(self.module, nn.Linear):
+            return ((self.module, "weight"),)
+        return tuple((self.module, f"weight_ih_l0{end}") for end in _ends(self.module))
+
+
+def _readers(
+    model: nn.Module, name: str, module: nn.Module, named: Iterable[str] | None
+) -> tuple[_Reader, ...]:
+    """Who reads the last layer of `module`."""
+    width = _width(module)
+    if named is not None:
+        return tuple(_fitting(_Reader(reader, model.get_submodule(reader)), width) for reader in named)
+    found = [_Reader(n, m) for n, m in model.named_modules() if n != name and _reads(m) == width]
+    return _only(found, f"the {width} outputs of '{name}'", width, f"'{name}': ['head']")
+
+
+def _only(found: list[_Reader], what: str, width: int, example: str) -> tuple[_Reader, ...]:
+    if len(found) != 1:
+        seen = ", ".join(f"'{reader.name}'" for reader in found) or "none"
+        raise InputError(
+            f"who reads {what} cannot be told (modules that wide: {seen}); name them, such as "
+            f"consumers={{{example}}}."
+        )
+    return (_fitting(found[0], width),)
+
+
+def _reads(module: Any) -> int | None:
+    """How many features a module reads; None where that is not known."""
+    if isinstance(module, nn.Linear):
+        return module.in_features
+    return module.input_size if isinstance(module, nn.RNNBase | UnevenRNN) else None
+
+
+def _fitting(reader: _Reader, width: int) -> _Reader:
+    if _reads(reader.module) != width:
+        raise InputError(
+            f"'{reader.name}' ({type(reader.module).__name__}) cannot read {width} outputs; "
+            "readers are an nn.Linear or a recurrent module of torch with inputs of that number."
+        )
+    return reader
+
+
+def _check_shared(readers: Mapping[str, tuple[_Reader, ...]]) -> None:
+    """Refuse a weight that reads two modules: unit k of one would have to go with unit k of the other."""
+    seen: dict[int, str] = {}
+    for name, found in readers.items():
+        for reader in found:
+            first = seen.setdefault(id(getattr(*reader.weights[0])), name)
+            if first != name:
+                raise InputError(
+                    f"'{reader.name}' reads both '{first}' and '{name}', so that none of their units can go alone."
+                )
+
+
+def _tied(model: nn.Module, reader: _Reader, consumers: Consumers) -> tuple[Weight, ...]:
+    """The weights that read the embedding whose table is the reader's weight; none where there is no such table."""
+    weights = [getattr(*weight) for weight in reader.weights]
+    table = next(
+        (n for n, m in model.named_modules() if isinstance(m, nn.Embedding) and m.weight is weights[0]), None
+    )
+    if table is None:
+        return ()
+    width = weights[0].shape[1]
+    if table in consumers:
+        named = [_Reader(n, model.get_submodule(n)) for n in consumers[table]]
+        return tuple(w for one in named for w in _fitting(one, width).weights)
+    found = [
+        _Reader(n, m)
+        for n, m in model.named_modules()
+        if _reads(m) == width and all(getattr(*w) is not weights[0] for w in _Reader(n, m).weights)
+    ]
+    (only,) = _only(found, f"the embedding '{table}', tied to '{reader.name}',", width, f"'{table}': ['rnn']")
+    return only.weights
+
+
+def _ends(module: Any) -> tuple[str, ...]:
+    return ("", "_reverse") if module.bidirectional else ("",)
+
+
+def _hidden(module: Any, suffix: str) -> int:
+    """Units of a layer and direction, read off its weights."""
+    return int(getattr(module, f"weight_hh_{suffix}").shape[1])
+
+
+def _width(module: Any) -> int:
+    """How many outputs a module has."""
+    if getattr(module, "proj_size", 0):
+        raise InputError(
+            f"an LSTM with proj_size={module.proj_size} puts out no units of its own; it must be 0."
+        )
+    return sum(_hidden(module, f"l{module.num_layers - 1}{end}") for end in _ends(module))
+
+
+def _layers(name: str, module: Any, readers: list[tuple[_Reader, tuple[Weight, ...]]]) -> list[Units]:
+    """Units of every layer and direction, from the bottom; `readers` of the last, each with who reads its table."""
+    found, ends = [], _ends(module)
+    for layer in range(module.num_layers):
+        last = layer == module.num_layers - 1
+        above = [(module, f"weight_ih_l{layer + 1}{end}") for end in ends]
+        reading = [w for reader, _ in readers for w in reader.weights] if last else above
+        fed = [w for _, tied in readers for w in tied] if last else []
+        first = 0
+        for end in ends:
+            suffix = f"l{layer}{end}"
+            label = f"{name} layer {layer}{end.replace('_', ' ')}".strip()
+            units = Units(label, _hidden(module, suffix), _owned(module, suffix), _silence(module, suffix))
+            found.append(_read(units, reading, fed, first))
+            first += units.width
+    return found
+
+
+def _read(units: Units, reading: Iterable[Weight], fed: Iterable[Weight], first: int) -> Units:
+    """The units with the columns of those who read them, and of those who read what is tied to them."""
+    columns = tuple(Slice(owner, weight, 1, (first,)) for owner, weight in reading)
+    inputs = tuple(Slice(owner, weight, 1, (first,), reads=False) for owner, weight in fed)
+    return replace(units, slices=units.slices + columns + inputs, silence=units.silence + inputs)
+
+
+def _rows(module: Any, suffix: str) -> range:
+    """Where the gates begin in the rows of a layer's weights."""
+    width = _hidden(module, suffix)
+    return range(0, getattr(module, f"weight_hh_{suffix}").shape[0], width)
+
+
+def _owned(module: Any, suffix: str) -> tuple[Slice, ...]:
+    """What the units of one layer and direction own inside the module."""
+    rows = tuple(_rows(module, suffix))
+    kinds = ("ih", "hh")
+    weights = tuple(Slice(module, f"weight_{kind}_{suffix}", 0, rows) for kind in kinds)
+    biases = tuple(Slice(module, f"bias_{kind}_{suffix}", 0, rows, in_norm=False) for kind in kinds)
+    return (*weights, Slice(module, f"weight_hh_{suffix}", 1), *(biases if module.bias else ()))
+
+
+def _silence(module: Any, suffix: str) -> tuple[Slice, ...]:
+    """The rows with their biases of what is written into the unit: g of the LSTM, n of the GRU."""
+    rows = _rows(module, suffix)
+    written = (rows[min(2, len(rows) - 1)],)
+    names = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if module.bias else ()))
+    return tuple(Slice(module, f"{name}_{suffix}", 0, written) for name in names)

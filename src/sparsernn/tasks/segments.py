@@ -1,0 +1,55 @@
+"""What the evaluation modes of language models share: the text to read, dropouts off, the cut between segments."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from sparsernn.core.errors import InputError
+from sparsernn.data.windows import streams
+from sparsernn.models.language_model import LanguageModel
+from sparsernn.nn.drive.layer import State
+
+
+def text_of(task: Any, model: nn.Module, split: str, batch_size: int, mode: str) -> Tensor:
+    """A split of a language-modelling task as `batch_size` parallel streams, (N, B) int64.
+
+    Args:
+        task: with a `corpus`.
+        model: a `LanguageModel`, whatever its layers and head.
+        split: "train", "valid" or "test".
+        batch_size: B, at least 1.
+        mode: what is going to be done, for the message.
+
+    Raises:
+        InputError: not a language model, or a split that is too short.
+    """
+    if not isinstance(model, LanguageModel) or not hasattr(task, "corpus"):
+        raise InputError(
+            f"{mode} needs a language model that reads a text, but this is a {type(model).__name__} "
+            f"for {type(task).__name__}."
+        )
+    return streams(task.corpus.splits[split], batch_size, split)
+
+
+@contextmanager
+def dropouts_off(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, weight drop and every other dropout off; afterwards the mode as it was."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def cut(state: State) -> State:
+    """A recurrent state (a tensor, or tuples of them) without the graph that computed it."""
+    return state.detach() if isinstance(state, Tensor) else tuple(cut(part) for part in state)
+
+
+def whole(name: str, value: object, least: int = 1) -> None:
+    """Raise InputError unless `value` is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name} is {value!r}; it must be a whole number of at least {least}.")
