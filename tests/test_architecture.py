@@ -30,7 +30,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "deploy": {"core", "kernels", "nn", "sparsity", "structure"},
     "runs": {"core", "data", "deploy", "gradients", "models", "optim", "sparsity", "structure", "tasks"},
     "report": {"core", "runs"},
-    "cli": {"core", "data", "kernels", "report", "runs", "sparsity", "tasks"},
+    "experiments": {"core", "report", "runs", "sparsity"},
+    "cli": {"core", "data", "experiments", "kernels", "report", "runs", "sparsity", "tasks"},
 }
 TOP_LEVEL = set(MAY_IMPORT)
 

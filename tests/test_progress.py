@@ -6,7 +6,7 @@ import math
 import pytest
 from rich.console import Console
 
-from sparsernn.cli.progress import QUIET_SECONDS, LiveReporter, PlainReporter, event_line, make_reporter
+from sparsernn.report.progress import QUIET_SECONDS, LiveReporter, PlainReporter, event_line, make_reporter
 
 POSITION = {
     "epoch": 1,

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from sparsernn.cli.console_tables import plan_lines, recipes_table
-from sparsernn.cli.progress import event_line, progress_line
+from sparsernn.report.progress import event_line, progress_line
 from sparsernn.runs.recipe import load_recipe
 
 PLAN = {

@@ -5,28 +5,60 @@ Two lines for any torch model and any loop:
     from sparsernn import sparsify
     sparsifier = sparsify(model, optimizer, method="selfish", density=0.33)
 
-The names below are imported on first use, so that `import sparsernn` does not import torch.
+Experiments:
+
+    import sparsernn as sr
+    run = sr.train("demo/selfish", {"epochs": 2})
+    run.scores, run.history, run.generate("the value of")
+
+The names below, and the rooms `sr.nn`, `sr.optim` and so on, are imported on first use: `import sparsernn` imports no
+torch. `__init__.pyi` says the same to editors and type checkers.
 """
 
 from importlib import import_module
-from typing import Any
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "InputError": "sparsernn.core.errors",
-    "Recipe": "sparsernn.runs.recipe",
-    "list_recipes": "sparsernn.runs.recipe",
-    "load_recipe": "sparsernn.runs.recipe",
-    "sparsify": "sparsernn.sparsity",
     "NTASGD": "sparsernn.optim",
+    "Recipe": "sparsernn.runs.recipe",
+    "compact": "sparsernn.deploy",
+    "compare": "sparsernn.experiments",
+    "export": "sparsernn.deploy.graph_export",
     "gate_blocks": "sparsernn.structure.gates",
+    "list_recipes": "sparsernn.runs.recipe",
+    "load": "sparsernn.experiments",
+    "load_recipe": "sparsernn.runs.recipe",
+    "pack": "sparsernn.deploy",
+    "runtime": "sparsernn.deploy",
+    "sparsify": "sparsernn.sparsity",
+    "train": "sparsernn.experiments",
+    "unpack": "sparsernn.deploy",
 }
-__all__ = ["__version__", *sorted(_HOMES)]
+_ROOMS = (
+    *(
+        "core",
+        "data",
+        "deploy",
+        "gradients",
+        "kernels",
+        "models",
+        "nn",
+        "optim",
+        "report",
+        "runs",
+        "sparsity",
+    ),
+    *("structure", "tasks"),
+)
+__all__ = ["__version__", *sorted((*_HOMES, *_ROOMS))]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name from its home, once."""
+def __getattr__(name: str) -> object:
+    """Import a public name from its home, or a room, once."""
+    if name in _ROOMS:
+        return import_module(f"sparsernn.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'sparsernn' has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from sparsernn.cli.training import complete
 from sparsernn.core.errors import InputError
 from sparsernn.core.registry import make
 from sparsernn.deploy import read_packed
+from sparsernn.experiments import complete
 from sparsernn.report import load_run
 from sparsernn.report.story.content import run_document
 from sparsernn.report.story.facts import gather

@@ -25,9 +25,9 @@ def bench(
 
     A run that has ended keeps the figures for its report.
     """
-    from sparsernn.cli.console import output
     from sparsernn.cli.console_tables import latency_rows
     from sparsernn.report import load_run
+    from sparsernn.report.console import output
     from sparsernn.runs.artifacts import measure, reads_tokens, require, take_best
     from sparsernn.runs.assembly import open_run
 

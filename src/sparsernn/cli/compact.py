@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from sparsernn.cli.arguments import Data, Out, RunFolder
-from sparsernn.cli.run_folders import fresh_folder
+from sparsernn.runs.run_folders import fresh_folder
 
 
 def register(app: typer.Typer) -> None:
@@ -45,16 +45,16 @@ def compact(
 
 
 def _show(record: Mapping[str, Any]) -> None:
-    from sparsernn.cli.console import output
     from sparsernn.cli.console_tables import drawn
     from sparsernn.report.charts.unit_charts import compact_table, proof_sentence
+    from sparsernn.report.console import output
 
     output().print(drawn(compact_table(record)))
     output().print(proof_sentence(record), soft_wrap=True)
 
 
 def _suggest(folder: Path) -> None:
-    from sparsernn.cli.console import output
+    from sparsernn.report.console import output
 
     output().print(f"The smaller run:  {folder}", soft_wrap=True)
     for command, what in NEXT:

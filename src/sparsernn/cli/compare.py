@@ -29,9 +29,9 @@ def compare(
     if topology:
         show_topologies(runs, markdown, data)
         return
-    from sparsernn.cli.console import output
     from sparsernn.cli.console_tables import drawn
     from sparsernn.report import compare as compared
+    from sparsernn.report.console import output
 
     table = compared(runs)
     if markdown:

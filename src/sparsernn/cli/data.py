@@ -23,8 +23,8 @@ def data(context: typer.Context) -> None:
 @commands.command("list")
 def list_corpora() -> None:
     """List the corpora and say which are on this machine."""
-    from sparsernn.cli.console import output
     from sparsernn.cli.console_tables import table
+    from sparsernn.report.console import output
 
     made = table("corpus", "here", "what")
     for name, here, what in corpora():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparsernn.cli.run_folders import fresh_folder
+from sparsernn.runs.run_folders import fresh_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,9 +30,10 @@ def demo(
     ] = None,
 ) -> None:
     """Train and compare a dense, a static-sparse and a Selfish-sparse language model: about two minutes."""
-    from sparsernn.cli.console import output
-    from sparsernn.cli.training import complete, show_results, with_progress
+    from sparsernn.cli.training import show_results, with_progress
+    from sparsernn.experiments import complete
     from sparsernn.report import write_report
+    from sparsernn.report.console import output
     from sparsernn.runs.assembly import create
     from sparsernn.runs.recipe import load_recipe
 
@@ -52,16 +53,16 @@ def demo(
 
 
 def _show_sizes(plan: Mapping[str, Any]) -> None:
-    from sparsernn.cli.console import output
     from sparsernn.cli.console_tables import plan_lines
+    from sparsernn.report.console import output
 
     for line in plan_lines(plan):
         output().print(f"  {line}")
 
 
 def _show_samples(folders: list[Path]) -> None:
-    from sparsernn.cli.console import output
     from sparsernn.report import load_run
+    from sparsernn.report.console import output
 
     for folder in folders:
         sample = load_run(folder).last("sample")

@@ -55,9 +55,9 @@ def evaluate(
 def _evaluate(
     run: Path, split: str, batch_size: int | None, data: Path | None, mode: Any, tune: bool
 ) -> None:
-    from sparsernn.cli.console import output
-    from sparsernn.cli.progress import make_reporter
     from sparsernn.report import load_run
+    from sparsernn.report.console import output
+    from sparsernn.report.progress import make_reporter
     from sparsernn.runs.assembly import open_run
     from sparsernn.runs.evaluation import evaluate_run
 
@@ -73,7 +73,7 @@ def _evaluate(
 
 
 def _show_scores(scores: dict[str, Any], metric: str, mode: Any) -> None:
-    from sparsernn.cli.console import output
+    from sparsernn.report.console import output
     from sparsernn.runs.evaluation import FACTS
 
     weights = "averaged weights" if scores["averaged"] else "weights"

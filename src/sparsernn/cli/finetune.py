@@ -3,8 +3,8 @@
 import typer
 
 from sparsernn.cli.arguments import Data, Out, Overrides, RunFolder
-from sparsernn.cli.run_folders import fresh_folder
 from sparsernn.cli.training import train_to_the_end
+from sparsernn.runs.run_folders import fresh_folder
 
 
 def register(app: typer.Typer) -> None:
@@ -18,8 +18,8 @@ def finetune(run: RunFolder, overrides: Overrides = None, data: Data = None, out
     A run with group lasso or L1 goes on without the penalty, with its own optimizer, and what is 0 stays 0.
     Can be repeated on its own result. Where no epoch beats the weights that it started from, they stay the best.
     """
-    from sparsernn.cli.console import output
-    from sparsernn.cli.progress import make_reporter
+    from sparsernn.report.console import output
+    from sparsernn.report.progress import make_reporter
     from sparsernn.runs.finetuning import next_name, start
 
     folder = out or fresh_folder(next_name(run.name))

@@ -12,10 +12,10 @@ def register(app: typer.Typer) -> None:
 
 def inspect(run: RunFolder) -> None:
     """Show the densities per tensor and gate, the active parameters, bytes and operations per token."""
-    from sparsernn.cli.console import output
     from sparsernn.cli.console_tables import drawn
     from sparsernn.report import compare as compared
     from sparsernn.report import load_run
+    from sparsernn.report.console import output
     from sparsernn.report.story.tables import sizes_table, tensors_table
 
     record = load_run(run)

@@ -19,8 +19,8 @@ def register(app: typer.Typer) -> None:
 def recipes(context: typer.Context) -> None:
     """List the experiments that come with the package."""
     if context.invoked_subcommand is None:
-        from sparsernn.cli.console import output
         from sparsernn.cli.console_tables import recipes_table
+        from sparsernn.report.console import output
         from sparsernn.runs.recipe import list_recipes, load_recipe
 
         output().print(recipes_table([load_recipe(name) for name in list_recipes()], output().width))

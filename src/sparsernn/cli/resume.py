@@ -3,7 +3,7 @@
 import typer
 
 from sparsernn.cli.arguments import Data, RunFolder
-from sparsernn.cli.training import is_complete, train_to_the_end
+from sparsernn.cli.training import train_to_the_end
 
 
 def register(app: typer.Typer) -> None:
@@ -16,7 +16,7 @@ def resume(run: RunFolder, data: Data = None) -> None:
     from sparsernn.report import load_run
     from sparsernn.runs.assembly import open_run
 
-    if is_complete(load_run(run)):
+    if load_run(run).is_complete:
         print(f"{run} is complete; to train on from its best weights: sparsernn finetune {run}")
         return
     train_to_the_end(open_run(run, data))

@@ -18,8 +18,8 @@ def show_topologies(runs: list[Path], markdown: bool, data: Path | None) -> None
     Raises:
         InputError: more than two runs, or runs that cannot be compared.
     """
-    from sparsernn.cli.console import output
     from sparsernn.cli.console_tables import drawn
+    from sparsernn.report.console import output
     from sparsernn.runs.artifacts import topologies
     from sparsernn.runs.assembly import open_run
 

@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from sparsernn.cli.arguments import Data, DryRun, Out, Overrides
-from sparsernn.cli.run_folders import fresh_folder
 from sparsernn.cli.training import show_plan, train_new
+from sparsernn.runs.run_folders import fresh_folder
 
 
 def register(app: typer.Typer) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from sparsernn.report import RunRecord
     from sparsernn.runs.recipe import Recipe
     from sparsernn.runs.run import Run
 
@@ -24,7 +23,7 @@ def train_new(recipe: Recipe, folder: Path, data: Path | None) -> None:
 
 def show_beginning(run: Run, plan: Mapping[str, Any]) -> None:
     """Print the plan of a new run, or where an old one goes on."""
-    from sparsernn.cli.console import output
+    from sparsernn.report.console import output
 
     here = run.position
     if here.step == 0:
@@ -36,8 +35,8 @@ def show_beginning(run: Run, plan: Mapping[str, Any]) -> None:
 
 def show_plan(recipe: Recipe, plan: Mapping[str, Any]) -> None:
     """Print what a run is going to do."""
-    from sparsernn.cli.console import output
     from sparsernn.cli.console_tables import plan_lines, plan_table
+    from sparsernn.report.console import output
 
     output().print(f"[bold]{recipe.name}[/bold]  {recipe.about}")
     output().print(plan_table(plan))
@@ -47,7 +46,8 @@ def show_plan(recipe: Recipe, plan: Mapping[str, Any]) -> None:
 
 def train_to_the_end(run: Run) -> None:
     """Train with progress on the terminal; then the results and what can be done next."""
-    from sparsernn.cli.console import output
+    from sparsernn.experiments import complete
+    from sparsernn.report.console import output
 
     with_progress(run, lambda plan: show_beginning(run, plan))
     page = complete(run)
@@ -59,8 +59,8 @@ def train_to_the_end(run: Run) -> None:
 
 def with_progress(run: Run, greet: Callable[[Mapping[str, Any]], None]) -> None:
     """Train a run to its end; when it is told to stop, say where it was saved and how to go on."""
-    from sparsernn.cli.console import output
-    from sparsernn.cli.progress import make_reporter
+    from sparsernn.report.console import output
+    from sparsernn.report.progress import make_reporter
     from sparsernn.runs.loop import Interrupted
     from sparsernn.runs.loop import train as train_run
 
@@ -74,35 +74,6 @@ def with_progress(run: Run, greet: Callable[[Mapping[str, Any]], None]) -> None:
         raise typer.Exit(128 + stop.signal_number) from None
 
 
-def complete(run: Run, prompt: str = "") -> Path:
-    """Measure the best weights of a trained run, let them write if they can, make its report; returns the page."""
-    from sparsernn.report import write_report
-    from sparsernn.runs.artifacts import (
-        answers_questions,
-        generate,
-        measure,
-        take_best,
-        write_predictions,
-        writes_text,
-    )
-
-    take_best(run)
-    run.events.append(measure(run))
-    if writes_text(run):
-        text = generate(run, prompt, SAMPLE_TOKENS)
-        run.events.append({"event": "sample", "text": text, "prompt": prompt})
-    if answers_questions(run):
-        write_predictions(run)
-    page = write_report([run.home], run.home)[0]
-    run.events.append({"event": "complete"})
-    return page
-
-
-def is_complete(record: RunRecord) -> bool:
-    """Whether nothing is left to do for a run; those from before the record "complete" end with a sample."""
-    return bool(record.of("complete")) or all(record.of(event) for event in ("test", "sizes", "sample"))
-
-
 def what_next(run: Run) -> list[tuple[str, str]]:
     """The commands that a finished run is good for, each with what it shows."""
     from sparsernn.runs.artifacts import answers_questions, reads_tokens, writes_text
@@ -113,14 +84,13 @@ def what_next(run: Run) -> list[tuple[str, str]]:
 
 def show_results(*folders: Path) -> None:
     """Print what came out of runs, side by side."""
-    from sparsernn.cli.console import output
     from sparsernn.cli.console_tables import drawn
     from sparsernn.report import compare
+    from sparsernn.report.console import output
 
     output().print(drawn(compare(folders)))
 
 
-SAMPLE_TOKENS = 60
 NEXT = (
     ("inspect", "densities per tensor and gate"),
     ("evaluate", "scores of a split"),

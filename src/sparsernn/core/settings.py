@@ -8,6 +8,7 @@ Nothing here knows what the settings mean, and nothing here imports torch.
 """
 
 import copy
+import math
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, cast
@@ -163,6 +164,22 @@ def override(tree: Mapping[str, Any], assignments: Sequence[str]) -> Tree:
         path, value = split_assignment(assignment)
         result = merge(result, _nested(result, path, value, assignment))
     return result
+
+
+def assignments(settings: Mapping[str, Any]) -> list[str]:
+    """Settings by dotted path as the assignments that `override` carries out.
+
+    >>> assignments({"optimizer.lr": 1e-3, "model": {"hidden_sizes": [8, 8]}, "clip": None})
+    ['optimizer.lr=0.001', 'model={hidden_sizes: [8, 8]}', 'clip=null']
+    """
+    return [f"{path}={_flow(value)}" for path, value in settings.items()]
+
+
+def _flow(value: Any) -> str:
+    text = yaml.dump(
+        value, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=math.inf, sort_keys=False
+    )
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def split_assignment(assignment: str) -> tuple[list[str], Any]:

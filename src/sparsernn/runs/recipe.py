@@ -87,6 +87,14 @@ class Recipe:
         tree["overrides"] = list(self.overrides)
         return {key: value for key, value in tree.items() if value not in ("", {}, [])}
 
+    def changed(self, overrides: Sequence[str]) -> "Recipe":
+        """The same recipe with settings changed, as `load_recipe` changes them.
+
+        Raises:
+            InputError: as `load_recipe`.
+        """
+        return _changed(self.settings(), overrides, f"recipe '{self.name}'") if overrides else self
+
     def to_yaml(self) -> str:
         """The recipe as a YAML document: complete, without `base`; `load_recipe` reads it back unchanged."""
         return dump(self.settings())
@@ -134,7 +142,11 @@ def load_recipe(name_or_file: str | Path, overrides: Sequence[str] = ()) -> Reci
         {'name': 'dense'}
     """
     path = _find(str(name_or_file))
-    tree = _resolve(path, ())
+    return _changed(_resolve(path, ()), overrides, str(name_or_file))
+
+
+def _changed(tree: Tree, overrides: Sequence[str], origin: str) -> Recipe:
+    """The recipe that a tree of settings describes once `overrides` are carried out."""
     for assignment in overrides:
         tree = override(_components_as_mappings(tree), [assignment])
         _known_place(tree, assignment)
@@ -142,7 +154,7 @@ def load_recipe(name_or_file: str | Path, overrides: Sequence[str] = ()) -> Reci
     if keys - set(OPERATIONAL):  # a changed recipe is not the one that the numbers and the command belong to
         tree = {key: value for key, value in tree.items() if key not in ("command", "published", "obtained")}
     tree["overrides"] = [*tree.get("overrides", []), *overrides]
-    return Recipe.from_settings(tree, str(name_or_file))
+    return Recipe.from_settings(tree, origin)
 
 
 def _known_place(tree: Tree, assignment: str) -> None:

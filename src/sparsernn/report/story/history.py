@@ -41,6 +41,11 @@ class RunRecord:
         """The recipe's name, else the folder's."""
         return str(self.recipe.get("name") or self.folder.resolve().name)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to do; runs from before the record "complete" end with a sample."""
+        return bool(self.of("complete")) or all(self.of(event) for event in ("test", "sizes", "sample"))
+
     def of(self, kind: str) -> list[Event]:
         """All events of one kind, oldest first."""
         return [event for event in self.events if event["event"] == kind]

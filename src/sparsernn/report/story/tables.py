@@ -1,5 +1,6 @@
 """The tables of a report, as data: the page and the markdown draw the same rows."""
 
+import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -54,6 +55,17 @@ class Table:
         rule = [":--" if k in self.text else "--:" for k in range(len(self.columns))]
         lines = [self.columns, rule, *self.rows]
         return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows the table."""
+        caption = f"<caption>{html.escape(self.title)}</caption>" if self.title else ""
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in self.columns)
+        body = "".join(f"<tr>{''.join(map(self._td, range(len(row)), row))}</tr>" for row in self.rows)
+        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    def _td(self, column: int, cell: str) -> str:
+        side = "left" if column in self.text else "right"
+        return f'<td style="text-align: {side}">{html.escape(cell)}</td>'
 
     def without_empty(self) -> "Table":
         """The table without the columns that say nothing in any row."""

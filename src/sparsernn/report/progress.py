@@ -1,9 +1,12 @@
 """What a person sees while a run trains: bars on a terminal, a few lines in a pipe.
 
-Both reporters offer what the training loop calls: `started(plan)`, `step(position)`, `event(record)` and
+All reporters offer what the training loop calls: `started(plan)`, `step(position)`, `event(record)` and
 `phase(name, fraction)`. Use them as context managers.
 """
 
+import html
+import math
+import sys
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -108,10 +111,71 @@ class LiveReporter(PlainReporter):
         self.bars.update(self.evaluation, description=name, completed=fraction, visible=fraction < 1)
 
 
+class NotebookReporter(PlainReporter):
+    """One line of a notebook's output that is rewritten as the run goes on; the lines of `PlainReporter` stay above.
+
+    Args:
+        show: shows a line of HTML and returns a handle whose `update` replaces it; IPython's `display` if not given.
+    """
+
+    def __init__(self, *given: Any, show: Callable[[str], Any] | None = None, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self.show = show or _displayed
+        self.handle: Any = None
+        self.lines: list[str] = []
+        self.moved = -math.inf
+
+    def step(self, position: Record) -> None:
+        """Rewrite the line, at most four times a second."""
+        if self.clock() - self.moved >= 1 / 4:
+            self._draw(progress_line(position, self.metric, self.counts))
+
+    def phase(self, name: str, fraction: float) -> None:
+        """Rewrite the line."""
+        if self.clock() - self.moved >= 1 / 4:
+            self._draw(f"{name} {fraction:.0%}")
+
+    def _say(self, line: str) -> None:
+        self.lines.append(line)
+        self._draw("")
+
+    def _draw(self, last: str) -> None:
+        text = f"<pre>{html.escape(chr(10).join(filter(None, [*self.lines, last])))}</pre>"
+        if self.handle is None:
+            self.handle = self.show(text)
+        else:
+            self.handle.update(_Html(text))
+        self.moved = self.clock()
+
+
+class _Html:
+    """Text that a notebook shows as HTML."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def _repr_html_(self) -> str:
+        return self.text
+
+
+def _displayed(text: str) -> Any:
+    from IPython.display import display
+
+    return display(_Html(text), display_id=True)
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook, where a terminal's bars cannot move."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return shell is not None and hasattr(shell, "kernel")
+
+
 def make_reporter(
     console: Console, metric: str, greet: Callable[[Record], None] = lambda plan: None
 ) -> PlainReporter:
     """The reporter that fits the console."""
+    if in_notebook():
+        return NotebookReporter(console, metric, greet)
     return (LiveReporter if console.is_terminal else PlainReporter)(console, metric, greet)
 
 
