@@ -164,6 +164,25 @@ def test_a_component_can_be_replaced_and_then_set():
     assert recipe.sparsity == {"name": "static", "density": 0.1}
 
 
+def test_a_component_of_another_kind_brings_its_own_settings_alone():
+    """At any depth, and inside a larger value too; of the same kind, or renamed, it keeps what it is not told."""
+    tree = {"task": {"name": "t", "corpus": {"name": "embedded", "variant": "topics"}, "window": 3}}
+    file = {"name": "file", "path": "x"}
+    for assignment in ("task.corpus={name: file, path: x}", "task={corpus: {name: file, path: x}}"):
+        assert override(tree, [assignment]) == {"task": {"name": "t", "corpus": file, "window": 3}}
+    assert override(tree, ["task={name: u, lag: 1}"]) == {"task": {"name": "u", "lag": 1}}
+    assert override(tree, ["task.corpus={name: embedded, level: char}"])["task"]["corpus"] == {
+        "name": "embedded",
+        "variant": "topics",
+        "level": "char",
+    }
+    assert override(tree, ["task.corpus.name=file"])["task"]["corpus"] == {
+        "name": "file",
+        "variant": "topics",
+    }
+    assert override(tree, ["task.corpus={name: file, variant: drop}"])["task"]["corpus"] == {"name": "file"}
+
+
 def test_published_numbers_stay_only_with_what_was_published():
     assert not load_recipe("selfish/lstm-ptb", ["epochs=2"]).published
     assert load_recipe("selfish/lstm-ptb", ["threads=2"]).published["test_perplexity"] == 71.72

@@ -151,6 +151,9 @@ def merge(base: Any, over: Mapping[str, Any]) -> Tree:
 def override(tree: Mapping[str, Any], assignments: Sequence[str]) -> Tree:
     """A copy of the tree with `a.b.c=value` carried out in the order given; values are YAML.
 
+    A value that is a component of another kind (a mapping whose `name` is not the one that stands there) takes the
+    place of the old component with all its settings; one of the same kind, or without a name, is merged into it.
+
     Raises:
         InputError: an assignment without `=` or with an empty key, a value that is not YAML, or a path that
             leads through something that has no keys.
@@ -158,12 +161,25 @@ def override(tree: Mapping[str, Any], assignments: Sequence[str]) -> Tree:
     Example:
         >>> override({"optimizer": {"name": "sgd", "lr": 20}}, ["optimizer.lr=1e1", "optimizer.nonmono=5"])
         {'optimizer': {'name': 'sgd', 'lr': 10.0, 'nonmono': 5}}
+        >>> override({"corpus": {"name": "embedded", "variant": "topics"}}, ["corpus={name: file, path: x}"])
+        {'corpus': {'name': 'file', 'path': 'x'}}
     """
     result: Tree = copy.deepcopy(dict(tree))
     for assignment in assignments:
         path, value = split_assignment(assignment)
-        result = merge(result, _nested(result, path, value, assignment))
+        change = _nested(result, path, value, assignment)
+        renamed = path[-1] == "name"  # `sparsity.name=set` keeps the other settings of the component
+        result = merge(result if renamed else _without_other_kinds(result, change), change)
     return result
+
+
+def _without_other_kinds(tree: Any, change: Any) -> Any:
+    """The tree without the settings of every component that the change gives in another kind."""
+    if not isinstance(tree, Mapping) or not isinstance(change, Mapping):
+        return tree
+    if "name" in tree and change.get("name", tree["name"]) != tree["name"]:
+        return {}
+    return {key: _without_other_kinds(value, change.get(key)) for key, value in tree.items()}
 
 
 def assignments(settings: Mapping[str, Any]) -> list[str]:

@@ -130,8 +130,8 @@ def load_recipe(name_or_file: str | Path, overrides: Sequence[str] = ()) -> Reci
 
     Args:
         name_or_file: a name from `list_recipes`, or the path of a YAML file.
-        overrides: `a.b=value` each, the value in YAML. `sparsity=dense` puts another component in place of
-            the whole one, `drop` as a value removes a setting.
+        overrides: `a.b=value` each, the value in YAML. `sparsity=dense` and `task.corpus={name: file, path: x}` put
+            another component in place of the whole one, `drop` as a value removes a setting.
 
     Raises:
         InputError: unknown name, unreadable file, unknown or misspelt top-level setting, value of the wrong
