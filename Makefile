@@ -1,6 +1,7 @@
 # make demo   the main job: three small language models, their table and report.html
 # make test   the whole test suite
-# make test-slow   what takes longer: kill -9 at ten random moments, the demo end to end
+# make test-slow   what takes longer: kill -9 at random moments, the demo end to end, wheel and source archive
+# make docs   the site, offline and strict, into site/
 # make lint   style and types
 # Each makes the virtual environment when it is missing and installs only when something changed.
 
@@ -11,14 +12,14 @@ SOURCES = pyproject.toml constraints.txt $(wildcard setup.py) $(wildcard src/spa
 # Tests compare bits and share the cores between workers: one thread each.
 TEST_WORKERS ?= auto
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint docs clean
 demo: $(VENV)/.installed-report
 	$(BIN)/python -m sparsernn demo
 
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --maxprocesses 4
 
-test-slow: $(VENV)/.installed-dev
+test-slow: $(VENV)/.installed-dev $(VENV)/.installed-release
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --maxprocesses 4 -m slow
 
 lint: $(VENV)/.installed-dev
@@ -26,8 +27,12 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m mkdocs build --strict --quiet
+	@echo "site/index.html"
+
 clean:
-	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -41,3 +46,7 @@ $(VENV)/.installed-report: $(SOURCES) | $(BIN)/python
 $(VENV)/.installed-dev: $(SOURCES) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[report,dev]"
 	@touch $@ $(VENV)/.installed-report
+
+$(VENV)/.installed-docs $(VENV)/.installed-release: $(VENV)/.installed-%: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$*]"
+	@touch $@

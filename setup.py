@@ -1,13 +1,18 @@
-"""Adds the optional native kernels to the setuptools build; everything else is in pyproject.toml."""
+"""What pyproject.toml cannot say: the optional native kernels, and a readme whose links work anywhere."""
 
+import re
 import runpy
+import tomllib
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
-KERNELS = Path(__file__).resolve().parent / "src" / "sparsernn" / "kernels"
+ROOT = Path(__file__).resolve().parent
+KERNELS = ROOT / "src" / "sparsernn" / "kernels"
 BUILDER = runpy.run_path(str(KERNELS / "build.py"))
+SOURCE = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Source"]
 
 
 class BuildKernels(build_ext):
@@ -31,5 +36,25 @@ class BuildKernels(build_ext):
         return [f"src/sparsernn/kernels/{path.name}" for path in sorted(KERNELS.glob("*.[ch]"))]
 
 
+class PlatformWheel(bdist_wheel):
+    """A wheel for one kind of machine and every Python: no kernel is compiled against Python's headers."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        """py3-none-PLATFORM."""
+        return "py3", "none", super().get_tag()[2]
+
+
+def readme() -> str:
+    """README.md with links that also work where the files beside it are not: on a package's page."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = re.sub(r"(!\[[^]]*\]\()(?!https?:)", rf"\1{SOURCE}/raw/main/", text)
+    return re.sub(r"(?<!!)(\[[^]]*\]\()(?!https?:|#)", rf"\1{SOURCE}/blob/main/", text)
+
+
 # The empty extension makes setuptools call build_ext and mark the wheel as belonging to this kind of machine.
-setup(ext_modules=[Extension("sparsernn.kernels._sparse", sources=[])], cmdclass={"build_ext": BuildKernels})
+setup(
+    ext_modules=[Extension("sparsernn.kernels._sparse", sources=[])],
+    cmdclass={"build_ext": BuildKernels, "bdist_wheel": PlatformWheel},
+    long_description=readme(),
+    long_description_content_type="text/markdown",
+)

@@ -1,7 +1,7 @@
 """A run folder written by version 0.1.0, stopped in its second epoch, still opens and goes on.
 
-`earlier_run/run` is that folder, `text` its corpus, and `whole.json` the test scores of the same recipe trained without
-a stop by the same version.
+`earlier_run/run` is that folder, `text` its corpus, and `whole.json` the test scores of the same recipe trained
+without a stop by the same version.
 """
 
 import json
