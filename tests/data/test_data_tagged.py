@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from sparsernn.core.errors import InputError
 from sparsernn.data import CORPORA, Sentence
-from sparsernn.data.conll import read_conllu, read_two_columns
 from sparsernn.data.embedded_tags import python_roles, roles
+from sparsernn.data.tag_columns import read_columns
 from sparsernn.data.tagged_sentences import digest, two_columns
 
 TEXT = "The\tDT\ncat\tNN\n\n\n\nIt\tPRP\nsleeps\tVBZ\n.\t."
@@ -38,12 +38,12 @@ UNIVERSAL = """# sent_id = 1
 
 @pytest.mark.parametrize("text", [TEXT, TEXT + "\n", TEXT + "\n\n", "\n\n" + TEXT, TEXT.replace("\t", "  ")])
 def test_empty_sentences_and_a_missing_last_line_change_nothing(text):
-    assert read_two_columns(text) == FOUND
+    assert read_columns(text) == FOUND
 
 
 @pytest.mark.parametrize(("tag", "tags"), [("upos", "PRON AUX PART SYM"), ("xpos", "PRP VBP RB #")])
 def test_multiword_tokens_empty_nodes_and_comments_are_left_out(tag, tags):
-    first, second = read_conllu(UNIVERSAL, tag)
+    first, second = read_columns(UNIVERSAL, tag=tag)
     assert first == Sentence(("We", "do", "n't", "#"), tuple(tags.split()))
     assert second.words == ("Yes",)
 
@@ -51,21 +51,21 @@ def test_multiword_tokens_empty_nodes_and_comments_are_left_out(tag, tags):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a b\nc", "line 2 is 'c'; a word and its tag are needed"),
-        ("a b c", "line 1 is 'a b c'"),
+        ("a b\nc", "line 2 is 'c' with 1 column, and the first line has 2"),
+        ("a b\nc d e", "line 2 is 'c d e' with 3 columns, and the first line has 2"),
         ("a\t", "line 1 is"),
     ],
 )
 def test_a_line_without_two_columns_is_named(text, message):
     with pytest.raises(InputError, match=message):
-        read_two_columns(text)
+        read_columns(text)
 
 
 def test_a_line_without_ten_columns_and_an_unknown_column_are_named():
     with pytest.raises(InputError, match="line 4 has 3 columns; CoNLL-U has ten"):
-        read_conllu(UNIVERSAL.replace("2-3\tdon't\t_\t_\t_\t_\t_\t_\t_\t_", "2-3\tdon't\t_"))
+        read_columns(UNIVERSAL.replace("2-3\tdon't\t_\t_\t_\t_\t_\t_\t_\t_", "2-3\tdon't\t_"))
     with pytest.raises(InputError, match="tag is 'pos'; it must be upos or xpos"):
-        read_conllu(UNIVERSAL, "pos")
+        read_columns(UNIVERSAL, tag="pos")
 
 
 words = st.text("ab#1.", min_size=1, max_size=3)
@@ -79,7 +79,7 @@ sentences = st.lists(
 
 @given(sentences)
 def test_what_is_written_in_two_columns_is_read_back(found):
-    assert read_two_columns(two_columns(found)) == found
+    assert read_columns(two_columns(found)) == found
 
 
 # --- folders
@@ -127,7 +127,7 @@ def test_a_part_held_out_depends_on_each_sentence_alone(tmp_path):
     ("settings", "message"),
     [
         ({"held_out": 0.6}, "held_out is 0.6"),
-        ({"splits": {"train": "dev"}}, "both sides must be train, valid or test"),
+        ({"splits": {"train": "dev"}}, "both must be train, valid or test"),
         ({"drop_tags": ["X", "-NONE-"]}, "leaves the valid split without a sentence"),
         ({"path": "nowhere"}, "'nowhere' is not a folder"),
         ({"path": None}, "has no path"),
@@ -139,7 +139,10 @@ def test_a_fault_is_one_sentence(folder, settings, message):
 
 
 def test_a_missing_file_is_named_with_what_would_be_found(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match=r"no train file; its name must end in train\.conll"):
+    with pytest.raises(
+        InputError,
+        match=r"no train file; its name must have the word train or training and end in \.conllu, ",
+    ):
         CORPORA["conll"](tmp_path)
     monkeypatch.delenv("SPARSERNN_DATA", raising=False)
     with pytest.raises(InputError, match=r"UD English-EWT is not here; .*pos/embedded"):

@@ -226,7 +226,7 @@ def test_vectors_are_looked_up_by_four_spellings(tmp_path):
     ("content", "message"),
     [
         ("dog 1 x", "line 1, is not a word followed by numbers"),
-        ("dog 1 2\ncat 1", "line 2, has 1 numbers"),
+        ("dog 1 2\ncat 1", "line 2, has 1 numbers, and most lines have 2"),
         ("a 1", "none of the 2 words"),
     ],
 )

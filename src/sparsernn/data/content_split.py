@@ -1,7 +1,8 @@
 """Splitting one text by its content: no paragraph twice, and an edit moves only what was edited."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from sparsernn.core.errors import InputError
@@ -16,7 +17,15 @@ VALID_SHARE = 0.1
 # Below this many different paragraphs the shares would be off by much, so a text is split by lines instead.
 FEW_PARAGRAPHS = 20
 
+# Per cent of train, valid and test where a text is cut as it stands: how text8 and enwik8 are split.
+SHARES = (90, 5, 5)
+
+# From so many characters on a text of one or two lines is cut inside them.
+LONG_TEXT = 1_000
+
 Key = Callable[[str], str]
+
+_SPACE = re.compile(r"\s")
 
 
 @dataclass(frozen=True)
@@ -25,8 +34,8 @@ class Split:
 
     Attributes:
         texts: "train", "valid", "test" -> text.
-        unit: what was kept whole, "paragraph" or "line".
-        duplicates: how many repeated units were removed before splitting.
+        unit: what was kept whole, "paragraph" or "line"; "contiguous" where the text was cut as it stands.
+        duplicates: how many repeated units were removed before splitting; none of a text that is cut as it stands.
     """
 
     texts: dict[str, str]
@@ -88,7 +97,8 @@ def assign(keys: Iterable[str]) -> dict[str, str]:
     places = {key: position(key) for key in keys}
     if len(places) < 3:
         raise InputError(
-            f"the text has {len(places)} different lines; it needs at least 3, one for each split."
+            f"the text has {len(places)} different lines; it needs at least 3, one for each split (unit: contiguous "
+            "cuts inside a line)."
         )
     order = sorted(places, key=lambda key: (places[key], key))
     tested = sum(place < TEST_SHARE for place in places.values())
@@ -115,7 +125,7 @@ def split_by_content(text: str, *, unit: str = "auto", key: Key = same_words) ->
         InputError: another `unit`, or fewer than three different units.
     """
     if unit not in ("auto", "paragraph", "line"):
-        raise InputError(f"unit is '{unit}'; it must be auto, paragraph or line.")
+        raise InputError(f"unit is '{unit}'; it must be auto, paragraph, line or contiguous.")
     units = paragraphs_of(text)
     if unit == "line" or (unit == "auto" and len(distinct(units, key)) < FEW_PARAGRAPHS):
         return split_units([line for line in lines_of(text) if line.strip()], "line", key)
@@ -129,3 +139,62 @@ def split_units(units: list[str], unit: str = "paragraph", key: Key = same_words
     gap = "\n" if unit == "line" else "\n\n"
     texts = {split: gap.join(u for k, u in found.items() if names[k] == split) + "\n" for split in SPLITS}
     return Split(texts, unit, len(units) - len(found))
+
+
+def is_one_line(text: str) -> bool:
+    """Whether a text is long and has fewer lines than there are splits.
+
+    Example:
+        >>> is_one_line("word " * 1000), is_one_line("word\\n" * 1000), is_one_line("word")
+        (True, False, False)
+    """
+    return len(text) >= LONG_TEXT and text.strip("\n").count("\n") < len(SPLITS) - 1
+
+
+def check_shares(shares: Sequence[float]) -> None:
+    """Raise InputError unless `shares` are three positive numbers that make 100 in sum.
+
+    >>> check_shares([80, 10, 10])
+    """
+    allowed = "it must be three numbers above 0 that make 100 in sum, such as [90, 5, 5]"
+    if not isinstance(shares, list | tuple) or len(shares) != len(SPLITS):
+        raise InputError(f"shares is {shares!r}; {allowed}.")
+    numbers = all(isinstance(n, int | float) and not isinstance(n, bool) and n > 0 for n in shares)
+    if not numbers or abs(sum(shares) - 100) > 1e-6:
+        raise InputError(f"shares is {list(shares)!r}; {allowed}.")
+
+
+def split_contiguous(text: str, shares: Sequence[float] = SHARES, between_words: bool = True) -> Split:
+    """Cut a text into three stretches, one after the other; nothing is removed, so repetitions may leak.
+
+    Args:
+        text: any text.
+        shares: of its characters: train, valid and test in per cent.
+        between_words: cut at the next white space, so that no word is torn.
+
+    Raises:
+        InputError: wrong shares, or a text so short that a part would be empty.
+
+    Example:
+        >>> split_contiguous("aa bb cc dd ee ff", [50, 25, 25]).texts
+        {'train': 'aa bb cc', 'valid': ' dd ee', 'test': ' ff'}
+        >>> split_contiguous("abcdefgh", [50, 25, 25], between_words=False).texts["valid"]
+        'ef'
+    """
+    check_shares(shares)
+    cuts = [0, *(round(len(text) * sum(shares[:k]) / 100) for k in (1, 2)), len(text)]
+    if between_words:
+        cuts[1:3] = [_next_space(text, cut) for cut in cuts[1:3]]
+    texts = {split: text[a:b] for split, a, b in zip(SPLITS, cuts, cuts[1:], strict=False)}
+    for split, part in texts.items():
+        if not part.strip():
+            raise InputError(
+                f"the text has {len(text):,} characters, too few to be cut into {list(shares)} per cent: its {split} "
+                "part would be empty; more text or other shares are needed."
+            )
+    return Split(texts, "contiguous", 0)
+
+
+def _next_space(text: str, start: int) -> int:
+    found = _SPACE.search(text, start)
+    return found.start() if found else len(text)

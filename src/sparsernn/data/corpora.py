@@ -1,16 +1,27 @@
 """Corpora by name: a user's folder or file, the benchmarks, and what Python already has."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sparsernn.core.errors import InputError
 from sparsernn.data import download
-from sparsernn.data.content_split import SPLITS, Key, same_prose, same_words, split_by_content
+from sparsernn.data.content_split import (
+    SHARES,
+    SPLITS,
+    Key,
+    check_shares,
+    is_one_line,
+    same_prose,
+    same_words,
+    split_by_content,
+    split_contiguous,
+)
 from sparsernn.data.embedded_text import embedded
-from sparsernn.data.text_corpus import Corpus, VocabularyRules, build_corpus, check_level
-from sparsernn.data.text_files import decode_text, read_bytes, read_text, sha256
+from sparsernn.data.split_files import find_split, origins
+from sparsernn.data.text_corpus import Corpus, VocabularyRules, build_corpus, check_level, own_rules
+from sparsernn.data.text_files import decode_text, read_bytes, read_text, sha256, unpacked
 from sparsernn.data.text_styles import Style
 from sparsernn.data.vocabulary import Vocabulary
 
@@ -19,8 +30,8 @@ DATA_VARIABLE = "SPARSERNN_DATA"
 OWN_LEVELS = ("word", "prose", "char")
 OWN_STYLES = {"word": "whitespace", "prose": "prose", "char": "characters"}
 
-_SPELLINGS = {"train": ("train",), "valid": ("valid", "val", "validation", "dev"), "test": ("test",)}
-_PATTERNS = ("{}.txt", "ptb.{}.txt", "wiki.{}.tokens", "wiki.{}.raw")
+ENDINGS = (".txt", ".tokens", ".raw", "")
+"""Of the files of a folder, the preferred one first."""
 
 
 def folder(
@@ -28,17 +39,17 @@ def folder(
     level: str = "word",
     splits: Mapping[str, str] | None = None,
     max_vocabulary: int | None = None,
-    min_count: int = 2,
+    min_count: int | None = None,
     vocabulary_from: str = "train",
     order: str = "first",
     *,
     data_dir: str | Path | None = None,
     vocabulary: Vocabulary | None = None,
 ) -> Corpus:
-    """A folder with one file for each split: train.txt, valid.txt, test.txt.
+    """A folder of yours with one file for each split: train.txt, valid.txt, test.txt.
 
-    Also found: val, validation or dev for valid; ptb.train.txt ...; wiki.train.tokens ...; wiki.train.raw ...
-    (the first that exists, in this order).
+    A file belongs to a split by a whole word of its name (`split_files.find_split`): val.txt, ptb.train.txt,
+    wiki.train.tokens, test.raw and train.txt.gz are found too.
 
     Args:
         path: the folder.
@@ -46,7 +57,8 @@ def folder(
             numbers N, `<eos>` ends a paragraph) or "char" (every character).
         splits: read another file for a split, {"train": "valid"} for example; the note of the corpus says so.
         max_vocabulary: size of the vocabulary at most, `<eos>` and `<unk>` included; None: no limit.
-        min_count: rarer tokens of the counted text become `<unk>`; 2 by default, so that `<unk>` is trained.
+        min_count: rarer tokens of the counted text become `<unk>`; None: 2, so that `<unk>` is trained, and 1 at
+            level "char", where no character gets lost.
         vocabulary_from: "train", or "all": every token of all three splits, in order of appearance, as the
             published benchmarks do (`min_count` is then 1).
         order: of the token numbers: "first" (appearance), "up" (by count in the training split, the rarest first, as
@@ -61,7 +73,7 @@ def folder(
     place = _place(data_dir, path, "folder")
     if vocabulary_from not in ("train", "all"):
         raise InputError(f"vocabulary_from is '{vocabulary_from}'; it must be train or all.")
-    own = VocabularyRules(max_vocabulary, min_count, splits=("train",), unknown=True, order=order)
+    own = own_rules(level, max_vocabulary, min_count, order)
     rules = own if vocabulary_from == "train" else VocabularyRules(max_vocabulary, order=order)
     style = Style(OWN_STYLES[level], lowercase=level == "prose")
     texts, info = _read_splits(place, splits)
@@ -74,27 +86,31 @@ def file(
     level: str = "word",
     unit: str = "auto",
     max_vocabulary: int | None = None,
-    min_count: int = 2,
+    min_count: int | None = None,
     lowercase: bool = False,
     order: str = "first",
+    shares: Sequence[float] = SHARES,
     *,
     data_dir: str | Path | None = None,
     vocabulary: Vocabulary | None = None,
 ) -> Corpus:
-    """One text file, split about 80 / 10 / 10 by the content of its paragraphs.
+    """One text file of yours, split about 80 / 10 / 10 by the content of its paragraphs.
 
     A paragraph's place depends on its words alone, so an edit moves only the edited paragraph; repeated
-    paragraphs are removed first, so nothing that is tested on was trained on.
+    paragraphs are removed first, so nothing that is tested on was trained on. A text that is one long line, such as
+    text8, is cut into contiguous parts instead, and `unit: contiguous` asks for that (enwik8).
 
     Args:
         path: the file.
         level: as in `folder`.
         unit: what stays whole: "paragraph", "line", or "auto" (lines where there are fewer than 20
-            paragraphs).
+            paragraphs); "contiguous": three stretches of the text, one after the other, which "auto" also takes for
+            a long text of one or two lines.
         max_vocabulary: as in `folder`.
         min_count: as in `folder`.
         lowercase: put everything into lower case ("prose" always is).
         order: as in `folder`.
+        shares: of contiguous parts: train, valid and test in per cent; [90, 5, 5] is how text8 and enwik8 are split.
         data_dir: takes the place of `path`: the file, or the folder that has it.
         vocabulary: the vocabulary of an earlier run, so that ids agree.
 
@@ -107,7 +123,11 @@ def file(
     if place.is_dir() and path is not None:
         place = place / Path(path).name
     text = read_text(place)
-    split = split_by_content(text, unit=unit, key=_key(level, lowercase))
+    check_shares(shares)
+    if unit == "contiguous" or (unit == "auto" and is_one_line(text)):
+        split = split_contiguous(text, shares, between_words=level != "char")
+    else:
+        split = split_by_content(text, unit=unit, key=_key(level, lowercase))
     info = {
         "name": "file",
         "source": str(place),
@@ -116,7 +136,7 @@ def file(
         "unit": split.unit,
         "duplicates_removed": split.duplicates,
     }
-    rules = VocabularyRules(max_vocabulary, min_count, splits=("train",), unknown=True, order=order)
+    rules = own_rules(level, max_vocabulary, min_count, order)
     style = Style(OWN_STYLES[level], lowercase=lowercase or level == "prose")
     return build_corpus(split.texts, style, info, rules, vocabulary)
 
@@ -196,21 +216,6 @@ CORPORA: dict[str, Callable[..., Corpus]] = {
 }
 
 
-def find_split(place: Path, split: str) -> Path:
-    """The file of one split in a folder.
-
-    Raises:
-        InputError: there is none; the sentence names the first file looked for.
-    """
-    names = [pattern.format(spelling) for spelling in _SPELLINGS[split] for pattern in _PATTERNS]
-    for name in names:
-        if (place / name).is_file():
-            return place / name
-    raise InputError(
-        f"'{place / names[0]}' does not exist; the {split} split is read from {', '.join(names[:4])}."
-    )
-
-
 def _benchmark(
     name: str, place: Path | None, splits: Mapping[str, str] | None
 ) -> tuple[dict[str, str], dict[str, Any]]:
@@ -231,15 +236,11 @@ def _locate(name: str, place: Path | None) -> Path:
 def _read_splits(
     place: Path, splits: Mapping[str, str] | None, dataset: str | None = None
 ) -> tuple[dict[str, str], dict[str, Any]]:
-    if not place.is_dir():
-        raise InputError(
-            f"'{place}' is not a folder; a folder with train.txt, valid.txt and test.txt is needed."
-        )
-    origin = _origins(splits)
+    origin = origins(splits)
     data = {
-        name: (found, read_bytes(found))
-        for name in set(origin.values())
-        for found in [find_split(place, name)]
+        name: (found, unpacked(read_bytes(found), found))
+        for name in dict.fromkeys(origin.values())
+        for found in [find_split(place, name, ENDINGS)]
     }
     files = {split: data[origin[split]] for split in SPLITS}
     texts = {split: decode_text(content, path) for split, (path, content) in files.items()}
@@ -253,14 +254,6 @@ def _read_splits(
         "note": "; ".join(note for note in notes if note),
     }
     return texts, info
-
-
-def _origins(splits: Mapping[str, str] | None) -> dict[str, str]:
-    given = dict(splits or {})
-    for split, origin in given.items():
-        if split not in SPLITS or origin not in SPLITS:
-            raise InputError(f"splits says {split!r}: {origin!r}; both must be train, valid or test.")
-    return {split: given.get(split, split) for split in SPLITS}
 
 
 def _notes_on_origins(origin: Mapping[str, str]) -> list[str]:

@@ -3,9 +3,9 @@
 `IMAGES` names the sets that a recipe can ask for.
 """
 
-import gzip
 import hashlib
 import importlib.util
+import math
 import os
 import struct
 from collections.abc import Callable, Mapping
@@ -19,13 +19,17 @@ from torch import Tensor
 
 from sparsernn.core.errors import InputError
 from sparsernn.data.corpora import DATA_VARIABLE
-from sparsernn.data.download import GZIP_MAGIC, cache_folder
-from sparsernn.data.text_files import read_bytes
+from sparsernn.data.download import cache_folder
+from sparsernn.data.text_files import read_bytes, read_text, unpacked
 
 ORDER_SEED = 1234
 """Of the published permutations of pixels and of training images (the nnRNN code, G. Kerg et al., 2019)."""
 
 MNIST_TRAIN, MNIST_VALID = 50_000, 10_000
+CLASSES = 10
+
+MOST_DIMENSIONS = 4
+"""Of an IDX file: pictures, rows, columns and at most the channels of a colour."""
 
 
 @dataclass(frozen=True)
@@ -71,29 +75,26 @@ def read_idx(path: str | Path) -> Tensor:
     """A tensor of bytes in the IDX format, compressed or not, uint8.
 
     Raises:
-        InputError: no such file, or it is damaged or of another format.
+        InputError: no such file, or it is damaged, empty or of another format.
 
     Source of the format: Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits".
     """
-    data = _unpacked(path)
+    data = unpacked(read_bytes(path), path)
     rank = data[3] if len(data) > 3 else 0
-    if data[:3] != b"\x00\x00\x08" or not rank or len(data) < 4 + 4 * rank:
-        raise InputError(f"'{path}' is no IDX file of bytes; it begins with {data[:4].hex() or 'nothing'}.")
+    if data[:3] != b"\x00\x00\x08" or not 1 <= rank <= MOST_DIMENSIONS or len(data) < 4 + 4 * rank:
+        raise InputError(
+            f"'{path}' is no IDX file of bytes; it begins with {data[:4].hex() or 'nothing'}, where 000008 and 1 to "
+            f"{MOST_DIMENSIONS} dimensions are needed."
+        )
     shape = struct.unpack(f">{rank}I", data[4 : 4 + 4 * rank])
-    found, wanted = len(data) - 4 - 4 * rank, int(np.prod(shape))
+    found, wanted = len(data) - 4 - 4 * rank, math.prod(shape)
     if found != wanted:
         raise InputError(f"'{path}' is damaged: {wanted:,} bytes should follow its header, but {found:,} do.")
+    if not wanted:
+        raise InputError(
+            f"'{path}' is empty: its header says {' x '.join(map(str, shape))}; nothing can be read."
+        )
     return torch.from_numpy(np.frombuffer(data, np.uint8, offset=4 + 4 * rank).copy()).view(shape)
-
-
-def _unpacked(path: str | Path) -> bytes:
-    data = read_bytes(path)
-    if not data.startswith(GZIP_MAGIC):
-        return data
-    try:
-        return gzip.decompress(data)
-    except (OSError, EOFError, ValueError) as error:
-        raise InputError(f"'{path}' is damaged ({error}); put an intact file there.") from error
 
 
 def mnist(path: str | Path | None = None, *, data_dir: str | Path | None = None) -> Images:
@@ -114,7 +115,13 @@ def mnist(path: str | Path | None = None, *, data_dir: str | Path | None = None)
     order = image_order(images.shape[1], len(images))
     train, valid = order[:MNIST_TRAIN], order[MNIST_TRAIN : MNIST_TRAIN + MNIST_VALID]
     splits = {"train": (images[train], labels[train]), "valid": (images[valid], labels[valid])}
-    return _images("mnist", str(place), 255, {**splits, "test": _pair(place, "t10k")})
+    test = _pair(place, "t10k")
+    if test[0].shape[1] != images.shape[1]:
+        raise InputError(
+            f"the pictures in '{place}' have {images.shape[1]} pixels for training and {test[0].shape[1]} for "
+            "testing; they must be equally large."
+        )
+    return _images("mnist", str(place), 255, {**splits, "test": test})
 
 
 def mnist_10k(path: str | Path | None = None, *, data_dir: str | Path | None = None) -> Images:
@@ -144,14 +151,22 @@ def digits(path: str | Path | None = None, *, data_dir: str | Path | None = None
     1998; this is its test set.
     """
     file = _digits_file(path, data_dir)
-    try:
-        rows = [[int(cell) for cell in line.split(",")] for line in _unpacked(file).decode().split()]
-        table = torch.tensor(rows)
-    except ValueError as error:
-        raise InputError(f"'{file}' is no table of numbers ({error}).") from error
-    if table.dim() != 2 or table.shape[1] != 65 or not 0 <= int(table.min()) <= int(table.max()) <= 16:
+    table = _table(file)
+    if table.shape[1] != 65 or not 0 <= int(table.min()) <= int(table.max()) <= 16:
         raise InputError(f"'{file}' is not the table of digits; 64 pixels of 0 to 16 and a label make a row.")
+    if int(table[:, -1].max()) >= CLASSES:
+        raise InputError(f"'{file}' has the label {int(table[:, -1].max())}; labels are 0 to 9.")
     return _images("digits", str(file), 16, split_by_hash(table[:, :-1].to(torch.uint8), table[:, -1]))
+
+
+def _table(file: Path) -> Tensor:
+    """The whole numbers of a file with commas, (rows, columns)."""
+    lines = read_text(file).split()
+    try:
+        table = torch.tensor([[int(cell) for cell in line.split(",")] for line in lines])
+    except (ValueError, OverflowError, RuntimeError) as error:
+        raise InputError(f"'{file}' is no table of numbers ({error}).") from error
+    return table
 
 
 IMAGES: dict[str, Callable[..., Images]] = {"digits": digits, "mnist": mnist, "mnist-10k": mnist_10k}
@@ -167,11 +182,16 @@ def split_by_hash(images: Tensor, labels: Tensor) -> dict[str, tuple[Tensor, Ten
         images: uint8 (N, P), N at least 10.
         labels: (N,).
 
+    Raises:
+        InputError: fewer than ten pictures.
+
     Example:
         >>> parts = split_by_hash(torch.arange(20, dtype=torch.uint8).view(20, 1), torch.arange(20))
         >>> {split: len(labels) for split, (_, labels) in parts.items()}
         {'train': 16, 'valid': 2, 'test': 2}
     """
+    if len(images) < 10:
+        raise InputError(f"there are {len(images)} pictures; at least 10 are needed, to split them in three.")
     keys = [hashlib.sha256(row.tobytes()).digest() for row in images.numpy()]
     order = torch.tensor(sorted(range(len(keys)), key=keys.__getitem__))
     tenth = -(-len(keys) // 10)
@@ -191,11 +211,18 @@ def _images(
 
 def _pair(place: Path, kind: str) -> tuple[Tensor, Tensor]:
     """Images (N, P) and labels (N,) of "train" or "t10k"."""
-    images, labels = (read_idx(_file(place, f"{kind}-{what}")) for what in ("images-idx3", "labels-idx1"))
-    if images.dim() != 3 or labels.shape != images.shape[:1] or (len(labels) and int(labels.max()) > 9):
+    files = [_file(place, f"{kind}-{what}") for what in ("images-idx3", "labels-idx1")]
+    images, labels = map(read_idx, files)
+    if images.dim() != 3 or labels.shape != images.shape[:1]:
         shapes = f"{tuple(images.shape)} and {tuple(labels.shape)}"
         raise InputError(
             f"the {kind} images and labels in '{place}' have the shapes {shapes}; one digit per image is needed."
+        )
+    if int(labels.max()) >= CLASSES:
+        wrong = int((labels >= CLASSES).nonzero()[0])
+        raise InputError(
+            f"'{files[1]}' has the label {int(labels[wrong])} for picture {wrong + 1:,}; the labels of MNIST are 0 "
+            "to 9 (the letters of EMNIST, which have 1 to 26, are not read)."
         )
     return images.flatten(1), labels
 

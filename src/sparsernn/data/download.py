@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sparsernn.core.errors import InputError
-from sparsernn.data.text_files import read_bytes
+from sparsernn.data.text_files import GZIP_MAGIC, read_bytes
 
-GZIP_MAGIC = b"\x1f\x8b"
 TIMEOUT = 30  # seconds without an answer after which a server counts as out of reach
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sparsernn.core.errors import InputError
 from sparsernn.data.content_split import same_prose, split_units
-from sparsernn.data.text_corpus import Corpus, VocabularyRules, build_corpus, check_level
+from sparsernn.data.text_corpus import Corpus, build_corpus, check_level, own_rules
 from sparsernn.data.text_files import sha256
 from sparsernn.data.text_styles import Style, paragraphs_of
 from sparsernn.data.vocabulary import Vocabulary
@@ -34,7 +34,7 @@ def embedded(
     level: str = "word",
     lowercase: bool | None = None,
     max_vocabulary: int | None = 10_000,
-    min_count: int = 2,
+    min_count: int | None = None,
     order: str = "first",
     *,
     vocabulary: Vocabulary | None = None,
@@ -51,8 +51,8 @@ def embedded(
         level: "word" (punctuation split off, numbers are N, `<eos>` ends a paragraph) or "char".
         lowercase: None: yes for words, no for characters.
         max_vocabulary: size of the vocabulary at most, `<eos>` and `<unk>` included; None: no limit.
-        min_count: rarer tokens of the training split become `<unk>`; 2 by default, so that `<unk>` is
-            trained.
+        min_count: rarer tokens of the training split become `<unk>`; None: 2, so that `<unk>` is trained, and 1 at
+            level "char".
         order: as in `corpora.folder`.
         vocabulary: the vocabulary of an earlier run, so that ids agree.
 
@@ -81,7 +81,7 @@ def embedded(
         "duplicates_removed": split.duplicates,
         "note": "the text differs between Python versions",
     }
-    rules = VocabularyRules(max_vocabulary, min_count, splits=("train",), unknown=True, order=order)
+    rules = own_rules(level, max_vocabulary, min_count, order)
     return build_corpus(split.texts, style, info, rules, vocabulary)
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "build_corpus",
     "check_level",
     "check_vocabulary",
+    "own_rules",
 ]
 
 LEVELS = ("word", "char")
@@ -79,6 +80,22 @@ class VocabularyRules:
 
     def __post_init__(self) -> None:
         check_order(self.order)
+
+
+def own_rules(level: str, maximum: int | None, min_count: int | None, order: str) -> VocabularyRules:
+    """The rules for a text that is no benchmark: the training split alone is counted, and there is an `<unk>`.
+
+    Args:
+        level: "char": every character that training has gets an id unless `min_count` says otherwise.
+        maximum: see `VocabularyRules`.
+        min_count: None: 1 for characters, 2 for words, so that `<unk>` is trained.
+        order: see `VocabularyRules`.
+
+    >>> own_rules("char", None, None, "first").min_count, own_rules("word", None, None, "first").min_count
+    (1, 2)
+    """
+    least = min_count if min_count is not None else 1 if level == "char" else 2
+    return VocabularyRules(maximum, least, splits=("train",), unknown=True, order=order)
 
 
 def check_level(level: str, known: tuple[str, ...] = LEVELS) -> None:

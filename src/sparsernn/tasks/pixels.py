@@ -10,13 +10,11 @@ from torch.nn import functional
 
 from sparsernn.core.errors import InputError
 from sparsernn.core.registry import make
-from sparsernn.data.digit_images import IMAGES, Images, pixel_order
+from sparsernn.data.digit_images import CLASSES, IMAGES, Images, pixel_order
 from sparsernn.tasks.generated_task import Sequences, generator_of, manifold_error
 from sparsernn.tasks.gradient_record import LOOKED_AT, lag_record
 from sparsernn.tasks.segments import dropouts_off, whole
 from sparsernn.tasks.task import Task, Tick
-
-CLASSES = 10
 
 
 class Pixels(Task):
