@@ -183,8 +183,9 @@ def test_a_folder_that_is_no_run_is_one_sentence(name, tmp_path):
 
 
 def test_a_loss_that_is_not_a_number_is_one_sentence(recipe, corpus, tmp_path):
+    # Whether such a rate ends in NaN or in a loss of 1e27 depends on how the processor adds.
     words = ("optimizer.lr=1e30", "clip=null", "--data", corpus, "--out", tmp_path / "out")
-    assert "nan" in fault("train", recipe, *words).lower()
+    assert "training has diverged" in fault("train", recipe, *words)
 
 
 def test_debug_shows_the_traceback_wherever_it_stands():

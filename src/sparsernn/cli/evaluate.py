@@ -7,6 +7,7 @@ import typer
 
 from sparsernn.cli import evaluation_options as modes
 from sparsernn.cli.arguments import Data, RunFolder
+from sparsernn.core.metrics import SCIENTIFIC
 
 
 def register(app: typer.Typer) -> None:
@@ -85,5 +86,15 @@ def _show_scores(scores: dict[str, Any], metric: str, mode: Any) -> None:
     values = {name: value for name, value in scores.items() if name not in FACTS}
     width = max(12, *(len(name) + 2 for name in values))
     for name in sorted(values, key=lambda name: name != metric):
-        digits = ",.0f" if isinstance(values[name], int) else ".4f"
-        output().print(f"  {name:<{width}}{values[name]:{digits}}")
+        output().print(f"  {name:<{width}}{_figure(values[name])}")
+
+
+def _figure(value: float) -> str:
+    """A score with four decimals, a count with none.
+
+    >>> _figure(71.65432), _figure(82430), _figure(2.5e9)
+    ('71.6543', '82,430', '2.5000e+09')
+    """
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4e}" if abs(value) >= SCIENTIFIC else f"{value:.4f}"

@@ -7,6 +7,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+SCIENTIFIC = 1e6
+"""Figures of this size and more are written with an exponent: their digits say nothing, and 300 of them hide it."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -38,12 +41,16 @@ class Metric:
         return f"{self.label}, %" if self.scale != 1 else self.label
 
     def shown(self, value: float) -> str:
-        """A figure with its unit.
+        """A figure with its unit; in scientific form from `SCIENTIFIC` on.
 
         >>> METRICS["perplexity"].shown(71.654), METRICS["accuracy"].shown(0.98125)
         ('71.65 ppl', '98.12 %')
+        >>> METRICS["perplexity"].shown(1.5e300)
+        '1.50e+300 ppl'
         """
-        return f"{value * self.scale:.{self.digits}f} {self.unit}".rstrip()
+        figure = value * self.scale
+        kind = "e" if abs(figure) >= SCIENTIFIC else "f"
+        return f"{figure:.{self.digits}{kind}} {self.unit}".rstrip()
 
     def better(self, a: float, b: float) -> bool:
         """Whether `a` is better than `b`.
@@ -61,7 +68,9 @@ def _share(label: str) -> Metric:
 
 METRICS: dict[str, Metric] = {
     # exp overflows a double at 709
-    "perplexity": Metric("perplexity", "ppl", of_loss=lambda loss: math.exp(min(loss, 700))),
+    "perplexity": Metric(
+        "perplexity", "ppl", of_loss=lambda loss: math.exp(loss) if loss < 700 else math.inf
+    ),
     "bits": Metric("bits per token", "bits", 3, of_loss=lambda loss: loss / math.log(2)),
     "loss": Metric("loss", "nats", 3, of_loss=lambda loss: loss),
     "mse": Metric("mean squared error", "", 4, of_loss=lambda loss: loss),

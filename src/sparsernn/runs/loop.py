@@ -16,16 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsernn.core.errors import InputError
 from sparsernn.core.states import detached
+from sparsernn.runs.divergence import Diverged, check_evaluation, check_step, strayed_for
 from sparsernn.runs.interruption import Interrupted, Request, stop_requests
 from sparsernn.runs.malloc import keep_buffers
 from sparsernn.runs.reporter import Reporter
-from sparsernn.runs.run import LAST, Run
+from sparsernn.runs.run import Position, Run
 from sparsernn.runs.saving import Safekeeping
 from sparsernn.runs.watch import Watch
 
-__all__ = ["Interrupted", "train"]
+__all__ = ["Diverged", "Interrupted", "train"]
 
 
 def train(run: Run, reporter: Reporter | None = None) -> dict[str, float]:
@@ -40,7 +40,8 @@ def train(run: Run, reporter: Reporter | None = None) -> dict[str, float]:
 
     Raises:
         Interrupted: SIGINT or SIGTERM came; the state is saved.
-        InputError: the loss became NaN or infinite, or the disk is full; the state before is saved.
+        Diverged: the loss left every sensible range; `last` is the state before that.
+        InputError: the disk is full; the state before is saved.
     """
     keep_buffers()
     run.rewind()
@@ -50,12 +51,17 @@ def train(run: Run, reporter: Reporter | None = None) -> dict[str, float]:
         try:
             while run.position.epoch < run.recipe.epochs and not ended_early(run):
                 _epoch(run, watch, keep, request)
-        except (Interrupted, Diverged):
+        except Interrupted:
             keep.save()
+            raise
+        except Diverged:
+            keep.save_before()
             raise
         run.sparsifier.finalize()
         keep.save()
-        return _test(run, watch, request)
+        scores = _test(run, watch, request)
+        keep.vouch()
+        return scores
 
 
 def _epoch(run: Run, watch: Watch, keep: Safekeeping, request: Request) -> None:
@@ -77,7 +83,7 @@ def _epoch(run: Run, watch: Watch, keep: Safekeeping, request: Request) -> None:
         run.boundary.learn()
         run.sparsifier.after_backward()
         norm = clip(parameters, recipe.clip)
-        _check_finite(loss.item(), norm.item(), here.step)
+        _check(here, loss.item(), norm.item(), keep)
         run.optimizer.step()
         happened = run.sparsifier.after_step()
         run.carried = detached(state)
@@ -88,10 +94,21 @@ def _epoch(run: Run, watch: Watch, keep: Safekeeping, request: Request) -> None:
     _end_epoch(run, watch, keep, request)
 
 
+def _check(here: Position, loss: float, norm: float, keep: Safekeeping) -> None:
+    """A loss in range vouches for the weights that made it; one out of range, for a while, ends the run."""
+    if here.first_loss is None:
+        here.first_loss = loss
+    here.strayed = strayed_for(loss, here.first_loss, here.strayed)
+    check_step(loss, norm, here.first_loss, here.strayed, here.step + 1)
+    if not here.strayed:
+        keep.vouch()
+
+
 def _end_epoch(run: Run, watch: Watch, keep: Safekeeping, request: Request) -> None:
     here = run.position
     with run.optimizer.averaged():
         scores = run.task.evaluate(run.model, "valid", tick=watch.evaluating("valid", request))
+        check_evaluation(scores["loss"], here.first_loss, "valid")
         criterion = run.task.criterion(scores)
         better = criterion < here.best
         if better:
@@ -170,15 +187,3 @@ def clip(parameters: list[torch.nn.Parameter], largest: float | Mapping[str, flo
     if "value" in limits:
         torch.nn.utils.clip_grad_value_(parameters, limits["value"], foreach=True)
     return norm
-
-
-def _check_finite(loss: float, norm: float, step: int) -> None:
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise Diverged(
-            f"the loss is {loss} and the gradient norm {norm} at step {step + 1}, so training cannot go on; "
-            f"the state before is kept in {LAST}. Train again with a lower optimizer.lr or clip."
-        )
-
-
-class Diverged(InputError):
-    """The loss or the gradient is not a finite number; the weights are those before it."""

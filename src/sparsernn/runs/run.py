@@ -26,6 +26,8 @@ class Position:
         best: lowest criterion of a validation so far (`Task.criterion`).
         seconds: time spent training.
         solved: the task asked for the end of the training.
+        first_loss: of the first step; what later ones are judged by. None before it.
+        strayed: steps in a row, up to here, with a loss out of every sensible range.
     """
 
     epoch: int = 0
@@ -36,6 +38,8 @@ class Position:
     epoch_nats: float = 0.0
     epoch_tokens: int = 0
     solved: bool = False
+    first_loss: float | None = None
+    strayed: int = 0
     recent: dict[str, float] = field(default_factory=lambda: {"loss": 0.0, "norm": 0.0, "steps": 0})
 
 
@@ -163,7 +167,7 @@ def load_weights(model: nn.Module, saved: Mapping[str, torch.Tensor], source: Pa
     """Copy saved weights into a model of the same shapes.
 
     Raises:
-        InputError: a tensor is missing, unknown, or of another shape.
+        InputError: a tensor is missing, unknown, of another shape, or not finite; the model is as it was.
     """
     own = weights(model)
     if own.keys() != saved.keys():
@@ -175,4 +179,10 @@ def load_weights(model: nn.Module, saved: Mapping[str, torch.Tensor], source: Pa
                 f"{source} holds another model: '{name}' has shape {tuple(saved[name].shape)} there and "
                 f"{tuple(tensor.shape)} here."
             )
+        if not bool(torch.isfinite(saved[name]).all()):
+            raise InputError(
+                f"{source} cannot be used: '{name}' holds numbers that are NaN or infinite, so nothing can be "
+                "computed with it."
+            )
+    for name, tensor in own.items():
         tensor.copy_(saved[name])

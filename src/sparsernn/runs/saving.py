@@ -1,14 +1,18 @@
 """When a run is saved, and what happens when the disk is full."""
 
 import os
+import shutil
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 
 from sparsernn.core.errors import InputError
-from sparsernn.runs.run import BEST, LAST, Run
+from sparsernn.runs.checkpoint import load_checkpoint
+from sparsernn.runs.divergence import have_exploded
+from sparsernn.runs.run import BEST, LAST, Run, weights
 
-BALLAST = ".ballast"
+BALLAST, VOUCHED = ".ballast", ".vouched.safetensors"
 
 
 class Safekeeping:
@@ -17,11 +21,16 @@ class Safekeeping:
     A file as large as the checkpoints is kept as ballast. When a write fails because the disk is full, the ballast is
     given up and the write repeated, so the step or the epoch's end that is going on is completed; then the state is
     saved in the space that came free, and the run stops. Nothing is lost.
+
+    Whether a saved state is any good only the next loss tells: weights explode in the step before the one that shows
+    it. So the state before a save is kept beside it until a loss has vouched for the new one, across a kill, too.
     """
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.ballast = run.home / BALLAST
+        self.vouched = run.home / VOUCHED
+        self.unsure = self.vouched.exists()
         self.saved_at = time.monotonic()
         self.trouble: OSError | None = None
 
@@ -58,12 +67,45 @@ class Safekeeping:
         Raises:
             InputError: the disk is full; the state is saved.
         """
+        if not self.unsure:
+            self._keep_last()
         self.write(self.run.save)
         if self.trouble is None:
             self._reserve()
         if self.trouble is not None:
             raise self._stop(self.trouble, f"the state of step {self.run.position.step} is saved")
         self.saved_at = time.monotonic()
+
+    def _keep_last(self) -> None:
+        """A second name for `last`, which costs no space until it is replaced."""
+        last = self.run.home / LAST
+        if not last.exists():
+            return
+        try:
+            os.link(last, self.vouched)
+        except OSError:  # a file system without such names
+            self.write(lambda: _copy(last, self.vouched))
+        self.unsure = True
+
+    def vouch(self) -> None:
+        """A loss has shown that what is saved can be trained on."""
+        if self.unsure:
+            self.vouched.unlink(missing_ok=True)
+            self.unsure = False
+
+    def save_before(self) -> None:
+        """After a divergence: save the state before the step that showed it, unless its weights are to blame.
+
+        Then the newest state that a loss has vouched for becomes `last` again.
+        """
+        vouched = self.vouched if self.unsure else self.run.home / LAST
+        before = load_checkpoint(vouched)["model"].values()
+        if not self.run.position.strayed and not have_exploded(weights(self.run.model).values(), before):
+            self.write(self.run.save)
+            self.vouch()
+        elif self.unsure:
+            os.replace(self.vouched, self.run.home / LAST)
+            self.unsure = False
 
     def _reserve(self) -> None:
         files = [self.run.home / name for name in (LAST, BEST)]
@@ -78,3 +120,14 @@ class Safekeeping:
         return InputError(
             f"cannot write to {where} ({error}); {saved}, so free some space and run: sparsernn resume {where}"
         )
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A copy that is there whole or not at all."""
+    partial = target.with_name(target.name + ".partial")
+    try:
+        shutil.copyfile(source, partial)
+        os.replace(partial, target)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise

@@ -17,6 +17,7 @@ from sparsernn.report.story.facts import (
     scored_epochs,
     valid_value,
 )
+from sparsernn.report.story.formats import quality
 from sparsernn.report.story.history import Event, RunRecord, mask_events, number, tensors_now
 
 POINTS = 240  # most points of a curve by steps: about one every two pixels, so thinning hides nothing
@@ -214,7 +215,7 @@ def _valid_chart(run: RunRecord, marks: Marks) -> Figure | None:
     at = number(best.get("epoch"))
     series = [
         Series("validation", column(epochs, "epoch"), values, 0),
-        Series(f"best: {value:.2f} at epoch {at:g}", [at], [value], 1, "dots"),
+        Series(f"best: {quality(value)} at epoch {at:g}", [at], [value], 1, "dots"),
     ]
     log = wide(values, metric)
     unit = ("higher" if metric.higher_is_better else "lower") + " is better" + (", log scale" if log else "")

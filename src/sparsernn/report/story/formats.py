@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from sparsernn.core.metrics import SCIENTIFIC
 from sparsernn.core.metrics import metric as row_of
 from sparsernn.report.story.history import number
 
@@ -43,7 +44,7 @@ def three(value: float) -> str:
     """
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else "∞"
-    if value and abs(value) < 1e-3:
+    if value and not 1e-3 <= abs(value) < SCIENTIFIC:
         return f"{value:.2e}"
     digits = 2 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
     return f"{value:,.{digits}f}"
@@ -54,6 +55,8 @@ def quality(value: Any, metric: str = "loss") -> str:
 
     >>> quality(71.654), quality(1.2345), quality(None), quality(float("nan")), quality(0.98125, "accuracy")
     ('71.65', '1.234', '–', 'NaN', '98.12 %')
+    >>> quality(3e9)
+    '3.00e+09'
     """
     if value is None:
         return MISSING
@@ -62,6 +65,8 @@ def quality(value: Any, metric: str = "loss") -> str:
         return "NaN" if math.isnan(value) else "∞"
     if row_of(metric).scale != 1:
         return row_of(metric).shown(value)
+    if abs(value) >= SCIENTIFIC:
+        return f"{value:.2e}"
     return f"{value:,.3f}" if abs(value) < 10 else f"{value:,.2f}"
 
 
