@@ -57,6 +57,7 @@ REGISTRY = {"part": Part, "bound": partial(Part, count=2), "later": resolvable_l
         ("ratio", None, "a finite number"),
         ("limit", "x", "a whole number or null"),
         ("limit", False, "a whole number or null"),
+        ("loose", "no", "true or false or a mapping with a whole number for each name or null"),
     ],
 )
 @pytest.mark.parametrize("name", ["part", "bound"])
@@ -72,7 +73,7 @@ def test_a_value_of_the_wrong_type_is_refused(name, key, value, allowed):
         {"flag": True, "bare": False},
         {"count": -3, "limit": None},
         {"ratio": 2, "limit": 7},
-        {"loose": "no"},  # left to the constructor, which says more about it
+        {"loose": True},
         {"anything": "no"},
     ],
 )

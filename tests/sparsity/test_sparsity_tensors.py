@@ -155,7 +155,7 @@ def test_even_gates_in_blocks(trainer):
     [
         ({"block": (5, 1)}, "blocks of 5x1 do not divide 'embedding.weight' \\(12x8\\)"),
         ({"block": (4, 4), "prune": "set"}, "looks at signs"),
-        ({"block": (4, 0)}, "two positive whole numbers"),
+        ({"block": (4, 0)}, "block is .4, 0.; it must be a list of 2"),
         (
             {"block": (32, 1), "include": ["rnn.*"], "gate_scope": "even"},
             "straddle the gates of 'rnn.weight_ih_l0'",

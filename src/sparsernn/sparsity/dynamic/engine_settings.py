@@ -8,9 +8,10 @@ import dataclasses
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import Entries, Size
 from sparsernn.core.registry import check_value, suggest
 from sparsernn.sparsity.dynamic.growth import GROW
 from sparsernn.sparsity.dynamic.pruning import PRUNE
@@ -42,7 +43,7 @@ class Tensors:
     include: Sequence[str] = ("*",)
     exclude: Sequence[str] = ()
     densities: Mapping[str, float] = field(default_factory=dict)
-    block: Sequence[int] = (1, 1)
+    block: Annotated[Sequence[Size], Entries(2, 2)] = (1, 1)
     block_fallback: bool = False
 
 
@@ -238,7 +239,7 @@ def _mapping(what: str, value: Any) -> Mapping[str, Any]:
 
 def _build(group: type, merged: Mapping[str, Any]) -> Any:
     mine = {f.name: merged[f.name] for f in dataclasses.fields(group) if f.name in merged}
-    hints = typing.get_type_hints(group)
+    hints = typing.get_type_hints(group, include_extras=True)
     for key, value in mine.items():
         check_value(key, value, hints[key])
         _check_range(key, value)
@@ -261,8 +262,6 @@ def _check_range(key: str, value: Any) -> None:
     if key == "densities":
         for pattern, density in _mapping(key, value).items():
             check_density(f"the density of '{pattern}'", density)
-    if key == "block" and not (_is_list_of(int, value) and len(value) == 2 and min(value) > 0):
-        raise InputError(f"block is {value!r}; it must be two positive whole numbers: rows and columns.")
 
 
 def _is_list_of(kind: type, value: Any) -> bool:

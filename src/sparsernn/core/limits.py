@@ -1,0 +1,154 @@
+"""What a setting's annotation may ask beyond its type, and the ranges that many settings have.
+
+    hidden_size: Size
+    theta: Annotated[float, Between(0, 1, open="high")]
+
+A limit is anything with `holds` and a text that continues the words "a whole number" or "a list".
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Any, Literal, Protocol
+
+
+class Limit(Protocol):
+    """What an annotation asks of a value beyond its type; `str` continues the words "a whole number"."""
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value of the right type may stand."""
+
+
+@dataclass(frozen=True)
+class Between:
+    """From `low` to `high`; `open` names the ends that are left out.
+
+    >>> str(Between(0, 1)), str(Between(0, 1, open="high")), Between(0, 1, open="high").holds(1)
+    ('in [0, 1]', 'in [0, 1)', False)
+    """
+
+    low: float
+    high: float
+    open: Literal["", "low", "high", "both"] = ""
+
+    def holds(self, value: Any) -> bool:
+        """Whether the number lies inside."""
+        above = value > self.low if self.open in ("low", "both") else value >= self.low
+        return bool(above and (value < self.high if self.open in ("high", "both") else value <= self.high))
+
+    def __str__(self) -> str:
+        left, right = (
+            "(" if self.open in ("low", "both") else "[",
+            ")" if self.open in ("high", "both") else "]",
+        )
+        return f"in {left}{self.low}, {self.high}{right}"
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """`low` or more."""
+
+    low: float
+
+    def holds(self, value: Any) -> bool:
+        """Whether the number is not below."""
+        return bool(value >= self.low)
+
+    def __str__(self) -> str:
+        return f"of at least {self.low}"
+
+
+@dataclass(frozen=True)
+class Above:
+    """More than `low`."""
+
+    low: float
+
+    def holds(self, value: Any) -> bool:
+        """Whether the number is above."""
+        return bool(value > self.low)
+
+    def __str__(self) -> str:
+        return f"above {self.low}"
+
+
+@dataclass(frozen=True)
+class Multiple:
+    """A multiple of `of`."""
+
+    of: int
+
+    def holds(self, value: Any) -> bool:
+        """Whether nothing is left over."""
+        return bool(value % self.of == 0)
+
+    def __str__(self) -> str:
+        return "that is even" if self.of == 2 else f"that is a multiple of {self.of}"
+
+
+@dataclass(frozen=True)
+class Entries:
+    """A list with so many entries; without `most`, so many at least."""
+
+    least: int
+    most: int | None = None
+
+    def holds(self, value: Any) -> bool:
+        """Whether the list is neither too short nor too long."""
+        return self.least <= len(value) <= (len(value) if self.most is None else self.most)
+
+    def __str__(self) -> str:
+        if self.most == self.least:
+            return f"of {self.least}"
+        return f"of {self.least} or more" if self.most is None else f"of {self.least} to {self.most}"
+
+
+@dataclass(frozen=True)
+class Rising:
+    """A list whose entries rise."""
+
+    def holds(self, value: Any) -> bool:
+        """Whether each entry is above the one before it."""
+        return all(a < b for a, b in pairwise(value))
+
+    def __str__(self) -> str:
+        return "that rises"
+
+
+@dataclass(frozen=True, eq=False)
+class OneOf:
+    """The words of a table, such as the keys of a dict."""
+
+    words: Iterable[str]
+
+    def holds(self, value: Any) -> bool:
+        """Whether the table has it."""
+        return value in list(self.words)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Marks the spec of a component: which registry it is made from, such as "layer"."""
+
+    name: str
+
+    def holds(self, value: Any) -> bool:
+        """Whether the value can be a spec; its settings are looked at when it is made."""
+        return isinstance(value, str) or "name" in value
+
+    def __str__(self) -> str:
+        return "with the key 'name'"
+
+
+Spec = str | Mapping[str, Any]
+"""A component: its name, or a mapping of `name` and its settings."""
+
+Size = Annotated[int, AtLeast(1)]
+Count = Annotated[int, AtLeast(0)]
+Positive = Annotated[float, Above(0)]
+NonNegative = Annotated[float, AtLeast(0)]
+Share = Annotated[float, Between(0, 1)]
+DropRate = Annotated[float, Between(0, 1, open="high")]
+"""The probability of dropping something: not all of it."""
+Density = Annotated[float, Between(0, 1, open="low")]
+"""The part that is kept: not nothing."""
