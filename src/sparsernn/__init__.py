@@ -33,6 +33,7 @@ _HOMES = {
     "pack": "sparsernn.deploy",
     "runtime": "sparsernn.deploy",
     "sparsify": "sparsernn.sparsity",
+    "sweep": "sparsernn.experiments",
     "train": "sparsernn.experiments",
     "unpack": "sparsernn.deploy",
 }

@@ -45,6 +45,7 @@ from sparsernn.deploy import unpack as unpack
 from sparsernn.deploy.graph_export import export as export
 from sparsernn.experiments import compare as compare
 from sparsernn.experiments import load as load
+from sparsernn.experiments import sweep as sweep
 from sparsernn.experiments import train as train
 from sparsernn.optim import NTASGD as NTASGD
 from sparsernn.runs.recipe import Recipe as Recipe

@@ -98,6 +98,7 @@ from sparsernn.cli import (  # noqa: E402 - they need what stands above
     recipes,
     report,
     resume,
+    sweep,
     train,
 )
 
@@ -107,6 +108,7 @@ for _command in (
     train,
     resume,
     finetune,
+    sweep,
     evaluate,
     generate,
     inspect,

@@ -31,10 +31,13 @@ def compare(
         return
     from sparsernn.cli.console_tables import drawn
     from sparsernn.report import compare as compared
+    from sparsernn.report import load_run
     from sparsernn.report.console import output
+    from sparsernn.report.story.seeds import seeds_table
 
-    table = compared(runs)
-    if markdown:
-        print(table.markdown())
-    else:
-        output().print(drawn(table))
+    over_seeds = seeds_table([load_run(run) for run in runs])
+    for table in filter(None, (compared(runs), over_seeds)):
+        if markdown:
+            print(table.markdown(), end="\n\n")
+        else:
+            output().print(drawn(table))

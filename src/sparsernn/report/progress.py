@@ -30,7 +30,7 @@ class PlainReporter(Reporter):
 
     Args:
         console: where to print.
-        metric: the task's, a name from `metrics.METRICS`.
+        metric: the task's, a name from `metrics.METRICS`; '' takes it from the plan of the run.
         greet: prints the plan when the run starts.
         clock: seconds that only grow, for tests.
     """
@@ -56,6 +56,7 @@ class PlainReporter(Reporter):
         """The run begins or goes on."""
         self.greet(plan)
         self.epochs, self.counts = plan["epochs"], plan.get("counts", self.counts)
+        self.metric = self.metric or plan["metric"]
         self.last_line = self.clock()
 
     def step(self, position: Record) -> None:

@@ -17,7 +17,7 @@ from sparsernn.report.charts import (
     synthetic_charts,
     unit_charts,
 )
-from sparsernn.report.story import scores, tables
+from sparsernn.report.story import scores, seeds, tables
 from sparsernn.report.story.checkpoint_tensors import read_tensors
 from sparsernn.report.story.document import Card, Document, Section, Text
 from sparsernn.report.story.facts import Facts, gather
@@ -67,8 +67,10 @@ def comparison_document(runs: Sequence[RunRecord], home: Path = Path()) -> Docum
     facts = [gather(run) for run in runs]
     differences = tables.differences(runs)
     curves, latency = comparison_charts.curves(runs), tables.latency_table(facts)
+    over_seeds = seeds.seeds_table(runs)
     sections = (
         Section("Results", tables=(_numbered(tables.comparison(facts)),)),
+        Section("Over seeds", seeds.NOTE, tables=(over_seeds,) if over_seeds else ()),
         Section("Curves", figures=(curves,) if curves else ()),
         Section("Quality and cost", figures=tuple(comparison_charts.cost_charts(runs, facts))),
         Section("Sparsity", figures=tuple(comparison_charts.sparsity_charts(runs))),

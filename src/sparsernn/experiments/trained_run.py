@@ -1,12 +1,4 @@
-"""Experiments from Python: train a recipe, open what a run has come to, put several side by side.
-
-import sparsernn as sr
-
-run = sr.train("demo/selfish", {"epochs": 2}, out="runs/mine")
-run.scores                       # of the test split
-run.history["valid_perplexity"]  # a column, one value for each epoch
-print(run.generate("the value of"))
-"""
+"""One experiment: train a recipe, open what the run has come to."""
 
 from __future__ import annotations
 
