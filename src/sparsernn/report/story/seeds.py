@@ -16,8 +16,8 @@ FREE = (*NOT_SETTINGS, "seed", "log_every", "checkpoint_seconds", "threads")
 
 
 NOTE = (
-    "Runs that differ in the seed alone share a row: mean ± sample standard deviation. Where a difference from the best "
-    "row is not larger than the spread of either, the table says “no difference”."
+    "Runs that differ in the seed alone share a row: mean ± sample standard deviation. Where a difference from the "
+    "best row is not larger than the spread of either, the table says “no difference”."
 )
 
 
