@@ -6,7 +6,7 @@ and answers anything it does not know with what it does. Only `update` is a mapp
 
 import dataclasses
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -149,11 +149,11 @@ FAITHFUL: dict[str, Any] = {
 }
 
 _GROUPS: dict[str, type] = {"tensors": Tensors, "rules": Rules, "rate": Rate, "regrowth": Regrowth}
-_CHOICES: dict[str, Sequence[str]] = {
+_CHOICES: dict[str, Collection[str]] = {
     "init": INITS,
     "rescale": RESCALES,
-    "prune": tuple(PRUNE),
-    "grow": tuple(GROW),
+    "prune": PRUNE,
+    "grow": GROW,
     "redistribute": REDISTRIBUTIONS,
     "gate_scope": GATE_SCOPES,
     "anneal": ANNEALS,
