@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.streams import draws
 
 
 @dataclass(frozen=True)
@@ -138,9 +139,8 @@ def window_bounds(
     """
     _whole("rows", rows, 2)
     _whole("window", window, 1)
-    # Seeding by a string goes through SHA-512, and random() is the one method whose values Python promises to
-    # keep.
-    generator = random_numbers.Random(f"windows {seed} {epoch}")
+    # random() is the one method whose values Python promises to keep.
+    generator = draws("windows", seed, epoch)
     bounds, start = [], 0
     while start < rows - 1:
         wanted = window if random is None else random.length(window, generator)

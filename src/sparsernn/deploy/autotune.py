@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.streams import stream
 from sparsernn.kernels.weight_formats import BLOCK, FORMATS, Format
 
 ROUNDS = 5
@@ -63,5 +64,5 @@ def hold(weight: Tensor, mask: Tensor | None, product: str, *, int8: bool, batch
             raise InputError(f"product is {product!r}; it must be auto or one of {', '.join(FORMATS)}.")
         return FORMATS[product](weight, mask)
     held = {name: FORMATS[name](weight, mask) for name in candidates(weight, mask, int8)}
-    x = torch.randn(weight.shape[1], batch)
+    x = torch.randn(weight.shape[1], batch, generator=stream("autotune"))
     return held[fastest({name: partial(form.multiply, x, 1) for name, form in held.items()})]

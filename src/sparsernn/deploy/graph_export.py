@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as tree
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.streams import stream
 from sparsernn.nn.cells.elman import ElmanCell
 from sparsernn.nn.maps import Dense
 
@@ -72,8 +73,8 @@ class OneStep(nn.Module):
     def sample(self, batch: int) -> Tensor:
         """Some input, random."""
         if self.words:
-            return torch.randint(self.model.vocabulary_size, (batch,))
-        return torch.randn(batch, self.model.layers.members[0].input_size)
+            return torch.randint(self.model.vocabulary_size, (batch,), generator=stream("example words"))
+        return torch.randn(batch, self.model.layers.members[0].input_size, generator=stream("example input"))
 
     def forward(self, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """One step."""

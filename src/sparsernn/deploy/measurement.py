@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.streams import stream
 from sparsernn.deploy.runtime import LSTMRuntime, runtime
 from sparsernn.deploy.token_stream import ModuleRuntime, Stream
 
@@ -55,13 +56,13 @@ def measure_latency(
     if min(repeats, tokens) < 1 or not candidates:
         raise InputError(f"repeats is {repeats} and tokens {tokens}; both start at 1, and so do candidates.")
     streams = {name: _stream(candidate, batch) for name, candidate in candidates.items()}
-    generator = torch.Generator().manual_seed(seed)
-    size = min(stream.vocabulary_size for stream in streams.values())
+    generator = stream("measurement", seed)
+    size = min(s.vocabulary_size for s in streams.values())
     words = torch.randint(size, (tokens, batch), generator=generator).tolist()
     times: dict[str, list[float]] = {name: [] for name in streams}
     for _ in range(repeats + 1):
-        for name, stream in streams.items():
-            times[name] += [_milliseconds(stream, row, clock) for row in words]
+        for name, tried in streams.items():
+            times[name] += [_milliseconds(tried, row, clock) for row in words]
     return [_row(name, batch, steps[tokens:], repeats) for name, steps in times.items()]
 
 

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from sparsernn.core.streams import stream
+
 
 class Dice:
     """A second state of torch's generator: whoever draws from it leaves the run's own draws as they are.
@@ -20,7 +22,7 @@ class Dice:
     """
 
     def __init__(self, seed: int) -> None:
-        self.state: Tensor = torch.Generator().manual_seed(seed).get_state()
+        self.state: Tensor = stream("synthesizer", seed).get_state()
 
     @contextmanager
     def rolling(self, again: Tensor | None = None) -> Iterator[None]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.streams import stream
 from sparsernn.data.text_styles import style_of
 from sparsernn.data.vocabulary import EOS
 from sparsernn.deploy import compare, macs_per_token, measure_latency, pack, sizes
@@ -89,7 +90,7 @@ def generate(run: Run, prompt: str = "", tokens: int = 100, temperature: float =
     style, vocabulary = style_of(corpus.info), corpus.vocabulary
     given = style.prompt(prompt)
     start = vocabulary.encode(given or [EOS if EOS in vocabulary else vocabulary.tokens[0]]).tolist()
-    generator = torch.Generator().manual_seed(seed)
+    generator = stream("generation", seed)
     drawn = sample(cast(LanguageModel, run.model), start, generator, temperature, avoid=vocabulary.unknown)
     return style.text([*given, *vocabulary.decode(list(islice(drawn, tokens)))]).strip()
 

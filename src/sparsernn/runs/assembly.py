@@ -15,6 +15,7 @@ import torch
 import sparsernn
 from sparsernn.core.errors import InputError
 from sparsernn.core.registry import make
+from sparsernn.core.streams import begin_dropout, begin_weights
 from sparsernn.data import CORPORA, Vocabulary
 from sparsernn.gradients import BOUNDARIES
 from sparsernn.models import MODELS
@@ -36,7 +37,7 @@ Vocabularies = Mapping[str, Vocabulary]
 
 
 def assemble(recipe: Recipe, data_dir: Path | None = None, vocabularies: Vocabularies | None = None) -> Run:
-    """Build every part of a run; the global torch generator is seeded with the recipe's seed.
+    """Build every part of a run; the global torch generator is left where the dropouts of the recipe's seed begin.
 
     Args:
         recipe: the settings.
@@ -48,7 +49,7 @@ def assemble(recipe: Recipe, data_dir: Path | None = None, vocabularies: Vocabul
     """
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
-    torch.manual_seed(recipe.seed)
+    begin_weights(recipe.seed)
     task = _task(recipe, data_dir, vocabularies)
     model = model_of(recipe, task)
     task.check_model(model)
@@ -70,6 +71,7 @@ def assemble(recipe: Recipe, data_dir: Path | None = None, vocabularies: Vocabul
     boundary = make(
         "boundary", BOUNDARIES, recipe.boundary, model=model, seed=recipe.seed, epochs=recipe.epochs
     )
+    begin_dropout(recipe.seed)
     return Run(recipe, task, model, optimizer, sparsifier, boundary, schedule)
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.streams import stream
 from sparsernn.structure.units import Slice, Units
 
 Masks = Mapping[str, Tensor]
@@ -91,7 +92,7 @@ def random_masks(masks: Masks, seed: int = 0) -> dict[str, Tensor]:
     >>> {name: int(mask.sum()) for name, mask in random_masks({"w": torch.eye(5) > 0}).items()}
     {'w': 5}
     """
-    generator, made = torch.Generator().manual_seed(seed), {}
+    generator, made = stream("chance masks", seed), {}
     for name, mask in masks.items():
         chosen = torch.randperm(mask.numel(), generator=generator)[: int(mask.sum())]
         made[name] = torch.zeros(mask.numel(), dtype=torch.bool).index_fill_(0, chosen, True).view_as(mask)

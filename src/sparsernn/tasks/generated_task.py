@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.streams import stream
 from sparsernn.nn.maps import RecurrentMap
 from sparsernn.tasks.gradient_record import LOOKED_AT, lag_record
 from sparsernn.tasks.segments import dropouts_off, whole
@@ -28,17 +29,6 @@ class Sequences(NamedTuple):
     inputs: Tensor
     targets: Tensor
     lr_scale: float = 1.0
-
-
-def generator_of(*words: object) -> torch.Generator:
-    """A generator that depends on the words and on nothing else.
-
-    Example:
-        >>> torch.rand(1, generator=generator_of("a", 1)) == torch.rand(1, generator=generator_of("a", 1))
-        tensor([True])
-    """
-    digest = hashlib.sha256(" ".join(map(str, words)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 class Synthetic(Task):
@@ -115,10 +105,10 @@ class Synthetic(Task):
     def batches(self, seed: int, epoch: int, start: int = 0) -> Iterator[Sequences]:
         """The batches of an epoch from number `start` on, each of its own generator."""
         for step in range(start, self.iterations):
-            yield self.draw(generator_of(self.title, seed, epoch, step), self.batch_size)
+            yield self.draw(stream(self.title, seed, epoch, step), self.batch_size)
 
     def _part(self, split: str, number: int, count: int) -> Sequences:
-        return self.draw(generator_of(self.title, split, number), count)
+        return self.draw(stream(self.title, split, number), count)
 
     def _parts(self, split: str) -> Iterator[Sequences]:
         """A fixed set, in parts of `eval_batch_size`."""

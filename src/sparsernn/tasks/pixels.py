@@ -10,8 +10,9 @@ from torch.nn import functional
 
 from sparsernn.core.errors import InputError
 from sparsernn.core.registry import make
+from sparsernn.core.streams import stream
 from sparsernn.data.digit_images import CLASSES, IMAGES, Images, pixel_order
-from sparsernn.tasks.generated_task import Sequences, generator_of, manifold_error
+from sparsernn.tasks.generated_task import Sequences, manifold_error
 from sparsernn.tasks.gradient_record import LOOKED_AT, lag_record
 from sparsernn.tasks.segments import dropouts_off, whole
 from sparsernn.tasks.task import Task, Tick
@@ -72,7 +73,7 @@ class Pixels(Task):
         count = self.examples["train"]
         order = torch.arange(count)
         if self.shuffle:
-            order = torch.randperm(count, generator=generator_of("pixels", seed, epoch))
+            order = torch.randperm(count, generator=stream("pixels", seed, epoch))
         for chosen in torch.split(order, self.batch_size)[start:]:
             yield self._read("train", chosen)
 

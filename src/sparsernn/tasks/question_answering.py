@@ -1,6 +1,5 @@
 """Question answering: the span of a paragraph that answers a question."""
 
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.streams import draws
 from sparsernn.data import Vocabulary
 from sparsernn.data.answer_scores import score_answers
 from sparsernn.data.questions import QuestionCorpus, token_spans
@@ -147,7 +147,7 @@ class QuestionAnswering(Task):
 
     def batches(self, seed: int, epoch: int, start: int = 0) -> Iterator[Questions]:
         """The training questions in an order of this seed and epoch; of several right answers one, drawn anew."""
-        draw = random.Random(f"questions {seed} {epoch}")
+        draw = draws("questions", seed, epoch)
         order = draw.sample(self.trained, len(self.trained))
         chosen: list[list[int]] = []
         for pool in _pieces(order, POOL * self.batch_size):

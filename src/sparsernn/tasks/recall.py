@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sparsernn.tasks.generated_task import Sequences, Synthetic, generator_of
+from sparsernn.core.streams import stream
+from sparsernn.tasks.generated_task import Sequences, Synthetic
 from sparsernn.tasks.segments import whole
 
 
@@ -87,7 +88,7 @@ class Recall(Synthetic):
     def batches(self, seed: int, epoch: int, start: int = 0) -> Iterator[Sequences]:
         """The windows of an epoch's stream from number `start` on: a pure function of its arguments."""
         steps = self.iterations * self.window
-        signs = _signs(steps + self.delay, self.batch_size, generator_of(self.title, seed, epoch))
+        signs = _signs(steps + self.delay, self.batch_size, stream(self.title, seed, epoch))
         inputs, targets = signs[self.delay :].unsqueeze(-1), (signs[:steps] > 0).float()
         for first in range(start * self.window, steps, self.window):
             yield Sequences(inputs[first : first + self.window], targets[first : first + self.window])

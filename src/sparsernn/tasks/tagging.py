@@ -1,6 +1,5 @@
 """Tagging: a label for every word of a sentence, such as its part of speech."""
 
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.streams import draws
 from sparsernn.data import Sentence, TaggedCorpus, Vocabulary
 from sparsernn.data.tagged_sentences import PAD
 from sparsernn.data.vocabulary import UNKNOWN, ordered
@@ -130,7 +130,7 @@ class Tagging(Task):
 
     def batches(self, seed: int, epoch: int, start: int = 0) -> Iterator[Sentences]:
         """The training sentences in an order of this seed and epoch."""
-        data, number = self.data["train"], random.Random(f"sentences {seed} {epoch}").getrandbits(63)
+        data, number = self.data["train"], draws("sentences", seed, epoch).getrandbits(63)
         generator = torch.Generator().manual_seed(number)
         order = torch.randperm(len(data.starts), generator=generator)
         replaced = self.once & (torch.rand(len(data.words), generator=generator) < self.replace_singletons)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.streams import stream
 from sparsernn.nn.blocks import strips
 from sparsernn.nn.blocks.block_head import BlockHead
 from sparsernn.nn.blocks.block_mixture import BlockMixtureHead
@@ -40,7 +41,7 @@ def rows_by_count(counts: Sequence[int] | Tensor, order: str = "up") -> Tensor:
 ORDERS: dict[str, Callable[[Tensor], Tensor]] = {
     "up": lambda counts: torch.argsort(counts, stable=True),
     "down": lambda counts: torch.argsort(-counts, stable=True),
-    "random": lambda counts: torch.randperm(len(counts), generator=torch.Generator().manual_seed(0)),
+    "random": lambda counts: torch.randperm(len(counts), generator=stream("row order")),
     "given": lambda counts: torch.arange(len(counts)),
 }
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.streams import stream
 from sparsernn.sparsity.dynamic.budget import update_tau
 from sparsernn.sparsity.dynamic.engine_settings import Settings
 from sparsernn.sparsity.dynamic.first_masks import fan_in_scale, initial_masks
@@ -38,7 +39,7 @@ class DynamicSparse(Sparsifier):
         settings: see `sparsity.settings.parse`.
         optimizer: whose buffers follow the masks; None masks weights only.
         length: of the run, for annealing and for leaving out an update at the very end.
-        seed: of the generator that draws masks; torch's global generator is not used.
+        seed: of the streams that first masks and growth draw from; torch's global generator is not used.
 
     Attributes:
         reports: the report of every mask update since construction.
@@ -73,7 +74,7 @@ class DynamicSparse(Sparsifier):
         self.settings = settings
         self.optimizer = optimizer
         self.length = length or Length()
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = stream("growth", seed)  # and the ties of pruning
         self.step_count = self.epoch_count = self.update_count = 0
         self.tau = settings.rules.tau
         self.prune_rate = prune_schedule(settings, self.length)
@@ -82,7 +83,7 @@ class DynamicSparse(Sparsifier):
         self._gradients: dict[str, Tensor] = {}
         self._momentum = self._zero_momentum()
         self.reports: list[dict[str, Any]] = []
-        self._begin()
+        self._begin(seed)
 
     def after_step(self) -> list[dict[str, Any]]:
         """Project weights and optimizer buffers; update the masks if one is due at this step."""
@@ -184,8 +185,8 @@ class DynamicSparse(Sparsifier):
         return make_pools(self.tensors, cell_groups(model), rules.gate_scope, everything)
 
     @torch.no_grad()
-    def _begin(self) -> None:
-        initial_masks(self.tensors, self.settings.rules, self.generator)
+    def _begin(self, seed: int) -> None:
+        initial_masks(self.tensors, self.settings.rules, stream("masks", seed))
         self.project()
         if self.settings.rules.rescale == "fan_in":
             for tensor in self.tensors:
