@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sparsernn.cli.arguments import Data, RunFolder
+from sparsernn.cli.arguments import RunFolder, UnusedData
 from sparsernn.core.errors import InputError
 
 
@@ -19,15 +19,15 @@ def answer(
     run: RunFolder,
     paragraph: Annotated[str, typer.Option(metavar="FILE|TEXT", help="Where the answer stands.")],
     question: Annotated[str, typer.Option(help="What to look for.")],
-    data: Data = None,
+    data: UnusedData = None,
 ) -> None:
     """Answer a question with a span of a paragraph, by the best weights of a run."""
     from sparsernn.runs.artifacts import answer as find
     from sparsernn.runs.artifacts import take_best
-    from sparsernn.runs.assembly import open_run
+    from sparsernn.runs.assembly import open_weights
 
     text = paragraph_of(paragraph)
-    opened = open_run(run, data)
+    opened = open_weights(run)
     take_best(opened)
     found = find(opened, text, question)
     end = found.start + len(found.text)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from sparsernn.cli.arguments import Data, RunFolder
+from sparsernn.cli.arguments import RunFolder, UnusedData
 from sparsernn.core.errors import InputError
 
 
@@ -19,7 +19,7 @@ def bench(
         str, typer.Option("--batch-size", help="Texts read at once, 1 to 16; 1,4 for both.")
     ] = "1",
     repeats: Annotated[int, typer.Option(min=1, help="Timed rounds.")] = 15,
-    data: Data = None,
+    data: UnusedData = None,
 ) -> None:
     """Measure milliseconds per token, sparse beside the best dense products.
 
@@ -29,9 +29,9 @@ def bench(
     from sparsernn.report import load_run
     from sparsernn.report.console import output
     from sparsernn.runs.artifacts import measure, reads_tokens, require, take_best
-    from sparsernn.runs.assembly import open_run
+    from sparsernn.runs.assembly import open_weights
 
-    opened = open_run(run, data)
+    opened = open_weights(run)
     require(reads_tokens(opened), opened, "measuring the time per token")
     take_best(opened)
     measured = measure(opened, _batches(batch_size), repeats)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from sparsernn.cli.arguments import Data, Runs
+from sparsernn.cli.arguments import Runs, UnusedData
 from sparsernn.cli.topology_table import show_topologies
 
 
@@ -23,11 +23,11 @@ def compare(
             help="How different the connections of two runs are, or of a run's best and last state.",
         ),
     ] = False,
-    data: Data = None,
+    data: UnusedData = None,
 ) -> None:
     """Print the results of several runs side by side, or how different their connections are."""
     if topology:
-        show_topologies(runs, markdown, data)
+        show_topologies(runs, markdown)
         return
     from sparsernn.cli.console_tables import drawn
     from sparsernn.report import compare as compared

@@ -133,6 +133,7 @@ def _without_tune(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def tuned(run: Run, mode: NeuralCache, batch_size: int | None, tick: Callable[[float], None]) -> NeuralCache:
     """The cache with the theta and mixing that are best for a run's best weights on its validation split."""
+    run.require_data("tuning")
     run.load_best()
     return mode.tuned(run.task, run.model, batch_size=batch_size, tick=tick)
 

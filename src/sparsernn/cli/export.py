@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sparsernn.cli.arguments import Data, RunFolder
+from sparsernn.cli.arguments import RunFolder, UnusedData
 
 
 def register(app: typer.Typer) -> None:
@@ -19,14 +19,14 @@ def export(
         Path | None,
         typer.Option("--out", metavar="FILE", help="RUN/model.pt2 if not given; FILE.onnx for ONNX."),
     ] = None,
-    data: Data = None,
+    data: UnusedData = None,
 ) -> None:
     """Write one step of the model as a graph, ONNX or torch's own, that runs without this library."""
     from sparsernn.report.story.formats import size
     from sparsernn.runs.artifacts import export_run, take_best
-    from sparsernn.runs.assembly import open_run
+    from sparsernn.runs.assembly import open_weights
 
-    opened = open_run(run, data)
+    opened = open_weights(run)
     take_best(opened)
     done = export_run(opened, out or run / "model.pt2")
     given = ", ".join(f"{name} ({', '.join(map(str, shape))})" for name, shape in done.inputs.items())

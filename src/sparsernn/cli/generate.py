@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from sparsernn.cli.arguments import Data, RunFolder
+from sparsernn.cli.arguments import RunFolder, UnusedData
 
 
 def register(app: typer.Typer) -> None:
@@ -20,13 +20,13 @@ def generate(
         float, typer.Option(min=0.0, help="Below 1 is more cautious; 0 takes the likeliest token.")
     ] = 0.8,
     seed: Annotated[int, typer.Option(min=0, help="The same seed writes the same text.")] = 1,
-    data: Data = None,
+    data: UnusedData = None,
 ) -> None:
     """Write text with the best weights of a run."""
     from sparsernn.runs.artifacts import generate as write
     from sparsernn.runs.artifacts import take_best
-    from sparsernn.runs.assembly import open_run
+    from sparsernn.runs.assembly import open_weights
 
-    opened = open_run(run, data)
+    opened = open_weights(run)
     take_best(opened)
     print(write(opened, prompt, tokens, temperature, seed))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sparsernn.cli.arguments import Data, RunFolder
+from sparsernn.cli.arguments import RunFolder, UnusedData
 
 
 def register(app: typer.Typer) -> None:
@@ -19,14 +19,14 @@ def pack(
         Path | None, typer.Option("--out", metavar="FILE", help="RUN/packed.safetensors if not given.")
     ] = None,
     values: Annotated[str, typer.Option(help="float32, or int8 for smaller files.")] = "float32",
-    data: Data = None,
+    data: UnusedData = None,
 ) -> None:
     """Write the best weights of a run as one small file: a bit per position, a number per active weight."""
     from sparsernn.report.story.formats import size
     from sparsernn.runs.artifacts import PACKED, pack_run, take_best
-    from sparsernn.runs.assembly import open_run
+    from sparsernn.runs.assembly import open_weights
 
-    opened, target = open_run(run, data), out or run / PACKED
+    opened, target = open_weights(run), out or run / PACKED
     take_best(opened)
     packed = pack_run(opened, target, values)
     dense = 4 * sum(p.numel() for p in opened.model.parameters())

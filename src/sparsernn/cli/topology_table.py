@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sparsernn.sparsity import Topology
 
 
-def show_topologies(runs: list[Path], markdown: bool, data: Path | None) -> None:
+def show_topologies(runs: list[Path], markdown: bool) -> None:
     """Print the distance between the best masks of two runs, or of one run's best and last state.
 
     Raises:
@@ -21,14 +21,14 @@ def show_topologies(runs: list[Path], markdown: bool, data: Path | None) -> None
     from sparsernn.cli.console_tables import drawn
     from sparsernn.report.console import output
     from sparsernn.runs.artifacts import topologies
-    from sparsernn.runs.assembly import open_run
+    from sparsernn.runs.assembly import open_weights
 
     if len(runs) > 2:
         raise InputError(
             f"--topology compares two runs, or two states of one run; {len(runs)} runs were given."
         )
     other = runs[1] if len(runs) == 2 else None
-    table = _table(*topologies(open_run(runs[0], data), other))
+    table = _table(*topologies(open_weights(runs[0]), other))
     if markdown:
         print(table.markdown())
         return

@@ -8,7 +8,7 @@ import copy
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -110,19 +110,20 @@ class Exported:
     inputs: dict[str, tuple[Any, ...]]
 
 
-def export(model: nn.Module, path: str | Path) -> Exported:
+def export(model: nn.Module, path: str | Path, facts: Mapping[str, Any] | None = None) -> Exported:
     """Write one step of a model as a graph, read the file back, and compare.
 
     Args:
         model: see `OneStep`. Masked weights are stored as the zeros they are.
         path: what it ends in chooses the format: `.onnx` (needs the extra `onnx`), or `.pt2`, which
             `torch.export.load` reads without this library.
+        facts: plain data by name that the file is to carry, each as JSON, such as the vocabulary.
 
     Raises:
         InputError: another ending, a model without a single step, or the packages for ONNX are missing.
 
     The batch is free in both. The file says how it begins, as JSON: for each state input its values of one sequence,
-    in `metadata_props["start"]` of the ONNX model, in the extra file "start" of the other.
+    in `metadata_props["start"]` of the ONNX model, in the extra file "start" of the other. `facts` are beside it.
 
     Example:
         >>> import tempfile
@@ -143,9 +144,10 @@ def export(model: nn.Module, path: str | Path) -> Exported:
     shapes = ({0: batch}, tuple({0: batch} for _ in inputs[1:]))
     with torch.no_grad(), _quiet():
         program = torch.export.export(step, inputs, dynamic_shapes=shapes)
-    start = json.dumps(dict(zip(step.names[1:], (t[0].tolist() for t in step.start(1)), strict=True)))
+    start = dict(zip(step.names[1:], (t[0].tolist() for t in step.start(1)), strict=True))
+    told = {name: json.dumps(value) for name, value in {**(facts or {}), "start": start}.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    run = write(program, step, path, start)
+    run = write(program, step, path, told)
     described = {name: ("B", *t.shape[1:]) for name, t in zip(step.names, inputs, strict=True)}
     return Exported(path, path.stat().st_size, _difference(step, run), described)
 
@@ -153,13 +155,13 @@ def export(model: nn.Module, path: str | Path) -> Exported:
 Runner = Callable[[list[Tensor]], list[Tensor]]
 
 
-def _write_pt2(program: Any, step: OneStep, path: Path, start: str) -> Runner:
-    torch.export.save(program, path, extra_files={"start": start})
+def _write_pt2(program: Any, step: OneStep, path: Path, told: dict[str, str]) -> Runner:
+    torch.export.save(program, path, extra_files=dict(told))
     loaded = torch.export.load(path).module()
     return lambda inputs: list(loaded(*inputs))
 
 
-def _write_onnx(program: Any, step: OneStep, path: Path, start: str) -> Runner:
+def _write_onnx(program: Any, step: OneStep, path: Path, told: dict[str, str]) -> Runner:
     missing = [name for name in ONNX_NEEDS if find_spec(name) is None]
     if missing:
         raise InputError(
@@ -173,7 +175,7 @@ def _write_onnx(program: Any, step: OneStep, path: Path, start: str) -> Runner:
             program, dynamo=True, verbose=False, input_names=step.names, output_names=step.outputs
         )
     assert made is not None
-    made.model.metadata_props["start"] = start
+    made.model.metadata_props.update(told)
     made.save(path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
@@ -198,7 +200,11 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(before)
 
 
-FORMATS: dict[str, Callable[[Any, OneStep, Path, str], Runner]] = {".onnx": _write_onnx, ".pt2": _write_pt2}
+Writer = Callable[[Any, OneStep, Path, dict[str, str]], Runner]
+FORMATS: dict[str, Writer] = {
+    ".onnx": _write_onnx,
+    ".pt2": _write_pt2,
+}
 
 
 @torch.no_grad()

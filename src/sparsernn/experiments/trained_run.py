@@ -20,7 +20,7 @@ from sparsernn.runs.artifacts import (
     write_predictions,
     writes_text,
 )
-from sparsernn.runs.assembly import create, open_run
+from sparsernn.runs.assembly import create, open_run, open_weights
 from sparsernn.runs.evaluation import evaluate_run
 from sparsernn.runs.interruption import Interrupted
 from sparsernn.runs.loop import train as run_loop
@@ -136,7 +136,7 @@ class TrainedRun:
 
     def _best(self) -> Run:
         if self._opened is None:
-            opened = open_run(self.folder, self.data)
+            opened = open_weights(self.folder)
             take_best(opened)
             self._opened = opened
         return self._opened

@@ -57,6 +57,7 @@ def answer(run: Run, paragraph: str, question: str) -> Found:
 
 def write_predictions(run: Run, split: str = "test") -> Path:
     """Write the answers to a split, {question id: answer}, as the evaluation script of SQuAD 1.1 reads them."""
+    run.require_data("answering a split")
     path = run.home / PREDICTIONS
     path.write_text(json.dumps(run.task.predictions(run.model, split), indent=1), encoding="utf-8")
     return path
@@ -104,17 +105,27 @@ def pack_run(run: Run, path: Path, values: str = "float32") -> int:
         values: "float32", or "int8" for a quarter of the bytes per kept weight.
 
     The hashes of the task's vocabularies are in the file: of the one called "vocabulary" as that of the model, of
-    all by name under "vocabularies" in the recipe.
+    all by name under "vocabularies" in the recipe. The recipe also has what `read_as` says, so that a reader of
+    the file alone can give words to the model and understand its own.
     """
     hashes = {name: vocabulary.sha256() for name, vocabulary in run.task.vocabularies.items()}
-    recipe = {"name": run.recipe.name, "model": run.recipe.model, "vocabularies": hashes}
+    recipe = {"name": run.recipe.name, "model": run.recipe.model, "vocabularies": hashes, **read_as(run)}
     own = hashes.get("vocabulary", "")
     return pack(weights(run.model), present(run), path, values=values, recipe=recipe, vocabulary=own)
 
 
 def export_run(run: Run, path: Path) -> Exported:
-    """Write one step of the run's model as a graph; see `deploy.export.export`."""
-    return export(run.model, path)
+    """Write one step of the run's model as a graph, with what `read_as` says; see `deploy.graph_export.export`."""
+    return export(run.model, path, read_as(run))
+
+
+def read_as(run: Run) -> dict[str, Any]:
+    """How text becomes the model's numbers: `tokens`, the list of each vocabulary, and `style`, how text is cut.
+
+    The number of a token is its place in the list. `style` is None where the data were no running text.
+    """
+    tokens = {name: list(vocabulary.tokens) for name, vocabulary in run.task.vocabularies.items()}
+    return {"tokens": tokens, "style": run.task.info.get("style")}
 
 
 def present(run: Run) -> dict[str, Tensor]:

@@ -36,13 +36,19 @@ RECIPE, ENVIRONMENT = "recipe.yaml", "environment.json"
 Vocabularies = Mapping[str, Vocabulary]
 
 
-def assemble(recipe: Recipe, data_dir: Path | None = None, vocabularies: Vocabularies | None = None) -> Run:
+def assemble(
+    recipe: Recipe,
+    data_dir: Path | None = None,
+    vocabularies: Vocabularies | None = None,
+    remembered: Mapping[str, Any] | None = None,
+) -> Run:
     """Build every part of a run; the global torch generator is left where the dropouts of the recipe's seed begin.
 
     Args:
         recipe: the settings.
         data_dir: where the data lie; None leaves the search to the corpus or the task.
         vocabularies: of an earlier run by name, so that its numbers hold.
+        remembered: what an earlier run knew of its data (`Task.info`), to do without them; see `open_weights`.
 
     Raises:
         InputError: a setting that a component does not know or refuses, or data that cannot be had.
@@ -50,7 +56,10 @@ def assemble(recipe: Recipe, data_dir: Path | None = None, vocabularies: Vocabul
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     begin_weights(recipe.seed)
-    task = _task(recipe, data_dir, vocabularies)
+    if remembered is None:
+        task = _task(recipe, data_dir, vocabularies)
+    else:
+        task = _task_without_data(recipe, vocabularies or {}, remembered)
     model = model_of(recipe, task)
     task.check_model(model)
     per_epoch = task.steps_per_epoch(recipe.seed)
@@ -72,7 +81,8 @@ def assemble(recipe: Recipe, data_dir: Path | None = None, vocabularies: Vocabul
         "boundary", BOUNDARIES, recipe.boundary, model=model, seed=recipe.seed, epochs=recipe.epochs
     )
     begin_dropout(recipe.seed)
-    return Run(recipe, task, model, optimizer, sparsifier, boundary, schedule)
+    without = remembered is not None
+    return Run(recipe, task, model, optimizer, sparsifier, boundary, schedule, without_data=without)
 
 
 def model_of(recipe: Recipe, task: Task) -> Any:
@@ -89,6 +99,16 @@ def _task(recipe: Recipe, data_dir: Path | None, vocabularies: Vocabularies | No
         spec = settings.pop("corpus")
         context["corpus"] = make("corpus", CORPORA, spec, data_dir=data_dir, vocabulary=own)
     task: Task = make("task", TASKS, settings, **context)
+    return task
+
+
+def _task_without_data(recipe: Recipe, vocabularies: Vocabularies, remembered: Mapping[str, Any]) -> Task:
+    """The task, reading something random in place of its data."""
+    constructor: Any = TASKS.get(recipe.task["name"])
+    instead = constructor.stand_in(remembered, vocabularies) if hasattr(constructor, "stand_in") else {}
+    settings = {key: value for key, value in recipe.task.items() if key not in instead}
+    task: Task = make("task", TASKS, settings, **{"vocabularies": vocabularies, "data_dir": None, **instead})
+    task.info = dict(remembered)
     return task
 
 
@@ -119,6 +139,7 @@ def create(
     data_dir: Path | None = None,
     vocabularies: Vocabularies | None = None,
     begin: Callable[[Run], None] = lambda run: None,
+    remembered: Mapping[str, Any] | None = None,
 ) -> Run:
     """A new run in a new folder: recipe, environment and vocabularies are written before the first step.
 
@@ -128,6 +149,7 @@ def create(
         data_dir: where the data lie.
         vocabularies: see `assemble`.
         begin: sets the run's first state where it is not the random one, before anything is written.
+        remembered: see `assemble`.
 
     Raises:
         InputError: the folder already holds a run, or the recipe cannot be assembled.
@@ -136,7 +158,7 @@ def create(
         raise InputError(
             f"{folder} already holds a run; resume it with 'sparsernn resume {folder}' or choose another."
         )
-    run = assemble(recipe, data_dir, vocabularies)
+    run = assemble(recipe, data_dir, vocabularies, remembered)
     take_synthesizer(run)
     begin(run)
     folder.mkdir(parents=True, exist_ok=True)
@@ -150,12 +172,50 @@ def create(
     return run
 
 
+class MissingData(InputError):
+    """The data of a run are not where they were, or not what they were; its weights are good without them."""
+
+
 def open_run(folder: Path, data_dir: Path | None = None) -> Run:
-    """An existing run, taken up where its last checkpoint left it.
+    """An existing run with its data, taken up where its last checkpoint left it: to train on, or to be scored.
 
     Raises:
-        InputError: no run there, or its checkpoint, vocabularies or data are not what they were.
+        MissingData: its data cannot be had, or are not what they were.
+        InputError: no run there, or its checkpoint or vocabularies are not what they were.
     """
+    recipe, known, vocabularies = _read(folder)
+    try:
+        run = assemble(recipe, data_dir or data_of(folder), vocabularies)
+    except InputError as error:
+        assemble(recipe, None, vocabularies, known["data"])  # says so itself if the recipe is at fault
+        raise MissingData(
+            f"the data of {folder} cannot be read ({str(error).rstrip('.')}); evaluating and training on need them "
+            "(--data says where they are), all else works without them."
+        ) from error
+    run.folder = folder
+    _check_data(run, known["data"]["sha256"])
+    run.restore()
+    return run
+
+
+def open_weights(folder: Path) -> Run:
+    """An existing run without its data: for all that weights, recipe and vocabularies are enough for.
+
+    It stands where its last checkpoint left it. Its task reads something random (`Task.stand_in`), whether the
+    data are still there or not.
+
+    Raises:
+        InputError: no run there, or its checkpoint or vocabularies are not what they were.
+    """
+    recipe, known, vocabularies = _read(folder)
+    run = assemble(recipe, None, vocabularies, known["data"])
+    run.folder = folder
+    run.restore()
+    return run
+
+
+def _read(folder: Path) -> tuple[Recipe, dict[str, Any], dict[str, Vocabulary]]:
+    """The settings, environment and vocabularies of a run; torch gets as many threads as it had."""
     if not (folder / RECIPE).is_file():
         raise InputError(f"{folder} is no run: it has no {RECIPE}.")
     known = read_environment(folder)
@@ -163,11 +223,7 @@ def open_run(folder: Path, data_dir: Path | None = None) -> Run:
     recipe = load_recipe(folder / RECIPE)
     # Sums are taken in another order on another number of threads: going on to the bit needs the same.
     torch.set_num_threads(recipe.threads or known["threads"])
-    run = assemble(recipe, data_dir or data_of(folder), vocabularies)
-    run.folder = folder
-    _check_data(run, known["data"]["sha256"])
-    run.restore()
-    return run
+    return recipe, known, vocabularies
 
 
 def read_environment(folder: Path) -> dict[str, Any]:
@@ -217,7 +273,7 @@ def _check_data(run: Run, before: Mapping[str, str]) -> None:
     now = run.task.info.get("sha256", {})
     changed = sorted(split for split in before if now.get(split) != before[split])
     if changed:
-        raise InputError(
+        raise MissingData(
             f"the {changed[0]} data are not those that {run.home} was trained on (their checksums differ); "
             "point --data to the original files."
         )

@@ -20,6 +20,8 @@ from sparsernn.runs.run import BEST, LAST, Run, load_weights, weights
 METRICS = "metrics.jsonl"
 OF_THE_OLD_MODEL = ("sizes", "complete")
 """Records that do not hold for the smaller model: they are measured again."""
+OF_THE_DATA = ("examples", "counts", "steps", "epochs", "steps_per_epoch", "phases")
+"""What a plan says that has nothing to do with the model."""
 
 
 def write(
@@ -46,7 +48,8 @@ def write(
         run.restore()
 
     where = settings.data_dir or data_of(original.home)
-    return create(recipe, folder, where, dict(original.task.vocabularies), begin)
+    remembered = dict(original.task.info) if original.without_data else None
+    return create(recipe, folder, where, dict(original.task.vocabularies), begin, remembered)
 
 
 def resized_recipe(original: Run, after: nn.Module) -> Recipe:
@@ -144,9 +147,13 @@ def _take_records(original: Run, run: Run) -> None:
         text = (original.home / METRICS).read_text(encoding="utf-8", errors="replace")
     lines = [line for line in text.splitlines() if _kind(line) not in OF_THE_OLD_MODEL]
     (run.home / METRICS).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    if any(_kind(line) == "start" for line in lines):
+    started = [line for line in lines if _kind(line) == "start"]
+    if started:
+        before = json.loads(started[-1]).get("plan") or {}
         here = original.position
         intent = plan(run, measure=False)
+        if original.without_data:  # what is known of them was written down when they were there
+            intent |= {name: before[name] for name in OF_THE_DATA if name in before}
         run.events.append(
             {
                 "epoch": here.epoch,

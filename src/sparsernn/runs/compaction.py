@@ -19,7 +19,7 @@ from sparsernn.deploy.measurement import macs_per_token, measure_latency
 from sparsernn.deploy.proof import Proof, prove
 from sparsernn.deploy.shrink import Compaction, check_tolerance, count, nothing, units_of
 from sparsernn.runs.artifacts import measure, quicker_threads, reads_tokens, take_best
-from sparsernn.runs.assembly import RECIPE, open_run
+from sparsernn.runs.assembly import RECIPE, MissingData, open_run, open_weights
 from sparsernn.runs.checkpoint import load_checkpoint, save_checkpoint
 from sparsernn.runs.compact_folder import built, resized_recipe, write
 from sparsernn.runs.removable_units import Settings, dead_in_run, smaller
@@ -53,7 +53,7 @@ def compact_run(source: Path, folder: Path, settings: Settings | None = None) ->
     check_tolerance(settings.tol, exact=not settings.tol)
     if (folder / RECIPE).exists():
         raise InputError(f"{folder} already holds a run; choose another folder.")
-    original = open_run(source, settings.data_dir)
+    original = _opened(source, settings.data_dir)
     state = copy.deepcopy(original.state())
     gone, weak = dead_in_run(original, settings)
     before = original.model
@@ -71,6 +71,16 @@ def compact_run(source: Path, folder: Path, settings: Settings | None = None) ->
     record = _record(original, run, done, proof, settings)
     _finish(original, run, record)
     return run, record
+
+
+def _opened(source: Path, data_dir: Path | None) -> Run:
+    """The run with its data, or where these cannot be had without: then the proof is on random input."""
+    try:
+        return open_run(source, data_dir)
+    except MissingData:
+        if data_dir is not None:
+            raise
+        return open_weights(source)
 
 
 def _record(
@@ -98,6 +108,7 @@ def _record(
         "loss_difference": proof.loss,
         "batches": proof.batches,
         "numbers": proof.numbers,
+        "read": "random input" if original.without_data else "training data",
         **_per_token(original, run, settings.repeats),
     }
 

@@ -56,6 +56,7 @@ def evaluate_run(
     Raises:
         InputError: an unknown split, no best checkpoint yet, or a mode that cannot read the run.
     """
+    run.require_data("evaluating")
     known = sorted(run.task.examples)
     if split not in known:
         raise InputError(f"the split '{split}' is unknown; known: {', '.join(known)}.")

@@ -43,6 +43,7 @@ def train(run: Run, reporter: Reporter | None = None) -> dict[str, float]:
         Diverged: the loss left every sensible range; `last` is the state before that.
         InputError: the disk is full; the state before is saved.
     """
+    run.require_data("training")
     keep_buffers()
     run.rewind()
     with stop_requests() as request, Safekeeping(run) as keep:

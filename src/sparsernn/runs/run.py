@@ -52,6 +52,8 @@ class Run:
         schedule: step -> learning rate; it hears every validation loss (`optim.LearningRate`).
         carried: recurrent state at the next window; None stands for the initial state.
         folder: where it is written; None until `create` or `open_run` gives it one.
+        without_data: the task was put together without its data: what it reads is random, so that nothing may be
+            trained on it or scored by it.
         log_bytes: how much of metrics.jsonl belongs to the restored state; None: all of it.
     """
 
@@ -66,6 +68,7 @@ class Run:
     carried: Any = None
     folder: Path | None = None
     log_bytes: int | None = None
+    without_data: bool = False
 
     @property
     def home(self) -> Path:
@@ -77,6 +80,13 @@ class Run:
     def events(self) -> EventLog:
         """The run's metrics.jsonl."""
         return EventLog(self.home / "metrics.jsonl")
+
+    def require_data(self, what: str) -> None:
+        """Raise InputError where the run was opened for its weights alone; `what` needs data ("training")."""
+        if self.without_data:
+            raise InputError(
+                f"{what} needs the data of {self.home}, and it was opened without them; open it with open_run."
+            )
 
     def state(self) -> dict[str, Any]:
         """Everything that a resumed run needs to go on to the bit."""

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from sparsernn.core.errors import InputError
+from sparsernn.data import stand_ins
 from sparsernn.data.text_corpus import Corpus
+from sparsernn.data.vocabulary import Vocabulary
 from sparsernn.data.windows import random_windows as parse_random_windows
 from sparsernn.data.windows import streams, window_bounds, window_of
 from sparsernn.models.language_model import Features, LanguageModel
@@ -93,6 +95,11 @@ class LanguageModelling(Task):
         self.info, self.vocabularies = corpus.info, {"vocabulary": corpus.vocabulary}
         self.sizes = {"vocabulary_size": len(corpus.vocabulary)}
         self.examples = {split: len(ids) for split, ids in corpus.splits.items()}
+
+    @classmethod
+    def stand_in(cls, info: Mapping[str, Any], vocabularies: Mapping[str, Vocabulary]) -> dict[str, Any]:
+        """A text of random tokens."""
+        return {"corpus": stand_ins.text(info, vocabularies["vocabulary"])}
 
     def check_model(self, model: Any) -> None:
         """Refuse an embedding that takes the last words for the most frequent where order is that of appearance."""

@@ -11,7 +11,9 @@ from torch.nn import functional
 from sparsernn.core.errors import InputError
 from sparsernn.core.registry import make
 from sparsernn.core.streams import stream
+from sparsernn.data import stand_ins
 from sparsernn.data.digit_images import CLASSES, IMAGES, Images, pixel_order
+from sparsernn.data.vocabulary import Vocabulary
 from sparsernn.tasks.generated_task import Sequences, manifold_error
 from sparsernn.tasks.gradient_record import LOOKED_AT, lag_record
 from sparsernn.tasks.segments import dropouts_off, whole
@@ -25,7 +27,7 @@ class Pixels(Task):
 
     Args:
         images: spec of the pictures: "digits" (8x8, 64 steps), "mnist" (28x28, 784 steps) or "mnist-10k" (the
-            official test images split in three), with `path` as a setting.
+            official test images split in three), with `path` as a setting; or the pictures themselves.
         permuted: read the pixels in the published random order, the same for all pictures.
         batch_size: pictures per step, at least 1; what is left at an epoch's end is a smaller batch.
         eval_batch_size: pictures evaluated at once.
@@ -47,7 +49,7 @@ class Pixels(Task):
     def __init__(
         self,
         *,
-        images: str | Mapping[str, Any] = "digits",
+        images: str | Mapping[str, Any] | Images = "digits",
         permuted: bool = False,
         batch_size: int = 100,
         eval_batch_size: int = 250,
@@ -56,13 +58,20 @@ class Pixels(Task):
     ) -> None:
         whole("batch_size", batch_size)
         whole("eval_batch_size", eval_batch_size)
-        self.images: Images = make("images", IMAGES, images, data_dir=data_dir)
+        self.images: Images = (
+            images if isinstance(images, Images) else make("images", IMAGES, images, data_dir=data_dir)
+        )
         steps = self.images.pixels["train"].shape[1]
         self.order = pixel_order(steps) if permuted else torch.arange(steps)
         self.batch_size, self.eval_batch_size, self.shuffle = batch_size, eval_batch_size, shuffle
         self.info = {**self.images.info, "permuted": permuted}
         self.sizes = {"input_size": 1, "output_size": CLASSES}
         self.examples = {split: len(labels) for split, labels in self.images.labels.items()}
+
+    @classmethod
+    def stand_in(cls, info: Mapping[str, Any], vocabularies: Mapping[str, Vocabulary]) -> dict[str, Any]:
+        """Random pictures."""
+        return {"images": stand_ins.pictures(info)}
 
     def steps_per_epoch(self, seed: int = 0) -> int:
         """Batches of all training pictures."""

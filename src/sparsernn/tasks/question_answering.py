@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from torch.nn import functional
 
 from sparsernn.core.errors import InputError
 from sparsernn.core.streams import draws
-from sparsernn.data import Vocabulary
+from sparsernn.data import Vocabulary, stand_ins
 from sparsernn.data.answer_scores import score_answers
 from sparsernn.data.questions import QuestionCorpus, token_spans
 from sparsernn.data.word_vectors import read_vectors
@@ -128,6 +129,14 @@ class QuestionAnswering(Task):
             FIXED: Vocabulary(list(known)),
             **signs,
         }
+
+    @classmethod
+    def stand_in(cls, info: Mapping[str, Any], vocabularies: Mapping[str, Vocabulary]) -> dict[str, Any]:
+        """Paragraphs of random words."""
+        words = [
+            word for name in (TRAINED, FIXED) if name in vocabularies for word in vocabularies[name].tokens
+        ]
+        return {"corpus": stand_ins.paragraphs(info, words)}
 
     def check_model(self, model: BiDAF) -> None:
         """Raise InputError unless the model reads what this task gives; a new run's given word vectors are put in."""

@@ -61,6 +61,11 @@ class Recitation(LanguageModelling):
         self.metric, self.tolerance = "accuracy", tolerance
         self._seen, self._right = 0, 0
 
+    @classmethod
+    def stand_in(cls, info: Mapping[str, Any], vocabularies: Mapping[str, Vocabulary]) -> dict[str, Any]:
+        """A text of random tokens, to be learnt as a whole: the vocabulary has been cut down already."""
+        return {**super().stand_in(info, vocabularies), "tokens": None}
+
     def batches(self, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
         """As in language modelling; with the first batch of an epoch the counting begins anew."""
         if start == 0:

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from sparsernn.core.errors import InputError
 from sparsernn.core.streams import draws
-from sparsernn.data import Sentence, TaggedCorpus, Vocabulary
+from sparsernn.data import Sentence, TaggedCorpus, Vocabulary, stand_ins
 from sparsernn.data.tagged_sentences import PAD
 from sparsernn.data.vocabulary import UNKNOWN, ordered
 from sparsernn.models.tagger import Tagger
@@ -123,6 +123,11 @@ class Tagging(Task):
         self.examples = {split: len(data.words) for split, data in self.data.items()}
         times = torch.bincount(self.data["train"].words, minlength=len(self.words))
         self.once = times[self.data["train"].words] == 1
+
+    @classmethod
+    def stand_in(cls, info: Mapping[str, Any], vocabularies: Mapping[str, Vocabulary]) -> dict[str, Any]:
+        """Sentences of random words with random tags."""
+        return {"corpus": stand_ins.sentences(info, vocabularies["vocabulary"], vocabularies["tags"])}
 
     def steps_per_epoch(self, seed: int = 0) -> int:
         """Batches of an epoch."""

@@ -54,6 +54,19 @@ class Task(ABC):
     vocabularies: Mapping[str, Vocabulary] = MappingProxyType({})
     eval_batch_size: int | None = None
 
+    @classmethod
+    def stand_in(cls, info: Mapping[str, Any], vocabularies: Mapping[str, Vocabulary]) -> dict[str, Any]:
+        """Arguments of the constructor that take the place of data which are not at hand.
+
+        With them the task is put together as it was, but for what it reads, which is random and of the right form:
+        enough for all that a trained model can do alone. {} for tasks that make their data themselves.
+
+        Args:
+            info: as the task gave it when it had its data.
+            vocabularies: as it gave them.
+        """
+        return {}
+
     @abstractmethod
     def steps_per_epoch(self, seed: int = 0) -> int:
         """Batches of an epoch; where that differs between epochs, of the first one of a run with this seed."""

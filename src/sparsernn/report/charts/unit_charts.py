@@ -72,10 +72,12 @@ def proof_sentence(record: Mapping[str, Any]) -> str:
     """What was compared, and how large the largest difference was."""
     found = three(number(record.get("difference")))
     weak = number(record.get("weak"))
+    source = " (random ones, for the data were not at hand)" if record.get("read") == "random input" else ""
     given = f" {whole(weak)} units were not 0, but had norms below {record.get('tol')}." if weak else ""
+    compared = f"{whole(record.get('numbers'))} numbers of {record.get('batches')} batches{source}"
     return (
         f"The largest difference between the outputs of both models in float64 is {found}, over "
-        f"{whole(record.get('numbers'))} numbers of {record.get('batches')} batches with carried state; the loss "
+        f"{compared} with carried state; the loss "
         f"differs by {three(number(record.get('loss_difference')))} nats.{given}"
     )
 
