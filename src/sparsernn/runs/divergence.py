@@ -19,7 +19,7 @@ LEAST_SCALE = 1.0
 """Nats, or the task's unit: what the first loss counts as at least, for runs that start from trained weights."""
 
 STEPS = 10
-"""So many steps in a row: a loss may jump for a few and come back."""
+"""So many more steps out of range than in it: a loss may jump for a few and come back."""
 
 
 class Diverged(InputError):
@@ -36,12 +36,14 @@ def limit(first: float) -> float:
 
 
 def strayed_for(loss: float, first: float, before: int) -> int:
-    """Steps in a row with a loss out of range, this one included; `before`: those until now.
+    """How far a run has strayed: one more with each loss out of range, one less with each in it, at least 0.
+
+    One good loss does not take back a row of bad ones: in a batch of few it may be luck.
 
     >>> strayed_for(1e6, first=9.2, before=3), strayed_for(8.0, first=9.2, before=3)
-    (4, 0)
+    (4, 2)
     """
-    return before + 1 if loss > limit(first) else 0
+    return before + 1 if loss > limit(first) else max(before - 1, 0)
 
 
 def check_step(loss: float, norm: float, first: float, strayed: int, step: int) -> None:

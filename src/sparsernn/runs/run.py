@@ -27,7 +27,7 @@ class Position:
         seconds: time spent training.
         solved: the task asked for the end of the training.
         first_loss: of the first step; what later ones are judged by. None before it.
-        strayed: steps in a row, up to here, with a loss out of every sensible range.
+        strayed: how many more steps had a loss out of every sensible range than came back since.
     """
 
     epoch: int = 0
