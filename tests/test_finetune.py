@@ -47,7 +47,7 @@ def test_it_starts_from_the_best_weights_and_masks_which_are_its_first_best(sour
 
 
 def test_where_no_epoch_is_better_the_weights_it_started_from_stay_the_best(source, tmp_path):
-    run = start(source, tmp_path / "spoiled", ["optimizer.lr=1000", "clip=null", "epochs=1"])
+    run = start(source, tmp_path / "spoiled", ["optimizer.lr=100", "clip=null", "epochs=1"])
     before, to_beat = {name: tensor.clone() for name, tensor in weights(run.model).items()}, run.position.best
     tested = train(run)
     assert run.position.best == to_beat
@@ -142,7 +142,7 @@ def test_other_masks_are_refused_and_nothing_is_written(source, tmp_path):
 
 def test_the_command_says_what_is_to_be_beaten_and_when_it_did_not_help(source, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    words = ("finetune", source, "optimizer.lr=1000", "clip=null", "epochs=1")
+    words = ("finetune", source, "optimizer.lr=100", "clip=null", "epochs=1")
     result = CliRunner().invoke(app, [str(word) for word in words])
     assert result.exit_code == 0, result.output
     to_beat = open_run(tmp_path / "runs" / "source-finetuned").position.best

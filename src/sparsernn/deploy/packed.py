@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.safe_files import replacing
 from sparsernn.kernels.weight_formats import to_int8
 
 FORMAT = "sparsernn-packed-1"
@@ -197,9 +197,8 @@ def _digest(tensors: Mapping[str, Tensor], about: str) -> str:
 
 def _write(path: Path, tensors: dict[str, Tensor], about: str) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    save_file(tensors, beside, {"format": FORMAT, "about": about, "sha256": _digest(tensors, about)})
-    os.replace(beside, path)
+    with replacing(path) as beside:
+        save_file(tensors, beside, {"format": FORMAT, "about": about, "sha256": _digest(tensors, about)})
     return path.stat().st_size
 
 

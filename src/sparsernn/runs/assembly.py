@@ -7,6 +7,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 import sparsernn
 from sparsernn.core.errors import InputError
 from sparsernn.core.registry import make
+from sparsernn.core.safe_files import sole_user
 from sparsernn.core.streams import begin_dropout, begin_weights
 from sparsernn.data import CORPORA, Vocabulary
 from sparsernn.gradients import BOUNDARIES
@@ -154,22 +156,40 @@ def create(
     Raises:
         InputError: the folder already holds a run, or the recipe cannot be assembled.
     """
-    if (folder / RECIPE).exists():
-        raise InputError(
-            f"{folder} already holds a run; resume it with 'sparsernn resume {folder}' or choose another."
-        )
+    _check_free(folder)
     run = assemble(recipe, data_dir, vocabularies, remembered)
     take_synthesizer(run)
-    begin(run)
+    was_there = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with sole_user(folder):
+            return _written(run, folder, data_dir, begin)
+    except BaseException:
+        if not was_there:
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
+        raise
+
+
+def _written(run: Run, folder: Path, data_dir: Path | None, begin: Callable[[Run], None]) -> Run:
+    """The new run in its folder, which nobody else writes to meanwhile."""
+    _check_free(folder)  # again: somebody else may have been quicker
+    begin(run)
     (folder / ENVIRONMENT).write_text(json.dumps(environment(run, data_dir), indent=1), encoding="utf-8")
     for name, vocabulary in run.task.vocabularies.items():
         vocabulary.save(folder / f"{name}.txt")
     run.folder = folder
     run.save()
     # Last: a folder with a recipe is a run.
-    (folder / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
+    (folder / RECIPE).write_text(run.recipe.to_yaml(), encoding="utf-8")
     return run
+
+
+def _check_free(folder: Path) -> None:
+    if (folder / RECIPE).exists():
+        raise InputError(
+            f"{folder} already holds a run; resume it with 'sparsernn resume {folder}' or choose another."
+        )
 
 
 class MissingData(InputError):

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.safe_files import replacing
 from sparsernn.runs import bitpack
 
 FORMAT = "sparsernn-checkpoint-1"
@@ -47,13 +48,8 @@ def save_checkpoint(path: Path, tree: Mapping[str, Any], packed: bool = False) -
     tensors: dict[str, Tensor] = {}
     state = json.dumps(_to_plain(tree, "", tensors, packed))
     metadata = {"format": FORMAT, "state": state, "sha256": _digest(state, tensors)}
-    partial = path.with_name(path.name + ".partial")
-    try:
-        _write(partial, tensors, metadata)
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with replacing(path) as beside:
+        _write(beside, tensors, metadata)
     _sync(path.parent)
     return path.stat().st_size
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the step, save, stop."""
+"""Ctrl-C, SIGTERM and the end of a terminal (SIGHUP): finish the step, save, stop."""
 
 import signal
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)
+STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 Handlers = dict[int, Any]
 
 
@@ -15,7 +15,7 @@ class Interrupted(Exception):
     """The run was asked to stop; its state is saved.
 
     Attributes:
-        signal_number: SIGINT or SIGTERM.
+        signal_number: SIGINT, SIGTERM or SIGHUP.
     """
 
     def __init__(self, signal_number: int) -> None:
@@ -50,7 +50,10 @@ def stop_requests() -> Iterator[Request]:
 
     try:
         for number in STOPPING:
-            previous[number] = signal.signal(number, remember)
+            if (
+                signal.getsignal(number) is not signal.SIG_IGN
+            ):  # as under nohup: who ignores it wants to go on
+                previous[number] = signal.signal(number, remember)
     except ValueError:
         previous.clear()
     try:

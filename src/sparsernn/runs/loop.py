@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsernn.core.safe_files import sole_user
 from sparsernn.core.states import detached
 from sparsernn.runs.divergence import Diverged, check_evaluation, check_step, strayed_for
 from sparsernn.runs.interruption import Interrupted, Request, stop_requests
@@ -39,14 +40,14 @@ def train(run: Run, reporter: Reporter | None = None) -> dict[str, float]:
         The test scores of the best weights.
 
     Raises:
-        Interrupted: SIGINT or SIGTERM came; the state is saved.
+        Interrupted: SIGINT, SIGTERM or SIGHUP came; the state is saved.
         Diverged: the loss left every sensible range; `last` is the state before that.
-        InputError: the disk is full; the state before is saved.
+        InputError: the disk is full; the state before is saved. Or another process trains in the folder.
     """
     run.require_data("training")
     keep_buffers()
-    run.rewind()
-    with stop_requests() as request, Safekeeping(run) as keep:
+    with sole_user(run.home), stop_requests() as request, Safekeeping(run) as keep:
+        run.rewind()
         watch = Watch(run, reporter or Reporter(), keep)
         watch.start()
         try:

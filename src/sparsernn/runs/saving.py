@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.safe_files import PART, replacing
 from sparsernn.runs.checkpoint import load_checkpoint
 from sparsernn.runs.divergence import have_exploded
 from sparsernn.runs.run import BEST, LAST, Run, weights
@@ -35,6 +36,8 @@ class Safekeeping:
         self.trouble: OSError | None = None
 
     def __enter__(self) -> "Safekeeping":
+        for left in self.run.home.glob(f".*{PART}"):  # of a process that was killed while it wrote
+            left.unlink(missing_ok=True)
         return self
 
     def __exit__(
@@ -124,10 +127,5 @@ class Safekeeping:
 
 def _copy(source: Path, target: Path) -> None:
     """A copy that is there whole or not at all."""
-    partial = target.with_name(target.name + ".partial")
-    try:
-        shutil.copyfile(source, partial)
-        os.replace(partial, target)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with replacing(target) as beside:
+        shutil.copyfile(source, beside)
