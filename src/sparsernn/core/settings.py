@@ -19,6 +19,9 @@ from sparsernn.core.errors import InputError
 
 Tree = dict[str, Any]
 
+MOST_CHARACTERS, MOST_NODES, DEEPEST, MOST_DIGITS = 100_000, 100_000, 40, 100
+"""Of a document: the longest recipe that comes with the package has 60 lines and 4 levels."""
+
 
 class _Drop:
     """The value of a key that shall not be inherited."""
@@ -35,11 +38,15 @@ DROP = _Drop()
 
 class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key_node, deep=True) for key_node, _ in node.value]
-        for i, (key, (key_node, _)) in enumerate(zip(keys, node.value, strict=True)):
-            if key in keys[:i]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                continue  # refused below
+            if key in seen:
                 line = key_node.start_mark.line + 1
                 raise yaml.constructor.ConstructorError(None, None, f"key '{key}' stands twice (line {line})")
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 
@@ -70,7 +77,14 @@ for _dialect in (_Loader, _Dumper):
 
 
 def _construct_int(loader: _Loader, node: yaml.Node) -> int:
-    return int(loader.construct_scalar(cast(yaml.ScalarNode, node)))
+    digits = loader.construct_scalar(cast(yaml.ScalarNode, node))
+    if len(digits) > MOST_DIGITS:
+        raise yaml.constructor.ConstructorError(
+            None,
+            None,
+            f"a whole number has {len(digits):,} digits, and more than {MOST_DIGITS} are none of ours",
+        )
+    return int(digits)
 
 
 _Loader.add_constructor(f"{_CORE}int", _construct_int)
@@ -102,13 +116,48 @@ def parse(text: str, origin: str) -> Any:
         >>> parse("{lr: 1e-3, tied: no, sizes: [010, 2]}", "example")
         {'lr': 0.001, 'tied': 'no', 'sizes': [10, 2]}
     """
+    if len(text) > MOST_CHARACTERS:
+        raise InputError(f"{origin} has {len(text):,} characters; settings have at most {MOST_CHARACTERS:,}.")
     try:
-        return yaml.load(text, Loader=_Loader)
+        return _loaded(text)
+    except RecursionError:
+        raise InputError(f"{origin} is nested too deeply; {DEEPEST} levels are the most.") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
         problem = getattr(error, "problem", None) or "it cannot be read"
         raise InputError(f"{origin} is not valid YAML: {problem}{place}.") from None
+
+
+def _loaded(text: str) -> Any:
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_size(node)
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _check_size(root: yaml.Node) -> None:
+    """Refuse a document that is too deep, that contains itself, or that aliases blow up: each use of one counts."""
+    count, waiting = 0, [(root, 1)]
+    while waiting:
+        node, depth = waiting.pop()
+        count += 1
+        if depth > DEEPEST:  # what contains itself has no end
+            raise _refused(f"it is nested more than {DEEPEST} levels deep, or contains itself", node)
+        if count > MOST_NODES:
+            raise _refused(f"it has more than {MOST_NODES:,} entries, each use of an alias counted", node)
+        inside = node.value if isinstance(node, yaml.CollectionNode) else ()
+        parts = (part for item in inside for part in (item if isinstance(item, tuple) else (item,)))
+        waiting += [(part, depth + 1) for part in parts]
+
+
+def _refused(problem: str, node: yaml.Node) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
 
 
 def dump(tree: Mapping[str, Any]) -> str:

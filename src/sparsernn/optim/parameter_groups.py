@@ -69,6 +69,13 @@ def check_groups(optimizer: Optimizer) -> None:
                     f"optimizer.groups has no setting '{key}'; known: {', '.join(sorted(known))}."
                 )
             _check_setting(key, group[key], optimizer.defaults.get(key, 1.0))
+        _check_momentum(group.get("momentum", 0.0))
+
+
+def _check_momentum(momentum: float) -> None:
+    """torch takes any: from 1 on, what was once added never fades."""
+    if not 0 <= momentum < 1:
+        raise InputError(f"optimizer.momentum is {momentum!r}; it must lie in [0, 1).")
 
 
 def _check_shape(groups: Any) -> None:

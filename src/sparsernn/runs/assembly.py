@@ -36,6 +36,8 @@ from sparsernn.tasks import TASKS, Task
 
 RECIPE, ENVIRONMENT = "recipe.yaml", "environment.json"
 Vocabularies = Mapping[str, Vocabulary]
+LARGEST_RATE = 1e38
+"""float32, in which weights are kept, ends at 3.4e38."""
 
 
 def assemble(
@@ -126,8 +128,10 @@ def _optimizer(
             "optimizer.lr is missing; it must be a number or a schedule, such as 20 or {name: cosine, ...}."
         )
     schedule = make_learning_rate(recipe.optimizer["lr"], steps)
-    if not schedule(0) > 0:
-        raise InputError(f"optimizer.lr starts at {schedule(0)}; it must be above 0.")
+    if not 0 < schedule(0) <= LARGEST_RATE:
+        raise InputError(
+            f"optimizer.lr starts at {schedule(0)}; it must be above 0 and at most {LARGEST_RATE:g}."
+        )
     settings = {**recipe.optimizer, "lr": schedule(0)}
     params = parameter_groups(model.named_parameters(), settings.pop("groups", None))
     optimizer: torch.optim.Optimizer = make("optimizer", OPTIMIZERS, settings, params=params)

@@ -98,10 +98,10 @@ def _epoch(run: Run, watch: Watch, keep: Safekeeping, request: Request) -> None:
 
 def _check(here: Position, loss: float, norm: float, keep: Safekeeping) -> None:
     """A loss in range vouches for the weights that made it; one out of range, for a while, ends the run."""
-    if here.first_loss is None:
-        here.first_loss = loss
-    here.strayed = strayed_for(loss, here.first_loss, here.strayed)
-    check_step(loss, norm, here.first_loss, here.strayed, here.step + 1)
+    first = loss if here.first_loss is None else here.first_loss
+    here.strayed = strayed_for(loss, first, here.strayed)
+    check_step(loss, norm, first, here.strayed, here.step + 1)
+    here.first_loss = first
     if not here.strayed:
         keep.vouch()
 

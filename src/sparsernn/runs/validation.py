@@ -32,6 +32,8 @@ def check(settings: Mapping[str, Any], known: Sequence[str], origin: str) -> Non
             raise InputError(
                 f"{origin} has an unknown setting '{key}'; known: {accepted}.{suggest(key, list(known))}"
             )
+    if settings.get("name") is None:
+        raise InputError(f"{origin} has no name, or null; it must be a word.")
     for key in REQUIRED:
         if settings.get(key) is None:
             raise InputError(f"{origin} has no {key}; it needs one of the form '{key}: {{name: ...}}'.")
@@ -82,7 +84,8 @@ def _is_integer(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return (_is_integer(value) or isinstance(value, float)) and math.isfinite(value)
+    # a whole number may be too large for a float to say whether it is finite
+    return _is_integer(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _is_clip(value: Any) -> bool:
@@ -100,7 +103,8 @@ def _is_list_of_text(value: Any) -> bool:
 
 
 _TEXT: Rule = (_is_text, "text")
-_COUNT: Rule = (lambda v: _is_integer(v) and v >= 1, "a whole number, 1 or more")
+MOST_STEPS, MOST_EPOCHS, MOST_THREADS, MOST_SECONDS = 10**12, 10**6, 4096, 10**9
+"""Beyond what any machine does: a larger number is a slip, and some do not fit into torch's integers."""
 _RULES: dict[str, Rule] = {
     "name": (lambda v: _is_text(v) and bool(v.strip()), "a word"),
     "about": _TEXT,
@@ -108,16 +112,25 @@ _RULES: dict[str, Rule] = {
     "command": _TEXT,
     # torch's generators take seeds of 64 bits
     "seed": (lambda v: _is_integer(v) and 0 <= v < 2**63, "a whole number, 0 or more and below 2**63"),
-    "epochs": _COUNT,
+    "epochs": (
+        lambda v: _is_integer(v) and 1 <= v <= MOST_EPOCHS,
+        f"a whole number, 1 or more and at most {MOST_EPOCHS:,}",
+    ),
     "clip": (
         _is_clip,
         "a number above 0, or null for no clipping, or one of {norm: number} and {value: number}",
     ),
-    "log_every": _COUNT,
-    "checkpoint_seconds": (lambda v: _is_number(v) and v >= 0, "a number of seconds, 0 or more"),
+    "log_every": (
+        lambda v: _is_integer(v) and 1 <= v <= MOST_STEPS,
+        f"a whole number, 1 or more and at most {MOST_STEPS:,}",
+    ),
+    "checkpoint_seconds": (
+        lambda v: _is_number(v) and 0 <= v <= MOST_SECONDS,
+        f"a number of seconds, 0 or more and at most {MOST_SECONDS:,}",
+    ),
     "threads": (
-        lambda v: _is_integer(v) and v >= 1,
-        "a whole number, 1 or more, or null for torch's own choice",
+        lambda v: _is_integer(v) and 1 <= v <= MOST_THREADS,
+        f"a whole number, 1 or more and at most {MOST_THREADS:,}, or null for torch's own choice",
     ),
     "overrides": (_is_list_of_text, "a list of key=value texts"),
 }
