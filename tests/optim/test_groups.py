@@ -12,8 +12,8 @@ from sparsernn.core.errors import InputError
 from sparsernn.optim import OPTIMIZERS, check_groups, parameter_groups
 from sparsernn.report.story.checkpoint_tensors import read_tensors
 from sparsernn.runs.assembly import assemble, create, open_run
-from sparsernn.runs.loop import set_learning_rate
-from sparsernn.runs.watch import learning_rate, train
+from sparsernn.runs.loop import set_learning_rate, train
+from sparsernn.runs.watch import learning_rate
 
 GROUPS = {"head.*": {"lr_scale": 0.1}, "layers.*": {"weight_decay": 1e-3}}
 
