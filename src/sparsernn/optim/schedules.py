@@ -6,6 +6,7 @@ length of the run as `steps`. After the last step the value stays where it ended
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from sparsernn.core.errors import InputError
@@ -20,7 +21,7 @@ def constant(value: float) -> Schedule:
     >>> constant(0.5)(10)
     0.5
     """
-    return lambda step: value
+    return partial(_constant, value)
 
 
 def cosine(start: float, end: float, steps: int) -> Schedule:
@@ -35,7 +36,7 @@ def cosine(start: float, end: float, steps: int) -> Schedule:
     0.402505
     """
     check_steps(steps)
-    return lambda step: end + (start - end) * (1 + math.cos(math.pi * min(step, steps) / steps)) / 2
+    return partial(_cosine, start, end, steps)
 
 
 def linear(start: float, end: float, steps: int) -> Schedule:
@@ -45,7 +46,7 @@ def linear(start: float, end: float, steps: int) -> Schedule:
     0.75
     """
     check_steps(steps)
-    return lambda step: start + (end - start) * min(step, steps) / steps
+    return partial(_linear, start, end, steps)
 
 
 def exponential(start: float, factor: float, every: int) -> Schedule:
@@ -55,7 +56,26 @@ def exponential(start: float, factor: float, every: int) -> Schedule:
     0.25
     """
     check_steps(every)
-    return lambda step: start * factor ** (step // every)
+    return partial(_exponential, start, factor, every)
+
+
+# Functions of the file's level, which can be pickled; a lambda cannot.
+
+
+def _constant(value: float, step: int) -> float:
+    return value
+
+
+def _cosine(start: float, end: float, steps: int, step: int) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * min(step, steps) / steps)) / 2
+
+
+def _linear(start: float, end: float, steps: int, step: int) -> float:
+    return start + (end - start) * min(step, steps) / steps
+
+
+def _exponential(start: float, factor: float, every: int, step: int) -> float:
+    return float(start * factor ** (step // every))
 
 
 def check_steps(steps: int) -> None:

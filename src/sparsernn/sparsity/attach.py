@@ -1,18 +1,22 @@
 """Dynamic sparse training in a loop of one's own: two lines, on any torch module."""
 
 import dataclasses
-from typing import Any, Literal, overload
+import warnings
+from typing import Any, Literal, TypeVar, overload
 
 from torch import nn
-from torch.optim import Optimizer
 
 from sparsernn.core.errors import InputError
 from sparsernn.core.registry import make, suggest
 from sparsernn.sparsity.dynamic.engine import DynamicSparse
 from sparsernn.sparsity.dynamic.engine_settings import Settings, parse
 from sparsernn.sparsity.dynamic.update_times import PLANNED_STEPS, Length
+from sparsernn.sparsity.optimizer_state import Optimizers
 from sparsernn.sparsity.penalties.penalty import Penalty
 from sparsernn.sparsity.presets import DEFAULTS, PENALTIES
+from sparsernn.sparsity.sparsifier import Sparsifier
+
+S = TypeVar("S", bound=Sparsifier)
 
 # Epochs of a run whose epochs are not known: the published LSTM run has 100.
 PLANNED_EPOCHS = 100
@@ -21,7 +25,7 @@ PLANNED_EPOCHS = 100
 @overload
 def sparsify(
     model: nn.Module,
-    optimizer: Optimizer | None = None,
+    optimizer: Optimizers = None,
     *,
     method: Literal["iss", "l1", "together"],
     attach: bool = True,
@@ -32,7 +36,7 @@ def sparsify(
 @overload
 def sparsify(
     model: nn.Module,
-    optimizer: Optimizer | None = None,
+    optimizer: Optimizers = None,
     *,
     method: str = "selfish",
     total_steps: int | None = None,
@@ -46,7 +50,7 @@ def sparsify(
 
 def sparsify(
     model: nn.Module,
-    optimizer: Optimizer | None = None,
+    optimizer: Optimizers = None,
     *,
     method: str = "selfish",
     total_steps: int | None = None,
@@ -66,8 +70,9 @@ def sparsify(
     Args:
         model: any module; nothing is registered on it, so copying, pickling and its `state_dict` work as
             before.
-        optimizer: any torch optimizer of the model's parameters. None: weights only, and the loop calls
-            `sparsifier.step()` after each optimizer step.
+        optimizer: any torch optimizer that holds the model's parameters, or a list of several that share them; a step
+            is counted when the first of them steps. None: weights only, and the loop calls `sparsifier.step()` after
+            each optimizer step.
         method: "selfish", "set", "rigl", "snfs", "dsr", "static", "hyperpruning" or "dynamic"; "iss" (group lasso
             over hidden units, see `group_lasso`), "l1" (see `L1`) or "together" (several, see `Together`).
         total_steps: optimizer steps of the whole run. Unknown: 100 epochs if `steps_per_epoch` is known, else
@@ -83,7 +88,11 @@ def sparsify(
         The engine, or the `Penalty`: `masks()`, `summary()`, `reports` (one for each mask update), `state_dict()`.
 
     Raises:
-        InputError: an unknown method or setting, or an impossible value.
+        InputError: an unknown method or setting, an impossible value, an optimizer that does not hold what is to be
+            sparse or has a sparsifier for it already, or a weight that is computed in a way that loses zeros.
+
+    Warns:
+        UserWarning: nothing would ever happen, such as an update every 100 steps in a run of 40.
 
     Example:
         >>> import torch
@@ -108,20 +117,20 @@ def sparsify(
     if not manual_epochs:
         length, parsed = _planned(length, steps_per_epoch, parsed)
     sparsifier = DynamicSparse(model, parsed, optimizer, length=length, seed=seed)
-    if optimizer is not None and attach:
-        optimizer.register_step_post_hook(lambda *_: _after_step(sparsifier))
-    return sparsifier
+    return _attached(sparsifier, attach)
 
 
-def _penalty(model: nn.Module, optimizer: Optimizer | None, spec: dict[str, Any], attach: bool) -> Penalty:
+def _penalty(model: nn.Module, optimizer: Optimizers, spec: dict[str, Any], attach: bool) -> Penalty:
     penalty: Penalty = make("method", PENALTIES, spec, model=model, optimizer=optimizer)
-    if optimizer is not None and attach:
-        penalty.attach(optimizer)
-    return penalty
+    return _attached(penalty, attach)
 
 
-def _after_step(sparsifier: DynamicSparse) -> None:
-    sparsifier.after_step()
+def _attached(sparsifier: S, attach: bool) -> S:
+    for note in sparsifier.notes():
+        warnings.warn(note, stacklevel=3)
+    if sparsifier.optimizers and attach:
+        sparsifier.attach()
+    return sparsifier
 
 
 def _known_length(total_steps: int | None, steps_per_epoch: int | None) -> Length:

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from sparsernn.core.errors import InputError
-from sparsernn.sparsity.optimizer_state import project
+from sparsernn.sparsity.optimizer_state import Optimizers, project
 from sparsernn.sparsity.sparsifier import Sparsifier
 
 
@@ -38,9 +37,8 @@ class Frozen(Sparsifier):
 
     in_zeros: ClassVar[bool] = True
 
-    def __init__(self, model: nn.Module, optimizer: Optimizer | None = None) -> None:
-        super().__init__(model)
-        self.optimizer = optimizer
+    def __init__(self, model: nn.Module, optimizer: Optimizers = None) -> None:
+        super().__init__(model, optimizer)
         self._named = {n: p for n, p in model.named_parameters() if p.requires_grad and p.ndim > 1}
         self._masks: dict[str, Tensor] = {}
         self._drawn = False
@@ -87,5 +85,9 @@ class Frozen(Sparsifier):
             self._masks = {name: mask for name, mask in found.items() if not bool(mask.all())}
             self._drawn = True
 
+    def touches(self) -> list[nn.Parameter]:
+        """The matrices."""
+        return list(self._named.values())
+
     def _project(self) -> None:
-        project(self.optimizer, [self._named[name] for name in self._masks], list(self._masks.values()))
+        project(self.optimizers, [self._named[name] for name in self._masks], list(self._masks.values()))

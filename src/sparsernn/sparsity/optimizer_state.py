@@ -5,14 +5,19 @@ with them is known from their shape alone: every state tensor of the parameter's
 each weight. Optimizers that keep anything else per weight offer a method of their own.
 """
 
-from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from sparsernn.core.errors import InputError
 from sparsernn.sparsity.projection import zero_absent
+
+Optimizers = Optimizer | Sequence[Optimizer] | None
+"""One optimizer, several that share a model's parameters, or none."""
 
 
 @runtime_checkable
@@ -31,7 +36,53 @@ class PerWeight(Protocol):
         """Buffers of the parameter's shape that are to be zeroed at absent positions after every step."""
 
 
-def buffers(optimizer: Optimizer | None, parameter: nn.Parameter) -> list[Tensor]:
+def optimizers_of(given: Optimizers) -> tuple[Optimizer, ...]:
+    """What was given, as a tuple.
+
+    Raises:
+        InputError: something else than optimizers, or one twice.
+    """
+    if given is None:
+        return ()
+    members = (given,) if isinstance(given, Optimizer) else tuple(given)
+    for member in members:
+        if not isinstance(member, Optimizer):
+            raise InputError(f"the optimizer is {member!r}; it must be a torch optimizer, or a list of them.")
+    if len({id(member) for member in members}) < len(members):
+        raise InputError("an optimizer is given twice; give each once.")
+    return members
+
+
+def check_owned(given: Optimizers, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Refuse optimizers that do not hold what is to be sparse: its zeros would never be kept.
+
+    Args:
+        given: None is fine: the loop then calls `step()` itself.
+        parameters: name -> parameter.
+
+    Raises:
+        InputError: naming the first one that nobody holds.
+
+    Example:
+        >>> layer, other = nn.Linear(2, 2), nn.Linear(2, 2)
+        >>> check_owned(torch.optim.Adam(other.parameters()), dict(layer.named_parameters()))
+        Traceback (most recent call last):
+        sparsernn.core.errors.InputError: the optimizer (Adam) does not hold 'weight', which is to be sparse; ...
+    """
+    members = optimizers_of(given)
+    if not members:
+        return
+    held = {id(p) for member in members for group in member.param_groups for p in group["params"]}
+    for name, parameter in parameters.items():
+        if id(parameter) not in held:
+            names = " or ".join(type(member).__name__ for member in members)
+            raise InputError(
+                f"the optimizer ({names}) does not hold '{name}', which is to be sparse; give the optimizers of all "
+                "the model's parameters, or exclude the tensor."
+            )
+
+
+def buffers(given: Optimizers, parameter: nn.Parameter) -> list[Tensor]:
     """The state tensors that hold one number for each weight of the parameter.
 
     Example:
@@ -42,50 +93,93 @@ def buffers(optimizer: Optimizer | None, parameter: nn.Parameter) -> list[Tensor
         >>> len(buffers(optimizer, weight))
         2
     """
-    if optimizer is None:
-        return []
-    state: Mapping[str, object] = optimizer.state.get(parameter, {})
-    return [v for v in state.values() if isinstance(v, Tensor) and v.shape == parameter.shape]
+    return [tensor for member in optimizers_of(given) for tensor in _per_weight(member, parameter).values()]
+
+
+def _per_weight(optimizer: Optimizer, parameter: nn.Parameter) -> dict[Any, Tensor]:
+    state: Mapping[Any, object] = optimizer.state.get(parameter, {})
+    return {k: v for k, v in state.items() if isinstance(v, Tensor) and v.shape == parameter.shape and v.ndim}
 
 
 def project(
-    optimizer: Optimizer | None,
-    parameters: list[nn.Parameter],
-    masks: list[Tensor],
+    given: Optimizers,
+    parameters: Sequence[nn.Parameter],
+    masks: Sequence[Tensor],
     *,
     with_buffers: bool = True,
 ) -> None:
-    """Zero weights, and the optimizer's buffers, where they are absent. Call it after every optimizer step.
+    """Zero weights, and the optimizers' buffers, where they are absent. Call it after every optimizer step.
 
     Args:
-        optimizer: None if only weights are to be zeroed.
+        given: None if only weights are to be zeroed.
         parameters: the masked parameters.
         masks: their masks, in the same order.
-        with_buffers: False leaves the buffers alone, except those that the optimizer names itself.
+        with_buffers: False leaves the buffers alone, except those that an optimizer names itself.
     """
-    special: object = optimizer  # torch's type has no such method; members of this library may
+    members = optimizers_of(given)
     for parameter, mask in zip(parameters, masks, strict=True):
-        if isinstance(special, PerWeight):
-            held = special.per_weight_buffers(parameter)
-        else:
-            held = buffers(optimizer, parameter) if with_buffers else []
+        held = [tensor for member in members for tensor in _to_zero(member, parameter, with_buffers)]
         zero_absent([parameter, *held], mask)
 
 
-@torch.no_grad()
-def rewired(optimizer: Optimizer | None, parameter: nn.Parameter, mask: Tensor, grown: Tensor) -> None:
-    """After a mask update: zero the optimizer's buffers at absent and at newly grown positions.
+def _to_zero(optimizer: Optimizer, parameter: nn.Parameter, with_buffers: bool) -> Iterable[Tensor]:
+    special: object = optimizer  # torch's type has no such method; members of this library may
+    if isinstance(special, PerWeight):
+        return special.per_weight_buffers(parameter)
+    return _per_weight(optimizer, parameter).values() if with_buffers else ()
 
-    An optimizer with a method `rewired(parameter, mask, grown)` is called instead.
+
+@torch.no_grad()
+def rewired(given: Optimizers, parameter: nn.Parameter, mask: Tensor, grown: Tensor) -> None:
+    """After a mask update: the optimizers' buffers are 0 at absent positions and begin anew at grown ones.
+
+    What a buffer begins with is asked of the optimizer (see `beginnings`): 0 for most, the step size for Rprop. An
+    optimizer with a method `rewired(parameter, mask, grown)` is called instead.
 
     Args:
-        optimizer: None if there is nothing to do.
+        given: None if there is nothing to do.
         parameter: the masked parameter.
         mask: its new mask.
         grown: bool, True where a weight was grown in this update.
     """
-    special: object = optimizer
-    if isinstance(special, Rewirable):
-        special.rewired(parameter, mask, grown)
-    elif held := buffers(optimizer, parameter):
-        zero_absent(held, mask & ~grown)
+    for optimizer in optimizers_of(given):
+        special: object = optimizer
+        if isinstance(special, Rewirable):
+            special.rewired(parameter, mask, grown)
+        elif held := _per_weight(optimizer, parameter):
+            zero_absent(held.values(), mask & ~grown)
+            first = beginnings(optimizer, parameter) if bool(grown.any()) else {}
+            for name, tensor in held.items():
+                if first.get(name, 0.0) != 0.0:
+                    tensor[grown] = first[name]
+
+
+NOT_ASKED = ("params", "fused", "foreign", "capturable")
+"""Settings that choose an implementation, not what it computes; some refuse a lone weight on the CPU."""
+
+
+def beginnings(optimizer: Optimizer, parameter: nn.Parameter) -> dict[Any, float]:
+    """What an optimizer's state of a weight begins with, by the state's name.
+
+    It is looked at: an optimizer of the same kind and settings takes a step on one weight of 0 with a gradient of 0.
+    A kind that cannot be built that way begins with 0.
+
+    Example:
+        >>> weight = nn.Parameter(torch.ones(2))
+        >>> beginnings(torch.optim.Rprop([weight], lr=0.25), weight)
+        {'prev': 0.0, 'step_size': 0.25}
+    """
+    group = next((g for g in optimizer.param_groups if any(p is parameter for p in g["params"])), None)
+    if group is None:
+        return {}
+    known = inspect.signature(type(optimizer).__init__).parameters
+    settings = {k: v for k, v in group.items() if k in known and k not in NOT_ASKED}
+    probe = nn.Parameter(torch.zeros(1, dtype=parameter.dtype))
+    probe.grad = torch.zeros_like(probe)
+    try:
+        with torch.enable_grad():
+            twin = type(optimizer)([probe], **settings)
+            twin.step()
+    except Exception:  # somebody else's optimizer, with arguments that nobody here knows
+        return {}
+    return {name: float(value) for name, value in _per_weight(twin, probe).items()}

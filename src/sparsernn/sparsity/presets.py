@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
-from torch.optim import Optimizer
 
 from sparsernn.sparsity.dynamic.engine import DynamicSparse
 from sparsernn.sparsity.dynamic.engine_settings import accepted, parse
 from sparsernn.sparsity.dynamic.update_times import Length
 from sparsernn.sparsity.frozen_zeros import Frozen
+from sparsernn.sparsity.optimizer_state import Optimizers
 from sparsernn.sparsity.penalties.penalty import Penalty
 from sparsernn.sparsity.penalties.sum_of_penalties import SINGLE, Together
 from sparsernn.sparsity.sparsifier import Sparsifier
@@ -57,7 +57,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 def build(
     preset: str,
     model: nn.Module,
-    optimizer: Optimizer | None = None,
+    optimizer: Optimizers = None,
     *,
     total_steps: int | None = None,
     epochs: int | None = None,
@@ -90,7 +90,7 @@ def _signature() -> inspect.Signature:
 
 
 def _preset(name: str) -> Callable[..., Sparsifier]:
-    def method(model: nn.Module, optimizer: Optimizer | None = None, **settings: Any) -> DynamicSparse:
+    def method(model: nn.Module, optimizer: Optimizers = None, **settings: Any) -> DynamicSparse:
         return build(name, model, optimizer, **settings)
 
     method.__name__ = method.__qualname__ = name

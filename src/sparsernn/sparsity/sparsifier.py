@@ -3,10 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from sparsernn.core.errors import InputError
+from sparsernn.sparsity.attachment import Attachment
 from sparsernn.sparsity.dynamic.selection import count_true
+from sparsernn.sparsity.optimizer_state import Optimizers, check_owned, optimizers_of
+from sparsernn.sparsity.projection import zero_absent
 from sparsernn.structure.gates import GateBlock, gate_blocks
 
 
@@ -20,6 +25,7 @@ class Sparsifier:
 
     Args:
         model: what `summary` counts; without it the summary is empty.
+        optimizer: one or several that hold the model's parameters; None: the loop calls by itself what is needed.
 
     Example:
         >>> dense = Sparsifier(nn.Linear(4, 3))
@@ -30,8 +36,86 @@ class Sparsifier:
     in_zeros: ClassVar[bool] = False
     """Whether what is absent is known by exact zeros among the weights, and not by masks."""
 
-    def __init__(self, model: nn.Module | None = None) -> None:
+    def __init__(self, model: nn.Module | None = None, optimizer: Optimizers = None) -> None:
         self.model = model
+        self._optimizers = optimizers_of(optimizer)
+        self._attachment: Attachment | None = None
+
+    @property
+    def optimizers(self) -> tuple[Optimizer, ...]:
+        """The optimizers whose buffers follow, the one whose steps count first."""
+        return self._optimizers
+
+    @property
+    def optimizer(self) -> Optimizer | None:
+        """The first of them. Assigning another one, or several, moves the hooks to it.
+
+        Raises:
+            InputError: an optimizer that does not hold what is sparse.
+        """
+        return next(iter(self._optimizers), None)
+
+    @optimizer.setter
+    def optimizer(self, given: Optimizers) -> None:
+        """Move to other optimizers."""
+        new = optimizers_of(given)
+        self.check_owned(new)
+        attached = self._attachment is not None
+        self.detach()
+        self._optimizers = new
+        if attached and new:
+            self.attach()
+
+    def attach(self) -> None:
+        """Hook this on its optimizers: their steps call it, and nothing has to be written in the loop.
+
+        Raises:
+            InputError: it has no optimizer, is attached already, or one of them has a sparsifier for these weights.
+        """
+        if self._attachment is not None or not self._optimizers:
+            state = "attached already" if self._optimizers else "without an optimizer"
+            raise InputError(
+                f"this sparsifier is {state}; it can be attached once, to the optimizer it was given."
+            )
+        self._attachment = Attachment(self, self._optimizers)
+
+    def detach(self) -> None:
+        """Take the hooks off; the loop then calls `step()` itself. Nothing happens where there are none."""
+        if self._attachment is not None:
+            self._attachment.remove()
+            self._attachment = None
+
+    def check_owned(self, optimizers: Optimizers) -> None:
+        """Raise InputError unless the optimizers hold all that this touches."""
+        named = dict(self.model.named_parameters()) if self.model is not None else {}
+        mine = {id(parameter) for parameter in self.touches()}
+        check_owned(optimizers, {name: p for name, p in named.items() if id(p) in mine})
+
+    def notes(self) -> list[str]:
+        """What will not happen in this run although it was asked for, a sentence each; told before it starts."""
+        return []
+
+    def touches(self) -> list[nn.Parameter]:
+        """The parameters whose weights this removes or shrinks."""
+        return []
+
+    def before_step(self, optimizer: Optimizer, scale: float = 1.0) -> None:
+        """Called by the hook before an optimizer's step, or after each evaluation of its closure.
+
+        Args:
+            optimizer: the one that is going to step.
+            scale: what the gradients are multiplied by until it does.
+        """
+
+    def forget_gradients(self) -> None:
+        """Called by the hook where gradients are thrown away: before a closure, and after a step that is skipped."""
+
+    def value(self) -> float:
+        """What a penalty adds to the loss by its gradients alone; 0.0 by default."""
+        return 0.0
+
+    def project(self) -> None:
+        """Write zeros where no weight exists."""
 
     def penalty(self) -> Tensor | float:
         """What is added to the loss, a scalar; 0.0 by default."""
@@ -55,8 +139,27 @@ class Sparsifier:
         """Parameter name -> bool mask, live: the tensors change in place when masks do."""
         return {}
 
+    @torch.no_grad()
+    def apply_to(self, model: nn.Module) -> None:
+        """Write zeros into another model with the same parameters, such as an average of this one's weights.
+
+        Args:
+            model: whose parameters have the names that `masks` has.
+
+        Raises:
+            InputError: a masked parameter is missing there, or of another shape.
+        """
+        named = dict(model.named_parameters())
+        for name, mask in self.masks().items():
+            if name not in named or named[name].shape != mask.shape:
+                raise InputError(
+                    f"the model has no parameter '{name}' of shape {tuple(mask.shape)}; it is another one."
+                )
+        for name, mask in self.masks().items():
+            zero_absent([named[name]], mask)
+
     def summary(self) -> dict[str, Any]:
-        """What is sparse, and how much, as plain data (see `summarize`)."""
+        """What is sparse, and how much, as plain data (see `summarize`); counted among the weights themselves."""
         return summarize(self.model, self.masks())
 
     def state_dict(self) -> dict[str, Any]:
@@ -81,6 +184,7 @@ class Chain(Sparsifier):
     def __init__(self, members: Sequence[Sparsifier]) -> None:
         super().__init__(next((m.model for m in members if m.model is not None), None))
         self.members = list(members)
+        self._optimizers = next((m.optimizers for m in members if m.optimizers), ())
         self.masks()
 
     def penalty(self) -> Tensor | float:
@@ -91,6 +195,34 @@ class Chain(Sparsifier):
         """All members' gradients."""
         for member in self.members:
             member.after_backward()
+
+    def touches(self) -> list[nn.Parameter]:
+        """What any member touches."""
+        found = {id(p): p for member in self.members for p in member.touches()}
+        return list(found.values())
+
+    def notes(self) -> list[str]:
+        """All members'."""
+        return [note for member in self.members for note in member.notes()]
+
+    def before_step(self, optimizer: Optimizer, scale: float = 1.0) -> None:
+        """All members'."""
+        for member in self.members:
+            member.before_step(optimizer, scale)
+
+    def forget_gradients(self) -> None:
+        """All members'."""
+        for member in self.members:
+            member.forget_gradients()
+
+    def value(self) -> float:
+        """The sum of the members' values."""
+        return sum(member.value() for member in self.members)
+
+    def project(self) -> None:
+        """All members' zeros."""
+        for member in self.members:
+            member.project()
 
     def after_step(self) -> list[dict[str, Any]]:
         """All members' events."""
@@ -159,17 +291,21 @@ def summarize(model: nn.Module | None, masks: Mapping[str, Tensor]) -> dict[str,
         `tensors`: name -> shape, active, numel, density, gates ({name: density}); and the totals
             `masked_active`,
         `masked_total`, `masked_density`, `masked_sparsity`, `parameters_total`, `parameters_active`,
-        `model_density`, `model_sparsity`. Tied weights count once; what carries no mask counts as active.
+        `model_density`, `model_sparsity`; and `stray`, how many weights are not 0 although their mask says that they
+        do not exist (`stray` of each tensor says where): 0 unless something other than the optimizer wrote into them.
+        Stray weights count as active. Tied weights count once; what carries no mask counts as active.
 
     Example:
         >>> import torch
         >>> model = nn.Linear(4, 2)
+        >>> _ = model.weight.data.copy_(torch.eye(2, 4))
         >>> total = summarize(model, {"weight": torch.eye(2, 4, dtype=torch.bool)})
-        >>> total["masked_active"], total["masked_density"], total["parameters_active"]
-        (2, 0.25, 4)
+        >>> total["masked_active"], total["masked_density"], total["parameters_active"], total["stray"]
+        (2, 0.25, 4, 0)
     """
     gates = gate_blocks(model) if model is not None else {}
-    tensors = {name: _entry(mask, gates.get(name, ())) for name, mask in masks.items()}
+    weights = dict(model.named_parameters()) if model is not None else {}
+    tensors = {name: _entry(mask, gates.get(name, ()), weights.get(name)) for name, mask in masks.items()}
     active, masked = (sum(t[key] for t in tensors.values()) for key in ("active", "numel"))
     total = sum(p.numel() for p in model.parameters()) if model is not None else masked
     present = total - masked + active
@@ -180,6 +316,7 @@ def summarize(model: nn.Module | None, masks: Mapping[str, Tensor]) -> dict[str,
         "masked_total": masked,
         "masked_density": masked_density,
         "masked_sparsity": 1 - masked_density,
+        "stray": sum(entry["stray"] for entry in tensors.values()),
         "parameters_total": total,
         "parameters_active": present,
         "model_density": model_density,
@@ -187,13 +324,17 @@ def summarize(model: nn.Module | None, masks: Mapping[str, Tensor]) -> dict[str,
     }
 
 
-def _entry(mask: Tensor, gates: Sequence[GateBlock]) -> dict[str, Any]:
+def _entry(mask: Tensor, gates: Sequence[GateBlock], weight: Tensor | None) -> dict[str, Any]:
+    known = count_true([mask])
+    if weight is not None and weight.shape == mask.shape:
+        mask = mask | (weight.detach() != 0).to(mask.device)
     active = count_true([mask])
     return {
         "shape": list(mask.shape),
         "active": active,
         "numel": mask.numel(),
         "density": _ratio(active, mask.numel()),
+        "stray": active - known,
         "gates": gate_densities(mask, gates),
     }
 

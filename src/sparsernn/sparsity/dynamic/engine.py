@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from sparsernn.core.errors import InputError
 from sparsernn.core.streams import stream
@@ -19,8 +18,8 @@ from sparsernn.sparsity.dynamic.masked_tensors import MaskedTensor, check_one_ar
 from sparsernn.sparsity.dynamic.pools import make_pools
 from sparsernn.sparsity.dynamic.selection import count_true
 from sparsernn.sparsity.dynamic.update_record import statistics, totals
-from sparsernn.sparsity.dynamic.update_times import Length, is_due, prune_schedule
-from sparsernn.sparsity.optimizer_state import Rewirable, project, rewired
+from sparsernn.sparsity.dynamic.update_times import Length, any_due, is_due, prune_schedule
+from sparsernn.sparsity.optimizer_state import Optimizers, Rewirable, project, rewired
 from sparsernn.sparsity.projection import zero_absent
 from sparsernn.sparsity.sparsifier import Sparsifier
 from sparsernn.structure.gates import cell_groups
@@ -65,20 +64,20 @@ class DynamicSparse(Sparsifier):
         self,
         model: nn.Module,
         settings: Settings,
-        optimizer: Optimizer | None = None,
+        optimizer: Optimizers = None,
         *,
         length: Length | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(model)
+        super().__init__(model, optimizer)
         self.settings = settings
-        self.optimizer = optimizer
         self.length = length or Length()
         self.generator = stream("growth", seed)  # and the ties of pruning
         self.step_count = self.epoch_count = self.update_count = 0
         self.tau = settings.rules.tau
         self.prune_rate = prune_schedule(settings, self.length)
         self.tensors = choose_tensors(model, settings.tensors)
+        self.check_owned(optimizer)
         self._pools = self._make_pools(model)
         self._gradients: dict[str, Tensor] = {}
         self._momentum = self._zero_momentum()
@@ -106,6 +105,24 @@ class DynamicSparse(Sparsifier):
         """Leave exact zeros behind."""
         self.project()
 
+    def notes(self) -> list[str]:
+        """Mask updates that cannot fall into a run of the planned length."""
+        updates, length = self.settings.updates, self.length
+        if updates.every == 0 or (length.total_steps is None and length.epochs is None):
+            return []
+        if any_due(updates, length):
+            return []
+        total = length.epochs if updates.unit == "epoch" else length.total_steps
+        return [
+            f"the masks will never change: an update is due every {updates.every} {updates.unit}s, and none falls "
+            f"into a run of {total} (update.start is {updates.start}, update.stop {updates.stop}); lower "
+            "update.every, or use static masks."
+        ]
+
+    def touches(self) -> list[nn.Parameter]:
+        """The masked tensors."""
+        return [tensor.parameter for tensor in self.tensors]
+
     def masks(self) -> dict[str, Tensor]:
         """Parameter name -> bool mask, live."""
         return {tensor.name: tensor.mask for tensor in self.tensors}
@@ -113,7 +130,7 @@ class DynamicSparse(Sparsifier):
     def project(self) -> None:
         """Zero absent weights and, unless `state_at_growth` is "keep", the optimizer's buffers there."""
         project(
-            self.optimizer,
+            self.optimizers,
             [tensor.parameter for tensor in self.tensors],
             [tensor.mask for tensor in self.tensors],
             with_buffers=self.settings.regrowth.state_at_growth != "keep",
@@ -161,6 +178,7 @@ class DynamicSparse(Sparsifier):
         Raises:
             InputError: the state belongs to other tensors.
         """
+        _check_state(state, self.state_dict())
         _check_same_tensors(self.tensors, state["masks"])
         for tensor in self.tensors:
             tensor.mask.copy_(state["masks"][tensor.name])
@@ -207,7 +225,10 @@ class DynamicSparse(Sparsifier):
             gradient = tensor.parameter.grad
             if gradient is not None:
                 dense = gradient.to_dense() if gradient.is_sparse else gradient
-                self._momentum[tensor.name].lerp_(dense, 1 - self.settings.regrowth.momentum_beta)
+                mean = self._momentum[tensor.name] = self._momentum[tensor.name].to(
+                    dense
+                )  # the model may have moved
+                mean.lerp_(dense, 1 - self.settings.regrowth.momentum_beta)
         if GROW[self.settings.rules.grow].signal == "gradient" and (
             due or self.settings.updates.unit == "epoch"
         ):
@@ -265,8 +286,18 @@ class DynamicSparse(Sparsifier):
     def _reset_state(self, tensor: MaskedTensor, grown: Tensor, returned: Tensor) -> None:
         how = self.settings.regrowth.state_at_growth
         reset = {"reset": grown, "keep_returned": grown & ~returned, "keep": torch.zeros_like(grown)}[how]
-        if how != "keep" or isinstance(self.optimizer, Rewirable):
-            rewired(self.optimizer, tensor.parameter, tensor.mask, reset)
+        if how != "keep" or any(isinstance(optimizer, Rewirable) for optimizer in self.optimizers):
+            rewired(self.optimizers, tensor.parameter, tensor.mask, reset)
+
+
+def _check_state(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Refuse the state of another method in one sentence."""
+    missing = sorted(own.keys() - state.keys())
+    if missing or state["momentum"].keys() != own["momentum"].keys():
+        what = f"it has no '{missing[0]}'" if missing else "one of them keeps running means of gradients"
+        raise InputError(
+            f"the saved state is of another sparsifier ({what}); load it into one of the same method."
+        )
 
 
 def _check_same_tensors(tensors: list[MaskedTensor], masks: Mapping[str, Tensor]) -> None:

@@ -33,7 +33,7 @@ def initial_counts(tensors: list[MaskedTensor], rules: Rules) -> list[int]:
     units = [tensor.grid_shape for tensor in tensors]
     counts = uniform_counts([t.density for t in tensors], units)
     if rules.init != "erdos_renyi":
-        return counts
+        return none_empty(counts)
     pooled = [i for i, t in enumerate(tensors) if not t.own]
     sharing = [tensors[i] for i in pooled]
     check_one_area(sharing, "init=erdos_renyi")
@@ -41,6 +41,19 @@ def initial_counts(tensors: list[MaskedTensor], rules: Rules) -> list[int]:
     drawn = erdos_renyi_counts([t.density for t in sharing], [t.shape for t in sharing], area)
     for i, count in zip(pooled, drawn, strict=True):
         counts[i] = count
+    return none_empty(counts)
+
+
+def none_empty(counts: list[int]) -> list[int]:
+    """A unit for each tensor that would have none, and so put out a constant; taken from the largest.
+
+    >>> none_empty([0, 5]), none_empty([0])
+    ([1, 4], [1])
+    """
+    for i in [i for i, count in enumerate(counts) if not count]:
+        counts[i] = 1
+        largest = max(range(len(counts)), key=counts.__getitem__)
+        counts[largest] -= counts[largest] > 1
     return counts
 
 

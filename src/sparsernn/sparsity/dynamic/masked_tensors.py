@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sparsernn.core.errors import InputError
 from sparsernn.sparsity.dynamic.engine_settings import Tensors
+from sparsernn.sparsity.reparametrized import check_zeros_count
 from sparsernn.structure.gates import GateBlock, gate_blocks
 
 
@@ -89,25 +90,28 @@ class MaskedTensor:
 def choose_tensors(model: nn.Module, settings: Tensors) -> list[MaskedTensor]:
     """The parameters that the settings select, with masks that are still all False.
 
-    Candidates are the trainable floating parameters with at least two dimensions whose own name does not
-    contain "bias". A parameter with several names (tied weights) takes part once, under its first name, if
+    Candidates are the trainable floating parameters with at least two dimensions and an element whose own name does
+    not contain "bias". A parameter with several names (tied weights) takes part once, under its first name, if
     any of them matches.
 
     Raises:
-        InputError: a pattern that matches nothing, nothing left to mask, or a block that does not fit.
+        InputError: a pattern that matches nothing, nothing left to mask, a block that does not fit, or a parameter
+            whose zeros would be lost on the way to the weight that is used (see `check_zeros_count`).
     """
     names = _candidate_names(model)
     _check_patterns(names.values(), [*settings.include, *settings.exclude, *settings.densities])
     gates = gate_blocks(model)
     by_name = dict(model.named_parameters())
-    chosen = [
-        _masked(by_name[aliases[0]], aliases, gates, settings)
+    wanted = [
+        aliases
         for aliases in names.values()
         if _matches(aliases, settings.include) and not _matches(aliases, settings.exclude)
     ]
-    if not chosen:
+    for aliases in wanted:
+        check_zeros_count(model, aliases[0])
+    if not wanted:
         raise InputError("no tensor is left to be sparse; check include and exclude.")
-    return chosen
+    return [_masked(by_name[aliases[0]], aliases, gates, settings) for aliases in wanted]
 
 
 def check_one_area(tensors: Sequence[MaskedTensor], what: str) -> None:
@@ -129,7 +133,7 @@ def _candidate_names(model: nn.Module) -> dict[int, list[str]]:
     """Identity of each candidate parameter -> all its names."""
     names: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        floating = parameter.requires_grad and parameter.is_floating_point()
+        floating = parameter.requires_grad and parameter.is_floating_point() and parameter.numel()
         if floating and parameter.ndim >= 2 and "bias" not in name.rsplit(".", 1)[-1]:
             names.setdefault(id(parameter), []).append(name)
     return names

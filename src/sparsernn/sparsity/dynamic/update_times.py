@@ -58,6 +58,21 @@ def is_due(updates: Updates, length: Length, unit: str, epoch: int, step: int) -
     return within and (updates.last or progress < 1)
 
 
+def any_due(updates: Updates, length: Length) -> bool:
+    """Whether any update falls into a run of known length.
+
+    Example:
+        >>> any_due(Updates(every=100, unit="step"), Length(40)), any_due(Updates(every=2), Length(epochs=6))
+        (False, True)
+    """
+    unit = updates.unit
+    total = (length.epochs or length.total_steps) if unit == "epoch" else length.total_steps
+    if updates.every == 0 or total is None or (unit == "epoch" and length.epochs is None):
+        return updates.every != 0  # in epochs of unknown number some will end
+    counts = range(updates.every, total + 1, updates.every)
+    return any(is_due(updates, length, unit, *((n, 0) if unit == "epoch" else (0, n))) for n in counts)
+
+
 def _progress(length: Length, unit: str, epoch: int, step: int) -> float | None:
     if unit == "epoch" and length.epochs:
         return epoch / length.epochs

@@ -15,10 +15,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from sparsernn.core.errors import InputError
-from sparsernn.sparsity.optimizer_state import buffers
+from sparsernn.sparsity.optimizer_state import Optimizers, buffers
 from sparsernn.sparsity.penalties.group_kinds import grouped
 from sparsernn.sparsity.penalties.group_norms import Groups
-from sparsernn.sparsity.penalties.penalty import Penalty, per_token, threshold
+from sparsernn.sparsity.penalties.penalty import NO_PENALTY, Penalty, per_token, threshold
 from sparsernn.sparsity.sparsifier import summarize
 from sparsernn.structure.torch_units import units_of
 from sparsernn.structure.units import Slice, Units
@@ -82,14 +82,15 @@ class GroupLasso(Penalty):
         units: Sequence[Units],
         settings: LassoSettings,
         model: nn.Module,
-        optimizer: Optimizer | None = None,
+        optimizer: Optimizers = None,
     ) -> None:
         super().__init__(model, optimizer)
+        _check_own(units)
         self.settings = settings
         self.units, counts = grouped(units, settings.group_by, model)
         prox = settings.mode == "prox"
-        if prox and optimizer is None:
-            raise InputError("mode 'prox' shrinks at the learning rate, so it needs the optimizer.")
+        if prox:
+            _check_trained(self.units, self.optimizers)
         self.groups = (
             Groups(self.units, _incoming)
             if prox
@@ -105,7 +106,15 @@ class GroupLasso(Penalty):
         norms = (self.groups.squares().double() + self._epsilon()).sqrt()
         return float((self.strengths * norms).sum())
 
-    def add_gradients(self) -> None:
+    def notes(self) -> list[str]:
+        """A strength of 0 that is not there for its threshold."""
+        return [] if self.settings.strength or self.settings.threshold else [f"iss: {NO_PENALTY}"]
+
+    def touches(self) -> list[nn.Parameter]:
+        """Those in which the groups lie."""
+        return self.groups.parameters
+
+    def add_gradients(self, scale: float = 1.0) -> None:
         """strength / R_k times each weight of the group; nothing in mode "prox"."""
         if self.settings.mode == "prox" and not self.settings.freeze_dead:
             return
@@ -113,7 +122,7 @@ class GroupLasso(Penalty):
         if self.settings.freeze_dead:
             self.dead |= squares == 0
         if self.settings.mode != "prox":
-            self.groups.add(self.strengths.to(squares) / (squares + EPSILON).sqrt())
+            self.groups.add(scale * self.strengths.to(squares) / (squares + EPSILON).sqrt())
 
     def after_step(self) -> list[dict[str, Any]]:
         """Shrink (mode "prox"), threshold, and keep frozen units at 0."""
@@ -182,8 +191,7 @@ class GroupLasso(Penalty):
 
     def _learning_rates(self) -> list[float]:
         """Of each layer: that of the first parameter that its units own a row of."""
-        assert self.optimizer is not None
-        rates = {id(p): group["lr"] for group in self.optimizer.param_groups for p in group["params"]}
+        rates = _rates(self.optimizers)
         firsts = (next(s for s in group.slices if _incoming(s)) for group in self.units)
         return [float(rates.get(id(s.parameter), 0.0)) for s in firsts]
 
@@ -194,8 +202,40 @@ class GroupLasso(Penalty):
             numbers = dead.nonzero().squeeze(1)
             for s in group.slices if len(numbers) else ():
                 index = s.indices(numbers)
-                for tensor in (s.parameter, *buffers(self.optimizer, s.parameter)):
+                for tensor in (s.parameter, *buffers(self.optimizers, s.parameter)):
                     tensor.index_fill_(s.dim, index.to(tensor.device), 0.0)
+
+
+def _rates(optimizers: Iterable[Optimizer]) -> dict[int, float]:
+    """Learning rate of each parameter, by identity."""
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    return {id(parameter): float(group["lr"]) for group in groups for parameter in group["params"]}
+
+
+def _check_trained(units: Sequence[Units], optimizers: Sequence[Optimizer]) -> None:
+    """The proximal map shrinks whole units at the learning rate, so all of a unit has to have one."""
+    if not optimizers:
+        raise InputError("mode 'prox' shrinks at the learning rate, so it needs the optimizer.")
+    rates = _rates(optimizers)
+    for group in units:
+        for s in filter(_incoming, group.slices):
+            if not s.parameter.requires_grad or id(s.parameter) not in rates:
+                state = "frozen" if not s.parameter.requires_grad else "in no optimizer that was given"
+                raise InputError(
+                    f"mode 'prox' shrinks whole units, but '{s.name}' of {group.name} is {state}; train it, or use "
+                    "mode 'subgradient'."
+                )
+
+
+def _check_own(units: Sequence[Units]) -> None:
+    """Slices are of parameters; what a pruning or a parametrization computes anew at every use cannot be shrunk."""
+    for group in units:
+        for s in group.slices:
+            if s.module._parameters.get(s.name) is None:
+                raise InputError(
+                    f"'{s.name}' of {group.name} is computed from other tensors at every use (by pruning, weight "
+                    "drop or a parametrization), so shrinking it would change nothing; make it a parameter again."
+                )
 
 
 def _incoming(s: Slice) -> bool:
@@ -205,7 +245,7 @@ def _incoming(s: Slice) -> bool:
 
 def group_lasso(
     model: nn.Module,
-    optimizer: Optimizer | None = None,
+    optimizer: Optimizers = None,
     *,
     strength: float,
     lambda_scale: str = "per_token",

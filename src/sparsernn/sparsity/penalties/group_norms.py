@@ -16,6 +16,21 @@ from sparsernn.kernels import lasso_kernel
 from sparsernn.structure.units import Slice, Units
 
 
+def dense_gradient(parameter: nn.Parameter) -> Tensor:
+    """The gradient of a parameter, dense and laid out as the parameter is; zeros where there was none.
+
+    >>> dense_gradient(nn.Parameter(torch.ones(2))).tolist()
+    [0.0, 0.0]
+    """
+    given = parameter.grad
+    if given is None:
+        given = parameter.grad = torch.zeros_like(parameter)
+    elif given.is_sparse or given.stride() != parameter.stride():
+        dense = given.to_dense() if given.is_sparse else given
+        given = parameter.grad = torch.empty_like(parameter).copy_(dense)
+    return given
+
+
 @dataclass
 class Member:
     """A parameter, and which group owns each of its rows and columns.
@@ -39,14 +54,7 @@ class Member:
 
     def gradient(self) -> Tensor:
         """Its dense gradient, zeros where there was none."""
-        given = self.parameter.grad
-        if given is None:
-            self.parameter.grad = torch.zeros_like(self.parameter)
-        elif given.is_sparse or not given.is_contiguous():
-            self.parameter.grad = (given.to_dense() if given.is_sparse else given).contiguous()
-        gradient = self.parameter.grad
-        assert gradient is not None
-        return self.matrix(gradient)
+        return self.matrix(dense_gradient(self.parameter))
 
     def claim(self, s: Slice, covered: range, first: int, none: int) -> None:
         """Give the units `covered`, the first of all being group `first`, what they own by a slice."""

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
 
 from sparsernn.core.errors import InputError
 from sparsernn.kernels import lasso_kernel
-from sparsernn.sparsity.penalties.group_norms import Member
-from sparsernn.sparsity.penalties.penalty import Penalty, per_token, threshold
+from sparsernn.sparsity.optimizer_state import Optimizers
+from sparsernn.sparsity.penalties.group_norms import dense_gradient
+from sparsernn.sparsity.penalties.penalty import NO_PENALTY, Penalty, per_token, threshold
 from sparsernn.sparsity.sparsifier import summarize
 
 LEAST_THRESHOLD = 1e-4
@@ -51,7 +51,7 @@ class L1(Penalty):
     def __init__(
         self,
         model: nn.Module,
-        optimizer: Optimizer | None = None,
+        optimizer: Optimizers = None,
         *,
         strength: float,
         lambda_scale: str = "per_token",
@@ -71,11 +71,19 @@ class L1(Penalty):
         """The penalty at the present weights."""
         return self.strength * sum(float(p.detach().abs().sum(dtype=torch.float64)) for p in self._all())
 
-    def add_gradients(self) -> None:
+    def notes(self) -> list[str]:
+        """A strength of 0 that is not there for its threshold."""
+        return [] if self.strength or self.threshold else [f"l1: {NO_PENALTY}"]
+
+    def touches(self) -> list[nn.Parameter]:
+        """All that is penalised."""
+        return self._all()
+
+    def add_gradients(self, scale: float = 1.0) -> None:
         """strength * sign of every weight."""
         for parameter in self._all():
-            member = Member(parameter)
-            lasso_kernel.add_signs(member.gradient(), member.matrix(), self.strength)
+            gradient = dense_gradient(parameter)
+            lasso_kernel.add_signs(gradient, parameter.detach(), self.strength * scale)
 
     def project(self) -> None:
         """Put to 0 what is below the threshold."""

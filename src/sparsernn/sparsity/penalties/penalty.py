@@ -8,9 +8,11 @@ from torch.optim import Optimizer
 
 from sparsernn.core.errors import InputError
 from sparsernn.kernels import lasso_kernel
+from sparsernn.sparsity.optimizer_state import Optimizers
 from sparsernn.sparsity.sparsifier import Sparsifier
 
 SCALES = ("per_token", "per_sequence")
+NO_PENALTY = "strength and threshold are 0, so no weight is ever shrunk or removed."
 
 
 class Penalty(Sparsifier):
@@ -26,19 +28,20 @@ class Penalty(Sparsifier):
 
     in_zeros: ClassVar[bool] = True
 
-    def __init__(self, model: nn.Module, optimizer: Optimizer | None = None) -> None:
-        super().__init__(model)
-        self.optimizer = optimizer
-        self._added = False
+    def __init__(self, model: nn.Module, optimizer: Optimizers = None) -> None:
+        super().__init__(model, optimizer)
+        self._stepped: set[int] | None = None
+        """Identities of the optimizers that have stepped since the gradient was last added; None: it is not there."""
 
     def after_backward(self) -> None:
         """Add the penalty's gradient."""
-        self._added = True
+        self._stepped = set()
         self.add_gradients()
 
     def after_step(self) -> list[dict[str, Any]]:
         """Put to 0 what has become small enough."""
-        self._added = False
+        if len(self.optimizers) < 2:  # of several, the others have still to step
+            self._stepped = None
         self.project()
         return []
 
@@ -55,8 +58,19 @@ class Penalty(Sparsifier):
         found = self.summary()
         return [{"event": "zeros", "density": found["masked_density"], "tensors": found["tensors"]}]
 
-    def add_gradients(self) -> None:
-        """Add the gradient of the penalty at the present weights to `.grad`."""
+    def before_step(self, optimizer: Optimizer, scale: float = 1.0) -> None:
+        """Add the gradient, unless it has been added since this optimizer last stepped."""
+        if self._stepped is None or id(optimizer) in self._stepped:
+            self._stepped = set()
+            self.add_gradients(scale)
+        self._stepped.add(id(optimizer))
+
+    def forget_gradients(self) -> None:
+        """What was added is gone."""
+        self._stepped = None
+
+    def add_gradients(self, scale: float = 1.0) -> None:
+        """Add the gradient of the penalty at the present weights, times `scale`, to `.grad`."""
 
     def project(self) -> None:
         """Put to 0 what is below the threshold."""
@@ -64,18 +78,6 @@ class Penalty(Sparsifier):
     def value(self) -> float:
         """The penalty at the present weights, on the scale of the loss."""
         return 0.0
-
-    def attach(self, optimizer: Optimizer) -> None:
-        """Let an optimizer's `step` call `after_step`, and before it `after_backward` where the loop did not."""
-        optimizer.register_step_pre_hook(lambda *_: self._before_step())
-        optimizer.register_step_post_hook(lambda *_: self._behind_step())
-
-    def _before_step(self) -> None:
-        if not self._added:
-            self.after_backward()
-
-    def _behind_step(self) -> None:
-        self.after_step()
 
 
 def per_token(strength: float, scale: str, window: int | None) -> float:

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
-from torch.optim import Optimizer
 
 from sparsernn.core.errors import InputError
 from sparsernn.core.registry import make
+from sparsernn.sparsity.optimizer_state import Optimizers
 from sparsernn.sparsity.penalties.group_lasso import group_lasso
 from sparsernn.sparsity.penalties.l1 import L1
 from sparsernn.sparsity.penalties.penalty import Penalty
@@ -41,7 +41,7 @@ class Together(Penalty):
     def __init__(
         self,
         model: nn.Module,
-        optimizer: Optimizer | None = None,
+        optimizer: Optimizers = None,
         *,
         of: Sequence[Mapping[str, Any]],
         window: int | None = None,
@@ -58,14 +58,24 @@ class Together(Penalty):
         """The sum."""
         return sum(member.value() for member in self.members)
 
-    def add_gradients(self) -> None:
+    def notes(self) -> list[str]:
+        """All members'."""
+        return [note for member in self.members for note in member.notes()]
+
+    def touches(self) -> list[nn.Parameter]:
+        """What any of them touches."""
+        found = {id(p): p for member in self.members for p in member.touches()}
+        return list(found.values())
+
+    def add_gradients(self, scale: float = 1.0) -> None:
         """All gradients."""
         for member in self.members:
-            member.add_gradients()
+            member.add_gradients(scale)
 
     def after_step(self) -> list[dict[str, Any]]:
         """All that the members do."""
-        self._added = False
+        if len(self.optimizers) < 2:
+            self._stepped = None
         return [event for member in self.members for event in member.after_step()]
 
     def project(self) -> None:

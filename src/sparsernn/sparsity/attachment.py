@@ -1,0 +1,116 @@
+"""Hooks on optimizers, through which a sparsifier works in anybody's training loop."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from sparsernn.core.errors import InputError
+
+if TYPE_CHECKING:
+    from sparsernn.sparsity.sparsifier import Sparsifier
+
+_ATTACHED: weakref.WeakKeyDictionary[Optimizer, weakref.WeakSet[Attachment]] = weakref.WeakKeyDictionary()
+
+
+class Attachment:
+    """A sparsifier at work on its optimizers, until `remove`.
+
+    Before a step it lets penalties add their gradient, in a closure after each evaluation; after the first
+    optimizer's step it counts and updates, after every optimizer's it writes zeros. A step that a gradient scaler
+    leaves out, also inside a fused optimizer, is not counted.
+
+    Copied or unpickled together with its optimizers it hooks itself on the new ones; optimizers alone forget their
+    hooks when they are copied, as torch has it.
+
+    Args:
+        sparsifier: what is called.
+        optimizers: those that hold its weights, the one whose steps count first.
+
+    Raises:
+        InputError: one of them has a sparsifier already that works on the same weights in the same way.
+    """
+
+    def __init__(self, sparsifier: Sparsifier, optimizers: tuple[Optimizer, ...]) -> None:
+        for optimizer in optimizers:
+            _check_free(sparsifier, optimizer)
+        self.sparsifier, self.optimizers = sparsifier, optimizers
+        self._hook()
+
+    def remove(self) -> None:
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()
+        for optimizer in self.optimizers:
+            _ATTACHED[optimizer].discard(self)
+
+    def _hook(self) -> None:
+        self._handles = []
+        for optimizer in self.optimizers:
+            self._handles.append(optimizer.register_step_pre_hook(self._before))
+            self._handles.append(optimizer.register_step_post_hook(self._after))
+            _ATTACHED.setdefault(optimizer, weakref.WeakSet()).add(self)
+
+    def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        itself, *given = args  # torch hands the optimizer over as the first argument
+        closure = given[0] if given else kwargs.get("closure")
+        if closure is None:
+            self.sparsifier.before_step(optimizer, _scale(optimizer))
+            return None
+        wrapped = self._watching(optimizer, closure)
+        return ((itself, wrapped, *given[1:]), kwargs) if given else (args, {**kwargs, "closure": wrapped})
+
+    def _watching(self, optimizer: Optimizer, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """The closure, and then the penalty's gradient; its value too where a line search compares losses."""
+        searches = any(group.get("line_search_fn") for group in optimizer.param_groups)
+
+        def evaluate() -> Any:
+            self.sparsifier.forget_gradients()
+            loss = closure()
+            self.sparsifier.before_step(optimizer, _scale(optimizer))
+            return loss + self.sparsifier.value() if searches and loss is not None else loss
+
+        return evaluate
+
+    def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if _was_skipped(optimizer):
+            self.sparsifier.forget_gradients()
+        elif optimizer is self.optimizers[0]:
+            self.sparsifier.after_step()
+        else:
+            self.sparsifier.project()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"sparsifier": self.sparsifier, "optimizers": self.optimizers}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._hook()
+
+
+def _check_free(sparsifier: Sparsifier, optimizer: Optimizer) -> None:
+    """Masks on top of masks would hide each other's zeros; a penalty beside masks is fine."""
+    mine = {id(parameter) for parameter in sparsifier.touches()}
+    for other in _ATTACHED.get(optimizer, ()):
+        alike = other.sparsifier.in_zeros == sparsifier.in_zeros
+        if alike and mine & {id(parameter) for parameter in other.sparsifier.touches()}:
+            raise InputError(
+                f"this {type(optimizer).__name__} has a sparsifier for the same weights already; call its detach() "
+                "first, or choose other weights with include and exclude."
+            )
+
+
+def _scale(optimizer: Optimizer) -> float:
+    """What a gradient scaler has multiplied the gradients by, and a fused optimizer will divide them by."""
+    scale: Tensor | None = getattr(optimizer, "grad_scale", None)
+    return 1.0 if scale is None else float(scale)
+
+
+def _was_skipped(optimizer: Optimizer) -> bool:
+    """Whether a fused optimizer left its step out because a gradient was not finite."""
+    found: Tensor | None = getattr(optimizer, "found_inf", None)
+    return found is not None and bool(found)
