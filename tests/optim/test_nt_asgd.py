@@ -179,3 +179,35 @@ def test_state_survives_a_checkpoint_to_the_bit(name, tmp_path):
     with optimizer.averaged(), restored.averaged():
         for a, b in zip(model.parameters(), twin.parameters(), strict=True):
             assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("per_weight", [False, True])
+def test_averages_are_folded_at_the_limit_and_not_before(monkeypatch, per_weight):
+    """The running sum never holds more iterates than the limit: beyond it, its rounding would show."""
+    monkeypatch.setattr(nt_asgd, "FOLD_EVERY", 4)
+    w = nn.Parameter(torch.zeros(3))
+    optimizer = NTASGD([w], lr=1.0, switch_epoch=0, per_weight=per_weight)
+    held, iterates = [], []
+    for step in range(1, 12):
+        w.grad = torch.full((3,), -float(step))
+        optimizer.step()
+        iterates.append(w.detach().clone())
+        held.append(optimizer.state[w]["block"])
+    assert held == [1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3]
+    with optimizer.averaged():
+        torch.testing.assert_close(w.detach(), torch.stack(iterates[1:]).mean(0))
+
+
+def test_a_run_is_exhausted_only_while_averaging_and_only_where_asked():
+    losses = [5.0, 4.0, 6.0, 3.0, 7.0]  # the trigger fires at 6 and at 7
+
+    def story(**settings):
+        optimizer = NTASGD([nn.Parameter(torch.zeros(1))], lr=1.0, nonmono=1, **settings)
+        return [(optimizer.trigger(loss), optimizer.averaging, optimizer.exhausted) for loss in losses]
+
+    asked = story(stop_when_worse=True)
+    assert [row[0] for row in asked].count(True) == 1  # averaging starts once
+    start = [row[0] for row in asked].index(True)
+    assert not any(exhausted for _, _, exhausted in asked[: start + 1])  # what starts it does not end the run
+    assert asked[-1][2]
+    assert not any(exhausted for _, _, exhausted in story())
