@@ -1,18 +1,21 @@
 # make demo   the main job: three small language models, their table and report.html
 # make test   the whole test suite
 # make test-slow   what takes longer: kill -9 at random moments, the demo end to end, wheel and source archive
+# make test-levels   the suite on every level of instructions that this machine has, on twins only and on two threads
+# make test-lowest   the suite on the oldest versions that are supported, in a virtual environment of its own
 # make docs   the site, offline and strict, into site/
 # make lint   style and types
 # Each makes the virtual environment when it is missing and installs only when something changed.
 
 PYTHON ?= python3
 VENV ?= .venv
+LOWEST ?= .venv-lowest
 BIN = $(VENV)/bin
 SOURCES = pyproject.toml constraints.txt $(wildcard setup.py) $(wildcard src/sparsernn/kernels/*.c src/sparsernn/kernels/*.h src/sparsernn/kernels/build.py)
 # Tests compare bits and share the cores between workers: one thread each.
 TEST_WORKERS ?= auto
 
-.PHONY: demo test test-slow lint docs clean
+.PHONY: demo test test-slow test-levels test-lowest lint docs clean
 demo: $(VENV)/.installed-report
 	$(BIN)/python -m sparsernn demo
 
@@ -21,6 +24,12 @@ test: $(VENV)/.installed-dev
 
 test-slow: $(VENV)/.installed-dev $(VENV)/.installed-release
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --maxprocesses 4 -m slow
+
+test-levels: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python tests/levels.py -q -n $(TEST_WORKERS) --maxprocesses 4
+
+test-lowest: $(LOWEST)/.installed
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(LOWEST)/bin/python -m pytest -q -n $(TEST_WORKERS) --maxprocesses 4
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -32,7 +41,7 @@ docs: $(VENV)/.installed-docs
 	@echo "site/index.html"
 
 clean:
-	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -49,4 +58,9 @@ $(VENV)/.installed-dev: $(SOURCES) | $(BIN)/python
 
 $(VENV)/.installed-docs $(VENV)/.installed-release: $(VENV)/.installed-%: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$*]"
+	@touch $@
+
+$(LOWEST)/.installed: $(SOURCES) constraints-lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable ".[report,dev]"
 	@touch $@

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sparsernn.core.torch_releases import is_exporting
 from sparsernn.kernels import lstm_kernel
 from sparsernn.kernels.lstm_kernel import Part, Window
 
@@ -27,6 +28,8 @@ def read(parts: Sequence[Part], x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor
         >>> read([], torch.zeros(3, 2, 5), torch.zeros(1, 2, 4), torch.zeros(1, 2, 4)) is None
         True
     """
+    if is_exporting():  # a graph for other programs holds none of our kernels
+        return None
     x, h, c = x.contiguous(), h.contiguous(), c.contiguous()
     weights = [weight for part in parts for weight in part[3:]]
     learns = torch.is_grad_enabled() and any(t.requires_grad for t in (x, h, c, *weights))

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.torch_releases import is_exporting
 from sparsernn.kernels import forget_cuda, forget_kernel
 
 LOOP_STEPS_UP_TO = 64
@@ -93,7 +94,7 @@ def _checked(p: Tensor, q: Tensor, c0: Tensor | None, gated: bool) -> Tensor:
         raise InputError(
             f"the shapes {given} do not fit; the recurrence takes (T, B, H) twice and a state (B, H) or (1, B, H)."
         )
-    if torch.compiler.is_exporting():  # a graph for other programs holds none of our kernels
+    if is_exporting():  # a graph for other programs holds none of our kernels
         a, b = (1 - p, p * q) if gated else (p, q)
         return _plainly(a, b, start.reshape(p.shape[1:]))
     kind = torch.promote_types(torch.promote_types(p.dtype, q.dtype), start.dtype)

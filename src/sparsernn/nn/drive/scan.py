@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sparsernn.core.torch_releases import is_exporting
 from sparsernn.kernels import recurrence_kernel
 from sparsernn.nn.drive.cell import CellState, Stage, step
 from sparsernn.nn.drive.step_product import Product, recurrent_product
@@ -68,7 +69,7 @@ def scan(stages: Sequence[Stage], u: Tensor, state: CellState, valid: Tensor | N
         state: before the first step.
         valid: see `scan_naively`.
     """
-    if torch.compiler.is_exporting():  # a graph for other programs holds none of our kernels
+    if is_exporting():  # a graph for other programs holds none of our kernels
         return scan_naively(lambda u_t, before: step(stages, u_t, before), u, state, valid)
     learnt = [_learnt(stage) for stage in stages]
     flat = [t for tensors in learnt for t in tensors if t is not None]

@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.torch_releases import is_exporting
 from sparsernn.nn.dropout import drop
 from sparsernn.nn.words.heads import Head, decoder
 from sparsernn.structure.units import Slice
@@ -215,7 +216,7 @@ class MixtureHead(Head):
         """log P(word), (..., V)."""
         latents, log_prior = self._mixed(y)
         height = max(1, PIECE // (self.experts * len(self.bias)))
-        if torch.compiler.is_exporting():  # where the number of rows is free, that of the pieces cannot be
+        if is_exporting():  # where the number of rows is free, that of the pieces cannot be
             return self._above_floor(self._mix(latents, log_prior)).view(*y.shape[:-1], -1)
         pairs = zip(torch.split(latents, height), torch.split(log_prior, height), strict=True)
         mixed = torch.cat([self._mix(vectors, prior) for vectors, prior in pairs])

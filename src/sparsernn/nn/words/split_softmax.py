@@ -85,7 +85,7 @@ class SplitHead(Head):
         """log P(word), (..., V)."""
         first, *tails = (functional.linear(y, *part).log_softmax(-1) for part in self._classes())
         words, tombs = torch.split(first, [first.shape[-1] - len(tails), len(tails)], -1)
-        behind = (tail + tomb for tail, tomb in zip(tails, torch.split(tombs, 1, -1), strict=False))
+        behind = (tail + tombs[..., k : k + 1] for k, tail in enumerate(tails))
         return torch.cat([words, *behind], -1)
 
     def inputs(self) -> tuple[Slice, ...]:
