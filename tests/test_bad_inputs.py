@@ -1,0 +1,307 @@
+"""Bad input of every kind, in one table: one sentence, exit code 2, and nothing changed on disk.
+
+Each row is a command line and a word that its sentence must hold, usually the value that was wrong. `{text}` is a folder
+with a small text, `{run}` a run that was stopped, in a copy of its own that the row may have damaged first.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sparsernn.cli.app import app
+
+EARLIER = Path(__file__).parent / "runs" / "earlier_run"
+
+LANGUAGE = "demo/selfish task.corpus={{name:folder}} --data {text}"
+MISSING = ("", "no-such-place")
+
+
+def settings(recipe: str, **wrong: str) -> list[tuple[str, str]]:
+    """A row for each value: `setting="a | b"` means setting=a and setting=b; `:word` after a value is what is quoted."""
+    rows = []
+    for setting, values in wrong.items():
+        for value in values.split(" | "):
+            given, _, quoted = value.partition(" : ")
+            rows.append((f"train {recipe} {setting.replace('__', '.')}={given}", quoted or given))
+    return rows
+
+
+TOP = settings(
+    LANGUAGE,
+    epochs="0 | -1 | 1.5 | abc | true | [1] : [1] | {{a:1}} : a",
+    seed="-1 | 1.5 | abc | true",
+    clip="0 | -1 | abc | true | {{norm:-1}} : -1 | {{value:0}} : 0 | {{size:1}} : size | .inf : inf",
+    log_every="0 | -5 | 1.5 | abc",
+    checkpoint_seconds="-1 | abc",
+    threads="0 | -2 | 1.5 | abc | 99999999999999999999 : 99999999999999999999",
+    optimiser="sgd : optimiser",
+    epoch="3 : epoch",
+    task="nothing : nothing",
+    model="nothing : nothing",
+    optimizer="nothing : nothing",
+    sparsity="nothing : nothing | 3 : 3",
+    boundary="nothing : nothing",
+)
+OPTIMIZER = settings(
+    LANGUAGE,
+    optimizer__lr="0 | -1 | .nan : nan | .inf : inf | abc | true | null : null | {{name:nothing}} : nothing"
+    " | {{name:cosine}} : cosine",
+    optimizer__nonmono="0 | -1 | abc",
+    optimizer__weight_decay="-1 | abc | .nan : nan",
+    optimizer__switch_epoch="-1 | abc",
+    optimizer__momentum="0.9 : momentum",
+    optimizer="{{name:sgd,lr:1,momentum:-1}} : -1 | {{name:adam,lr:1,betas:3}} : 3 | {{name:adam,lr:1,eps:-1}} : -1"
+    " | {{name:rmsprop,lr:1,alpha:-1}} : -1 | {{lr:1,name:adadelta,rho:2}} : 2 | {{name:ema,lr:1}} : ema",
+)
+SPARSITY = settings(
+    LANGUAGE,
+    sparsity__density="0 | 1.3 | -0.1 | .nan : nan | abc | true | null : density | [0.1] : 0.1",
+    sparsity__sparsity="0.5 : sparsity",
+    sparsity__prune_rate="2 | -0.1 | abc | .nan : nan | {{name:nothing}} : nothing",
+    sparsity__grow="nothing | 3",
+    sparsity__prune="nothing | 3",
+    sparsity__init="nothing | 3",
+    sparsity__redistribute="nothing | true",
+    sparsity__gate_scope="nothing | 1",
+    sparsity__anneal="nothing",
+    sparsity__update="{{every:-1}} : -1 | {{every:1.5}} : 1.5 | {{unit:minute}} : minute | {{stop:2}} : 2 | {{each:1}} : each",
+    sparsity__block="[0,1] : 0 | [2] : 2 | abc | [1.5,1] : 1.5",
+    sparsity__include="[nothing] : nothing | abc | [1] : 1",
+    sparsity__exclude="[nothing] : nothing",
+    sparsity__densities="{{nothing:0.1}} : nothing | {{'*':2}} : 2 | 3",
+    sparsity__rescale="nothing",
+    sparsity__momentum_beta="1 | -1 | abc",
+    sparsity__tau="0 | -1 | abc",
+    sparsity__regrow_init="nothing",
+    sparsity__state_at_growth="nothing",
+    sparsity__densty="0.3 : densty",
+    sparsity="{{name:iss}} : strength | {{name:iss,strength:-1}} : -1 | {{name:iss,strength:abc}} : abc"
+    " | {{name:iss,strength:1,mode:nothing}} : nothing | {{name:iss,strength:1,threshold:-1}} : -1"
+    " | {{name:iss,strength:1,group_by:nothing}} : nothing | {{name:l1,strength:.nan}} : nan"
+    " | {{name:l1,strength:1,include:[nothing]}} : nothing | {{name:together,of:[]}} : []"
+    " | {{name:together,of:[{{name:nothing}}]}} : nothing | {{name:rigl}} : density",
+)
+MODEL = settings(
+    LANGUAGE,
+    model__embedding_size="0 | -3 | 1.5 | abc | true",
+    model__hidden_sizes="[] : [] | [0] : 0 | [-1] : -1 | [1.5] : 1.5 | abc | 12 | [true] : True",
+    model__layer="nothing | {{name:lstm,weight_drop:1.5}} : 1.5 | {{name:lstm,weight_drop:-1}} : -1"
+    " | {{name:rhn,depth:0}} : 0 | {{name:onlstm,chunk_size:7}} : 7 | {{name:qrnn,window:0}} : 0"
+    " | {{name:lstm,width:3}} : width | {{name:elman,nonlinearity:nothing}} : nothing"
+    " | {{name:elman,map:nothing}} : nothing | {{name:gru,weight_drop:2}} : 2 | {{name:block_lstm,blocks:0}} : 0",
+    model__head="nothing | {{name:mixture,experts:0}} : 0 | {{name:mixture,experts:abc}} : abc",
+    model__embedding="nothing | {{name:block,strips:0}} : 0",
+    model__tied="abc | 1 | true : tied",
+    model__dropout="{{hidden:1}} : 1 | {{hidden:-0.1}} : -0.1 | {{hidden:abc}} : abc | {{nothing:0.1}} : nothing | 0.5",
+    model__hiden_sizes="[1] : hiden_sizes",
+)
+TASK = settings(
+    LANGUAGE,
+    task__batch_size="0 | -1 | 1.5 | abc | 100000",
+    task__eval_batch_size="0 | -1 | 1.5 | abc",
+    task__window="0 | -1 | 1.5 | abc",
+    task__metric="nothing",
+    task__corpus="nothing | {{path:x}} : name | {{name:folder,level:nothing}} : nothing | {{name:folder,max_vocabulary:0}} : 0"
+    " | {{name:folder,min_count:-1}} : -1 | {{name:folder,order:nothing}} : nothing | {{name:folder,splits:3}} : 3"
+    " | {{name:folder,colour:red}} : colour | {{name:python-roles}} : python-roles",
+    task__alpha="-1 | abc",
+    task__beta="-1 | abc",
+    task__windows="5 : windows",
+)
+BOUNDARY = settings(
+    LANGUAGE,
+    boundary="{{name:synthetic,scale:nothing}} : nothing | {{name:synthetic,synthesizer:{{name:nothing}}}} : nothing"
+    " | {{name:synthetic,lr:-1}} : -1 | {{name:alternating,cycle:0}} : cycle | {{name:truncate,every:2}} : every",
+)
+OTHERS = [
+    *settings(
+        "nnrnn/copy-lstm", task__delay="-1 | 1.5 | abc", task__batch_size="0", model__hidden_sizes="[0] : 0"
+    ),
+    *settings("nnrnn/digits-lstm task.images=digits", task__permuted="3 | abc", task__batch_size="0 | abc"),
+    *settings(
+        "pos/embedded", task__batch_size="0 | abc", model__hidden_size="0 | abc", task__dropout="3 : dropout"
+    ),
+]
+COMMANDS = [
+    ("train", "NAME_OR_FILE"),
+    ("train no/such-recipe", "no/such-recipe"),
+    ("train selfish/lstm-ptbb", "Did you mean"),
+    ("train {text}/train.txt", "train.txt"),
+    ("train no-such-file.yaml", "no-such-file.yaml"),
+    (f"train {LANGUAGE} epochs", "epochs"),
+    (f"train {LANGUAGE} =3", "=3"),
+    (f"train {LANGUAGE} epochs=[", "epochs=["),
+    (f"train {LANGUAGE} .epochs=3", ".epochs"),
+    (f"train {LANGUAGE} clip.a.b=3", "clip"),
+    (f"train {LANGUAGE} --out {{run}}", "already holds a run"),
+    ("train demo/selfish task.corpus={{name:folder}} --data no-such-place", "no-such-place"),
+    ("train demo/selfish task.corpus={{name:folder}} --data {text}/train.txt", "train.txt"),
+    ("recipes show nothing", "nothing"),
+    ("recipes copy nothing", "nothing"),
+    ("recipes copy demo/dense {text}/train.txt", "train.txt"),
+    ("data check no-such-place", "no-such-place"),
+    ("data get nothing", "nothing"),
+    ("report", "RUN"),
+    ("compare", "RUN"),
+    ("nothing", "nothing"),
+    ("evaluate {run} --split nothing", "nothing"),
+    ("evaluate {run} --batch-size 0", "0"),
+    ("evaluate {run} --batch-size abc", "abc"),
+    ("evaluate {run} --pointer --dynamic", "dynamic"),
+    ("evaluate {run} --theta 1", "theta"),
+    ("evaluate {run} --pointer --mixing 2", "2"),
+    ("evaluate {run} --pointer --window 0", "0"),
+    ("evaluate {run} --dynamic --lr -1", "-1"),
+    ("evaluate {run} --preset nothing", "nothing"),
+    ("evaluate {run} --data no-such-place", "no-such-place"),
+    ("generate {run} --tokens 0", "0"),
+    ("generate {run} --temperature -1", "-1"),
+    ("generate {run} --seed -1", "-1"),
+    ("generate {run} --prompt zebra", "zebra"),
+    ("pack {run} --values int3", "int3"),
+    ("pack {run} --out no-such-place/x/y", "no-such-place"),
+    ("bench {run} --batch-size 0", "0"),
+    ("bench {run} --batch-size abc", "abc"),
+    ("bench {run} --batch-size 99", "99"),
+    ("bench {run} --repeats 0", "0"),
+    ("compact {run} --criterion nothing", "nothing"),
+    ("compact {run} --tol -1", "-1"),
+    ("finetune {run} epochs=0 --data {text}", "0"),
+    ("answer {run} --paragraph a --question b", "answers no questions"),
+    ("compare {run} --topology", "topology"),
+    ("report {run} --out {text}/train.txt/x", "train.txt"),
+    ("sweep", "recipe"),
+    ("sweep demo/dense", "nothing to try"),
+    ("sweep demo/dense optimizer.lr=[]", "optimizer.lr"),
+    ("sweep --join sqlite:///{text}/none.db", "none.db"),
+]
+READERS = (
+    "evaluate",
+    "generate",
+    "pack",
+    "export",
+    "bench",
+    "compact",
+    "resume",
+    "finetune",
+    "inspect",
+    "report",
+    "compare",
+)
+
+
+def _truncate(name: str) -> Callable[[Path], None]:
+    return lambda run: (run / name).write_bytes((run / name).read_bytes()[: (run / name).stat().st_size // 2])
+
+
+def _replace(name: str, content: bytes) -> Callable[[Path], None]:
+    return lambda run: (run / name).write_bytes(content)
+
+
+def _flip(name: str) -> Callable[[Path], None]:
+    def flip(run: Path) -> None:
+        held = bytearray((run / name).read_bytes())
+        held[-40] ^= 0xFF
+        (run / name).write_bytes(bytes(held))
+
+    return flip
+
+
+def _remove(name: str) -> Callable[[Path], None]:
+    return lambda run: (run / name).unlink()
+
+
+def _swap(run: Path) -> None:
+    shutil.copyfile(run / "best.safetensors", run / "last.safetensors")
+
+
+def _environment(run: Path) -> None:
+    known = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    (run / "environment.json").write_text(json.dumps({**known, "data": 3}), encoding="utf-8")
+
+
+WEIGHTS = {
+    "last cut short": (_truncate("last.safetensors"), "last.safetensors"),
+    "last is text": (_replace("last.safetensors", b"hello"), "last.safetensors"),
+    "last with a flipped byte": (_flip("last.safetensors"), "last.safetensors"),
+    "best over last": (_swap, "last.safetensors"),
+    "best cut short": (_truncate("best.safetensors"), "best.safetensors"),
+    "best is empty": (_replace("best.safetensors", b""), "best.safetensors"),
+    "best with a flipped byte": (_flip("best.safetensors"), "best.safetensors"),
+    "no best": (_remove("best.safetensors"), "best.safetensors"),
+    "no vocabulary": (_remove("vocabulary.txt"), "vocabulary.txt"),
+    "another vocabulary": (_replace("vocabulary.txt", b"a\nb\nc\n"), "vocabulary.txt"),
+    "no environment": (_remove("environment.json"), "environment.json"),
+    "environment is no JSON": (_replace("environment.json", b"{"), "environment.json"),
+    "environment of another shape": (_environment, "environment.json"),
+    "recipe is no YAML": (_replace("recipe.yaml", b"a: [\n"), "recipe.yaml"),
+    "recipe is a list": (_replace("recipe.yaml", b"[1, 2]\n"), "recipe.yaml"),
+    "recipe without a model": (_replace("recipe.yaml", b"name: x\ntask: language_modelling\n"), "model"),
+}
+WHO_READS = {"last": ("resume",), "best": ("evaluate", "generate", "pack", "export", "compact", "finetune")}
+PLAIN = [*TOP, *OPTIMIZER, *SPARSITY, *MODEL, *TASK, *BOUNDARY, *OTHERS, *COMMANDS]
+PLAIN += [(f"{reader} no-such-place", "no-such-place") for reader in READERS]
+PLAIN += [(f"{reader} {{text}}", "") for reader in READERS]
+PLAIN += [(f"{reader} {{text}}/train.txt", "train.txt") for reader in READERS]
+DAMAGED = [
+    (f"{reader} {{run}} --data {{text}}", damage, WEIGHTS[damage][1])
+    for damage in WEIGHTS
+    for reader in WHO_READS.get(damage.split()[-1], ())
+    or (WHO_READS["last"] if damage.startswith("last") else WHO_READS["best"])
+]
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory):
+    return shutil.copytree(EARLIER / "text", tmp_path_factory.mktemp("bad") / "text")
+
+
+@pytest.fixture
+def run(tmp_path):
+    return shutil.copytree(EARLIER / "run", tmp_path / "run")
+
+
+def fingerprint(*folders: Path) -> str:
+    """A hash of all files below some folders: names and contents."""
+    seen = hashlib.sha256()
+    for path in sorted(p for folder in folders for p in folder.rglob("*") if p.is_file()):
+        seen.update(str(path).encode() + path.read_bytes())
+    return seen.hexdigest()
+
+
+def check(line: str, said: str, text: Path, run: Path, here: Path) -> None:
+    """Give the command line, and see that it is refused as all bad input is."""
+    words = [word.format(text=text, run=run) for word in line.split()]
+    before = fingerprint(here, text)
+    result = CliRunner().invoke(app, words, prog_name="sparsernn")
+    assert result.exit_code == 2, f"{result.exit_code}: {result.output} {result.exception!r}"
+    assert "Traceback" not in result.output
+    complaint = result.stderr.strip()
+    assert said in complaint, complaint
+    if not complaint.startswith("Usage"):  # a line that the command's own help explains
+        assert len(complaint.splitlines()) == 1, complaint
+        assert complaint.startswith("sparsernn: ")
+        assert len(complaint) < 600
+    assert fingerprint(here, text) == before, "something was written"
+
+
+@pytest.mark.parametrize(("line", "said"), PLAIN, ids=[line for line, _ in PLAIN])
+def test_bad_input_is_one_sentence(line, said, text, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    check(line, said, text, run, tmp_path)
+
+
+@pytest.mark.parametrize(("line", "damage", "said"), DAMAGED, ids=[f"{d}: {line}" for line, d, _ in DAMAGED])
+def test_a_damaged_run_is_one_sentence(line, damage, said, text, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    WEIGHTS[damage][0](run)
+    check(line, said, text, run, tmp_path)
+
+
+def test_the_table_is_long():
+    assert len(PLAIN) + len(DAMAGED) >= 300
