@@ -69,7 +69,7 @@ class Whole:
         title: str = "x",
         free: Any = None,
         called: Callable[[int], int] | None = None,
-        tensor: torch.Tensor | None = None,
+        tensor: torch.Tensor | float = 1.0,
         later: "Nowhere" = 1,  # noqa: F821
     ) -> None:
         self.size = size
@@ -111,7 +111,7 @@ REFUSED = [
     ("map", 3, "a string or a mapping with the key 'name'"),
     ("map", {"size": 3}, "a string or a mapping with the key 'name'"),
     ("title", 3, "a string"),
-    ("tensor", [1.0], "a Tensor or null"),
+    ("tensor", [1.0], "a Tensor or a finite number"),
 ]
 
 
@@ -214,5 +214,6 @@ def test_a_signature_keeps_its_docs_and_names():
 
     assert list(inspect.signature(Whole).parameters)[:2] == ["size", "share"]
     assert str(forms_of(Whole)["pooling"]) == "one of f, fo, ifo"
-    assert str(form_of(Path | None)) == "a Path or null"
+    assert str(form_of(Path | None)) == ""
+    assert str(form_of(Path | str)) == "a Path or a string"
     assert str(form_of(Any)) == ""

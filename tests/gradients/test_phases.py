@@ -124,14 +124,18 @@ def test_rows_of_a_plan_end_with_the_run():
 @pytest.mark.parametrize("base", [0, True, [], [3, 3], [5, 2], "5", [1.5]])
 def test_base_out_of_range(base):
     with pytest.raises(
-        InputError, match=r"base is .*; it must be a whole number of at least 1 or a rising list"
+        InputError,
+        match=r"base is .*; it must be a whole number of at least 1 or a list of 1 or more that rises",
     ):
         Restarts(base)
 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
-    [({"start": 0.0}, "it must be above 0"), ({"start": 1.0, "end": 2.0}, "the end of a schedule .* is 2.0")],
+    [
+        ({"start": 0.0}, "it must be .* above 0"),
+        ({"start": 1.0, "end": 2.0}, "the end of a schedule .* is 2.0"),
+    ],
 )
 def test_rate_out_of_range(settings, words):
     with pytest.raises(InputError, match=words):

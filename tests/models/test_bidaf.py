@@ -318,8 +318,11 @@ def test_the_gradient_of_group_lasso_is_autograds():
     ("changes", "message"),
     [
         ({"hidden_size": 0}, "hidden_size is 0"),
-        ({"hidden_size": {"phrase": [1, 1]}}, "a pair of them for each of phrase, first"),
-        ({"hidden_size": {reader: [1, 0] for reader in READERS}}, "a pair of them"),
+        ({"hidden_size": {"phrase": [1, 1]}}, "it needs first, second, end as well"),
+        (
+            {"hidden_size": {reader: [1, 0] for reader in READERS}},
+            "hidden_size.phrase is .1, 0.; it must be a list of 2",
+        ),
         ({"groups": "seven"}, "groups is 'seven'"),
         ({"dropout": {"hidden": 0.1}}, "no setting 'hidden'"),
     ],
@@ -330,5 +333,5 @@ def test_impossible_settings(changes, message):
 
 
 def test_an_unknown_setting_of_the_cnn():
-    with pytest.raises(InputError, match="character_cnn is"):
+    with pytest.raises(InputError, match=r"character_cnn has no setting 'widht'.*Did you mean 'width'"):
         BiDAF(3, 3, character_cnn={"widht": 3})

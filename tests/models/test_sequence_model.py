@@ -76,7 +76,7 @@ def test_the_penalty_is_that_of_the_maps():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"hidden_sizes": 5}, "hidden_sizes is 5; it must list"),
+        ({"hidden_sizes": 5}, "hidden_sizes is 5; it must be a list"),
         ({"hidden_sizes": []}, r"hidden_sizes is \[\]"),
         ({"hidden_sizes": [0]}, r"hidden_sizes is \[0\]"),
         (

@@ -109,11 +109,14 @@ def test_removed_units_leave_the_same_function():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"layers": 0}, "layers is 0; it must be a whole number above 0"),
-        ({"hidden_size": 0}, "hidden_size is 0; it must be a whole number above 0, or"),
+        ({"layers": 0}, "layers is 0; it must be a whole number of at least 1"),
+        (
+            {"hidden_size": 0},
+            "hidden_size is 0; it must be a whole number of at least 1 or a mapping with layers, hidden",
+        ),
         ({"hidden_size": {"layers": [3, 2], "hidden": 3}}, r"layers: \[one for each of 1\]"),
-        ({"hidden_size": {"layers": [3]}}, "hidden_size is {'layers': \\[3\\]}; it must be"),
-        ({"embedding_size": 0}, "embedding_size is 0; it must be at least 1"),
+        ({"hidden_size": {"layers": [3]}}, "hidden_size is {'layers': \\[3\\]}; it needs hidden as well"),
+        ({"embedding_size": 0}, "embedding_size is 0; it must be .* at least 1"),
         ({"layer": ["lstm", "lstm"]}, "a list of 1, one for each hidden size"),
         ({"layer": "onlstm"}, "layer 'onlstm' is unknown; known: block_lstm, lstm"),
         ({"dropout": {"output": 0.5}}, "dropout has no setting 'output'"),

@@ -316,16 +316,16 @@ def test_directions_must_stay_of_one_size():
     [
         ((20, 30), {"reduce": (0.1, 0.1)}, "larger fractions"),
         ((400, 1150), {"reduce": (0.05, 0.05)}, "larger fractions"),
-        ((20, 30), {"reduce": (0.5, 0)}, "two numbers in"),
-        ((20, 30), {"reduce": 0.5}, "two numbers in"),
+        ((20, 30), {"reduce": (0.5, 0)}, "reduce is .*; it must be .* a list of 2"),
+        ((20, 30), {"reduce": 0.5}, "reduce is .*; it must be .* a list of 2"),
         ((20, 30), {"reduce": (0.5, 0.5), "blocks": 2}, "one or the other"),
         ((20, 30), {"blocks": 21}, "from 1 to 20"),
-        ((20, 30), {"blocks": 0}, "from 1 to 20"),
+        ((20, 30), {"blocks": 0}, "blocks is 0; it must be a whole number of at least 1"),
         ((20, 30), {"blocks": 4, "density": 0.2}, r"\[1/4, 1\]"),
         ((20, 30), {"blocks": 1, "density": 0.5}, r"\[1/1, 1\]"),
         ((20, 30), {"density": 0.5}, "without blocks"),
         ((20, 30), {"weight_drop": 1.0}, "weight_drop is 1.0"),
-        ((0, 30), {}, "0 -> 30"),
+        ((0, 30), {}, "input_size is 0"),
     ],
 )
 def test_refuses_impossible_settings(sizes, setting, message):

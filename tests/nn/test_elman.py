@@ -70,7 +70,11 @@ def test_units_of_a_structured_map_are_refused_in_one_sentence():
 
 @pytest.mark.parametrize(
     ("settings", "said"),
-    [({"nonlinearity": "sin"}, "'sin'"), ({"input_init": "ones"}, "'ones'"), ({"hidden_size": 0}, "-> 0")],
+    [
+        ({"nonlinearity": "sin"}, "'sin'"),
+        ({"input_init": "ones"}, "'ones'"),
+        ({"hidden_size": 0}, "hidden_size is 0"),
+    ],
 )
 def test_impossible_settings_are_refused(settings, said):
     with pytest.raises(InputError, match=said):

@@ -35,9 +35,9 @@ def test_dropped_weights_are_drawn_once_per_pass_and_never_in_evaluation():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: GRU(0, 4), "a GRU of sizes 0 -> 4"),
+        (lambda: GRU(0, 4), "input_size is 0"),
         (lambda: GRU(4, 4, weight_drop=1.0), "weight_drop is 1.0"),
-        (lambda: LSTM(4, 4, init="glorot"), "init is 'glorot'; it must be uniform, no_bias or xavier"),
+        (lambda: LSTM(4, 4, init="glorot"), "init is 'glorot'; it must be one of uniform, no_bias, xavier"),
     ],
 )
 def test_impossible_settings_are_one_sentence(build, message):

@@ -214,7 +214,7 @@ def test_published_parameter_counts(vocabulary, count):
         ({"pooling": "of"}, "pooling is 'of'; it must be one of f, fo, ifo"),
         ({"zoneout": -0.1}, "zoneout is -0.1"),
         ({"weight_drop": 1.0}, "weight_drop is 1.0"),
-        ({"hidden_size": 0}, "a QRNN of sizes 4 -> 0"),
+        ({"hidden_size": 0}, "hidden_size is 0"),
     ],
 )
 def test_impossible_settings_are_one_sentence(settings, message):

@@ -57,10 +57,10 @@ def test_the_epoch_is_its_state():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"divide_by": 0.0}, "divide_by of an epoch_decay schedule is 0.0; it must be above 0"),
-        ({"start": -1.0}, "start of an epoch_decay schedule is -1.0"),
-        ({"every": 0}, "every of an epoch_decay schedule is 0; it must be at least 1"),
-        ({"constant": -1}, "constant of an epoch_decay schedule is -1; it must be at least 0"),
+        ({"divide_by": 0.0}, "divide_by is 0.0; it must be .* above 0"),
+        ({"start": -1.0}, "start is -1.0"),
+        ({"every": 0}, "every is 0; it must be .* at least 1"),
+        ({"constant": -1}, "constant is -1; it must be .* at least 0"),
         ({"constant": 1.5}, "must be a whole number"),
     ],
 )

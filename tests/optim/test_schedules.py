@@ -33,14 +33,14 @@ def test_a_schedule_may_set_its_own_length():
     [
         ("cosin", "Did you mean 'cosine'"),
         ({"name": "cosine", "start": 1.0}, "needs a value for 'end'"),
-        (None, "a number or a mapping"),
-        (True, "a number or a mapping"),
+        (None, "a finite number or a string or a mapping"),
+        (True, "a finite number or a string or a mapping"),
         (float("nan"), "a schedule is nan; it must be a finite number"),
         ({"name": "cosine", "start": "high", "end": 0.0}, "schedule.start is 'high'; it must be a finite"),
         ({"name": "constant", "value": "x"}, "schedule.value is 'x'"),
         ({"name": "exponential", "start": 1, "factor": 0.5, "every": 2.5}, "schedule.every is 2.5"),
         ({"name": "linear", "start": 1, "end": 0, "steps": "long"}, "schedule.steps is 'long'"),
-        ({"name": "linear", "start": 1, "end": 0, "steps": 0}, "over 0 steps"),
+        ({"name": "linear", "start": 1, "end": 0, "steps": 0}, "steps is 0"),
     ],
 )
 def test_bad_schedules_are_answered_in_one_sentence(spec, words):

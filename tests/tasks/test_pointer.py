@@ -178,8 +178,8 @@ def test_published_settings():
         ({"chunk": 2.5}, "chunk is 2.5"),
         ({"theta": -1.0}, "theta is -1.0"),
         ({"theta": math.inf}, "theta is inf"),
-        ({"mixing": 1.0}, "mixing .lambda. is 1.0"),
-        ({"mixing": math.nan}, "mixing .lambda. is nan"),
+        ({"mixing": 1.0}, "mixing is 1.0"),
+        ({"mixing": math.nan}, "mixing is nan"),
     ],
 )
 def test_bad_settings_are_answered_in_one_sentence(settings, words):
@@ -188,7 +188,7 @@ def test_bad_settings_are_answered_in_one_sentence(settings, words):
 
 
 def test_a_grid_out_of_range_and_a_foreign_model_are_refused(task, model):
-    with pytest.raises(InputError, match=r"mixing .lambda. is 2"):
+    with pytest.raises(InputError, match=r"mixing is 2"):
         NeuralCache().tuned(task, model, thetas=(1.0,), mixings=(0.1, 2))
     with pytest.raises(InputError, match="needs a language model"):
         NeuralCache().evaluate(task, torch.nn.Linear(2, 2), "valid")

@@ -191,7 +191,7 @@ def test_answers_about_any_paragraph():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"limits": {"word": 3}}, "limits is"),
+        ({"limits": {"word": 3}}, "limits has no setting 'word'"),
         ({"limits": {"context": 0}}, "limits.context is 0"),
         ({"min_count": {"word": 0}}, "min_count.word is 0"),
         ({"limits": {"question": 1}}, "no training question is within the limits"),

@@ -200,7 +200,7 @@ def test_small_recipes_are_the_published_ones_scaled_down():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"tokens": 1}, "tokens is 1; it must lie in 2 to"),
+        ({"tokens": 1}, "tokens is 1; it must be a whole number of at least 2"),
         ({"tokens": 10**7}, "tokens is 10000000"),
         ({"tolerance": 1.0}, "tolerance is 1.0"),
         ({"tokens": 10, "batch_size": 20}, "too few for batch_size 20"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sparsernn.core.checks import forms_of
 from sparsernn.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -119,6 +120,10 @@ def _make(name: str, settings: dict[str, Any]) -> Mode:
     from sparsernn.tasks.cache_pointer import PRESETS
     from sparsernn.tasks.evaluation_modes import MODES
 
+    forms = forms_of(MODES[name])
+    for setting, value in _without_tune(settings).items():
+        if setting in forms:
+            forms[setting].refuse(OPTIONS[name][setting], value)
     if (preset := settings.pop("preset", None)) is None:
         made: Mode = MODES[name](**_without_tune(settings))
         return made

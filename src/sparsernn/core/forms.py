@@ -140,11 +140,14 @@ class Group(Form):
     """Settings with names of their own, checked one by one."""
 
     settings: Mapping[str, Form]
+    required: frozenset[str] = frozenset()
 
     def fits(self, value: Any) -> bool:
-        """Whether it is a mapping of known names to values that fit."""
-        return isinstance(value, Mapping) and all(
-            key in self.settings and self.settings[key].fits(entry) for key, entry in value.items()
+        """Whether it is a mapping of known names to values that fit, none missing."""
+        return (
+            isinstance(value, Mapping)
+            and self.required <= value.keys()
+            and all(key in self.settings and self.settings[key].fits(entry) for key, entry in value.items())
         )
 
     def refuse(self, what: str, value: Any) -> None:
@@ -155,9 +158,11 @@ class Group(Form):
         check_names(what, value, list(self.settings))
         for key, entry in value.items():
             self.settings[key].refuse(f"{what}.{key}", entry)
+        if missing := [key for key in self.settings if key in self.required - value.keys()]:
+            raise InputError(f"{what} is {quote(value)}; it needs {', '.join(missing)} as well.")
 
     def __str__(self) -> str:
-        return f"a mapping with some of {', '.join(self.settings)}"
+        return f"a mapping with {'' if self.required else 'some of '}{', '.join(self.settings)}"
 
 
 @dataclass(frozen=True)
@@ -190,17 +195,22 @@ _PLAIN: dict[Any, Form] = {bool: TRUTH, types.NoneType: _NULL, None: _NULL, str:
 
 
 def form_of(hint: Any) -> Form:
-    """What a type annotation allows.
+    """What a type annotation allows; a class of the program's own objects stands only beside settings.
 
     >>> from sparsernn.core.limits import Size
     >>> str(form_of(Size | None)), str(form_of(Literal["sum", "mean"]))
     ('a whole number of at least 1 or null', 'sum or mean')
     """
+    form = _form_of(hint)
+    return ANYTHING if _is_foreign(form) else form
+
+
+def _form_of(hint: Any) -> Form:
     origin, inside = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         return _limited(inside[0], [mark for mark in inside[1:] if hasattr(mark, "holds")])
     if origin in (typing.Union, types.UnionType):
-        return _either([form_of(member) for member in inside])
+        return _either([_form_of(member) for member in inside])
     if origin is Literal:
         return Words(inside) if all(isinstance(word, str) for word in inside) else ANYTHING
     return _limited(hint, [])
@@ -218,24 +228,36 @@ def _limited(hint: Any, limits: list[Any]) -> Form:
         return ListOf(form_of(inside[0]), tuple(limits))
     if origin in (dict, Mapping):
         return MappingOf(form_of(inside[1]), tuple(limits))
-    return form_of(hint) if origin is not None and limits else _class_form(hint)
+    return _form_of(hint) if origin is not None and limits else _class_form(hint)
 
 
 def _class_form(hint: Any) -> Form:
     if hint in _PLAIN:
         return _PLAIN[hint]
     if typing.is_typeddict(hint):
-        return Group(
-            {name: form_of(entry) for name, entry in typing.get_type_hints(hint, include_extras=True).items()}
-        )
-    judged = isinstance(hint, type) and hint not in (object, Any) and not getattr(hint, "_is_protocol", False)
-    return Member(hint, f"a {hint.__name__}") if judged and typing.get_origin(hint) is None else ANYTHING
+        entries = typing.get_type_hints(hint, include_extras=True)
+        return Group({name: form_of(entry) for name, entry in entries.items()}, hint.__required_keys__)
+    if isinstance(hint, type) and hint not in (object, Any) and not getattr(hint, "_is_protocol", False):
+        article = "an" if hint.__name__[0] in "AEIOU" else "a"
+        return Member(hint, f"{article} {hint.__name__}") if typing.get_origin(hint) is None else ANYTHING
+    return ANYTHING
+
+
+def _said_after(form: Form) -> int:
+    """Null comes late in a sentence, and a list, which has commas, at its end."""
+    return 2 if isinstance(form, ListOf) else int(form is _NULL)
+
+
+def _is_foreign(form: Form) -> bool:
+    """Whether it is a class of objects that no recipe can hold: whoever uses them judges them."""
+    return isinstance(form, Member) and form not in _PLAIN.values()
 
 
 def _either(members: list[Form]) -> Form:
-    if any(member is ANYTHING for member in members):
+    said = [member for member in members if member is not _NULL and not _is_foreign(member)]
+    if ANYTHING in members or not said:
         return ANYTHING
-    return Either(tuple(sorted(members, key=lambda member: member is _NULL)))  # null is said last
+    return Either(tuple(sorted(members, key=_said_after)))
 
 
 def suggest(word: str, known: list[str]) -> str:

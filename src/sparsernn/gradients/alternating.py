@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sparsernn.gradients.gradient_phases import as_epochs
+from sparsernn.core.checks import checked
+from sparsernn.core.limits import Size
+from sparsernn.gradients.gradient_phases import Source
 from sparsernn.gradients.synthetic_gradients import SyntheticGradient
 from sparsernn.optim.restarts import Base, Restarts
 
@@ -25,6 +27,7 @@ class Alternating(SyntheticGradient):
         epochs 1-5 real, 6-10 synthetic, 11-20 real, 21-40 synthetic
     """
 
+    @checked
     def __init__(
         self,
         model: Any,
@@ -32,10 +35,10 @@ class Alternating(SyntheticGradient):
         epochs: int,
         *,
         base: Base,
-        start: str = "real",
-        switch_epochs: Sequence[int] = (),
+        start: Source = "real",
+        switch_epochs: Sequence[Size] = (),
         **settings: Any,
     ) -> None:
         restarts = [first for first, _ in Restarts(base).cycles(epochs)[1:]]
-        toggles = [*restarts, *as_epochs("switch_epochs", switch_epochs)]
+        toggles = [*restarts, *switch_epochs]
         super().__init__(model, seed, epochs, start=start, switch_epochs=toggles, **settings)

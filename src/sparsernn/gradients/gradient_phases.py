@@ -1,13 +1,15 @@
 """Which epochs train with the real gradient alone and which with the synthetic one too, decided before the first."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
-from sparsernn.core.errors import InputError
+from sparsernn.core.checks import checked
+from sparsernn.core.limits import Size
 
-SOURCES = ("real", "synthetic")
+Source = Literal["real", "synthetic"]
+SOURCES: tuple[Source, Source] = ("real", "synthetic")
 
 
 @dataclass(frozen=True)
@@ -42,15 +44,8 @@ class PhaseSchedule:
         Phase(first=2, last=5, source='synthetic')
     """
 
-    def __init__(self, epochs: int, start: str, toggles: Iterable[int] = ()) -> None:
-        if start not in SOURCES:
-            raise InputError(f"start is {start!r}; it must be 'real' or 'synthetic'.")
-        toggles = list(toggles)
-        for epoch in toggles:
-            if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 1:
-                raise InputError(
-                    f"an epoch of a switch is {epoch!r}; it must be a whole number of at least 1."
-                )
+    @checked
+    def __init__(self, epochs: Size, start: Source, toggles: Sequence[Size] = ()) -> None:
         odd = sorted(e for e in set(toggles) if toggles.count(e) % 2 and e <= epochs)
         side = SOURCES.index(start) + (1 in odd)
         borders = [1, *(e for e in odd if e > 1), epochs + 1]
@@ -74,18 +69,3 @@ class PhaseSchedule:
     def __str__(self) -> str:
         """The phases in words."""
         return "epochs " + ", ".join(f"{p.first}-{p.last} {p.source}" for p in self.phases)
-
-
-def as_epochs(name: str, epochs: Any) -> list[int]:
-    """A list of epochs as the user gave it.
-
-    Raises:
-        InputError: no list.
-
-    Example:
-        >>> as_epochs("switch_epochs", (2, 6))
-        [2, 6]
-    """
-    if isinstance(epochs, str) or not isinstance(epochs, Sequence):
-        raise InputError(f"{name} is {epochs!r}; it must be a list of epochs, such as [2].")
-    return list(epochs)

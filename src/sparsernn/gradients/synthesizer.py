@@ -7,21 +7,21 @@ the answer are gradients in whatever unit its targets have.
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from sparsernn.core.errors import InputError
+from sparsernn.core.checks import checked
+from sparsernn.core.limits import Count, DropRate, Kind, NonNegative, Size, Spec
 from sparsernn.core.registry import make
 from sparsernn.nn import LAYERS
-from sparsernn.nn.dropout import check_probabilities, drop
+from sparsernn.nn.dropout import drop
 
 Memory = Any
 """What a synthesizer carries from one boundary to the next: nested tensors, or None for the beginning."""
 
-AXES = ("time", "units", "flat")
 WEIGHT_RANGE = 0.1  # of encoder and decoder, as in the published code
 MERGING = ("lstm", "gru", "qrnn")
 """Layers that read their input by one product, with `weight_ih`, so that a linear encoder can be merged into it."""
@@ -61,21 +61,16 @@ class MLP(Synthesizer):
     Source: M. Jaderberg et al., "Decoupled Neural Interfaces using Synthetic Gradients", 2016, arXiv:1608.05343.
     """
 
+    @checked
     def __init__(
         self,
-        size: int,
+        size: Size,
         *,
-        hidden_sizes: Any = (256,),
+        hidden_sizes: Sequence[Size] = (256,),
         zero_init: bool = True,
-        context_size: int = 0,
+        context_size: Count = 0,
     ) -> None:
         super().__init__()
-        if isinstance(hidden_sizes, str) or not isinstance(hidden_sizes, Sequence):
-            raise InputError(
-                f"the hidden sizes are {hidden_sizes!r}; they must be a list of widths, such as [256]."
-            )
-        for width in hidden_sizes:
-            _whole("a hidden size", width)
         self.context_size = context_size
         widths = [size + context_size, *hidden_sizes, size]
         self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
@@ -124,26 +119,20 @@ class Elementwise(Synthesizer):
     any axis. Encoder and first product are merged: nothing of n columns is computed in between.
     """
 
+    @checked
     def __init__(
         self,
-        size: int,
+        size: Size,
         *,
-        cell: str | Mapping[str, Any] = "qrnn",
-        hidden: int = 50,
-        layers: int = 1,
-        axis: str = "units",
-        dropout: float = 0.0,
-        noise: float = 0.0,
+        cell: Annotated[Spec, Kind("layer")] = "qrnn",
+        hidden: Size = 50,
+        layers: Size = 1,
+        axis: Literal["time", "units", "flat"] = "units",
+        dropout: DropRate = 0.0,
+        noise: NonNegative = 0.0,
         zero_init: bool = True,
     ) -> None:
         super().__init__()
-        _whole("hidden", hidden)
-        _whole("layers", layers)
-        check_probabilities({"dropout": dropout}, ("dropout",))
-        if axis not in AXES:
-            raise InputError(f"axis is {axis!r}; it must be one of {', '.join(AXES)}.")
-        if not noise >= 0:
-            raise InputError(f"noise is {noise!r}; it must be at least 0.")
         self.axis, self.dropout, self.noise, self.carries = axis, dropout, noise, axis != "units"
         self.encoder, self.decoder = nn.Linear(1, hidden), nn.Linear(hidden, 1)
         specs = [_spec(cell, number) for number in range(layers)]
@@ -211,11 +200,6 @@ def _spec(cell: str | Mapping[str, Any], number: int) -> Mapping[str, Any]:
 def _zero(linear: nn.Module) -> None:
     for parameter in linear.parameters():
         nn.init.zeros_(parameter)
-
-
-def _whole(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"{name} is {value!r}; it must be a whole number of at least 1.")
 
 
 SYNTHESIZERS: dict[str, Callable[..., Synthesizer]] = {"elementwise": Elementwise, "mlp": MLP}

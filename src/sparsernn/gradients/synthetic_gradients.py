@@ -10,21 +10,23 @@ target.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import Count, Entries, Kind, Size, Spec
 from sparsernn.core.registry import make
 from sparsernn.core.states import detached
 from sparsernn.gradients.generator import Dice
-from sparsernn.gradients.gradient_phases import PhaseSchedule, as_epochs
+from sparsernn.gradients.gradient_phases import PhaseSchedule, Source
 from sparsernn.gradients.gradient_share import Share
 from sparsernn.gradients.quality import Readings
 from sparsernn.gradients.state_vector import Parts
 from sparsernn.gradients.synthesizer import SYNTHESIZERS, Synthesizer
-from sparsernn.gradients.synthetic_settings import parse
+from sparsernn.gradients.synthetic_settings import Settings, parse
 from sparsernn.gradients.truncate import Roots, Truncate
 from sparsernn.optim.schedules import linear
 
@@ -70,20 +72,23 @@ class SyntheticGradient(Truncate):
     Differs from the originals: see `Settings`; `faithful` trains as the code of the second one does.
     """
 
+    settings_groups: ClassVar[tuple[type, ...]] = (Settings,)
+
+    @checked
     def __init__(
         self,
         model: Any,
         seed: int,
         epochs: int,
         *,
-        synthesizer: Any = "mlp",
-        start: str = "synthetic",
-        switch_epochs: Sequence[int] = (),
-        parts: Sequence[int] | None = None,
+        synthesizer: Annotated[Spec, Kind("synthesizer")] = "mlp",
+        start: Source = "synthetic",
+        switch_epochs: Sequence[Size] = (),
+        parts: Annotated[Sequence[Count], Entries(1)] | None = None,
         **settings: Any,
     ) -> None:
         self.settings, self.parts = parse(settings), Parts(model, parts)
-        self.schedule = PhaseSchedule(epochs, start, as_epochs("switch_epochs", switch_epochs))
+        self.schedule = PhaseSchedule(epochs, start, switch_epochs)
         self.synthesizer_from = self.settings.synthesizer_from
         self.dice, self.readings = Dice(seed), Readings()
         self.share = Share([p for p in model.parameters() if p.requires_grad])

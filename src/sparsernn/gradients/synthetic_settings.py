@@ -1,13 +1,15 @@
 """The settings of synthetic gradients, checked."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, get_type_hints
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from sparsernn.core.errors import InputError
-from sparsernn.core.registry import check_value, suggest
+from sparsernn.core.checks import checked, forms_of
+from sparsernn.core.forms import ANYTHING, check_names
+from sparsernn.core.limits import NonNegative, Positive, Share
 
 
+@checked
 @dataclass(frozen=True)
 class Settings:
     """How a synthesizer is used and trained.
@@ -38,51 +40,23 @@ class Settings:
         InputError: a value out of range.
     """
 
-    gamma: float = 1.0
-    scale: str = "tokens"
-    loss: str = "mean"
-    real_target: str = "bootstrapped"
+    gamma: Share = 1.0
+    scale: Literal["tokens", "rms", "none"] = "tokens"
+    loss: Literal["mean", "sum"] = "mean"
+    real_target: Literal["bootstrapped", "window"] = "bootstrapped"
     two_pass: bool = False
-    injection: str = "inference"
-    advance: str = "once"
+    injection: Literal["inference", "training"] = "inference"
+    advance: Literal["once", "twice"] = "once"
     edges: bool = False
     learn: bool = True
-    lr: float = 1e-3
-    lr_end: float | None = None
+    lr: Positive = 1e-3
+    lr_end: NonNegative | None = None
     synthesizer_from: str | None = None
-    weight_decay: float = 0.0
-    clip: float | None = 1.0
+    weight_decay: NonNegative = 0.0
+    clip: Positive | None = 1.0
     faithful: bool = False
 
-    def __post_init__(self) -> None:
-        for name, accepted in CHOICES.items():
-            if getattr(self, name) not in accepted:
-                raise InputError(f"{name} is {getattr(self, name)!r}; it must be {' or '.join(accepted)}.")
-        if not 0 <= self.gamma <= 1:
-            raise InputError(f"gamma is {self.gamma!r}; it must lie in [0, 1].")
-        if not self.lr > 0:
-            raise InputError(f"lr is {self.lr!r}; it must be above 0.")
-        if self.lr_end is not None and not self.lr_end >= 0:
-            raise InputError(
-                f"lr_end is {self.lr_end!r}; it must be at least 0, or null to leave lr as it is."
-            )
-        if not isinstance(self.synthesizer_from, str | None):
-            raise InputError(
-                f"synthesizer_from is {self.synthesizer_from!r}; it must be a run's folder or one of its checkpoints."
-            )
-        if not self.weight_decay >= 0:
-            raise InputError(f"weight_decay is {self.weight_decay!r}; it must be at least 0.")
-        if self.clip is not None and not self.clip > 0:
-            raise InputError(f"clip is {self.clip!r}; it must be above 0, or null for no clipping.")
 
-
-CHOICES = {
-    "scale": ("tokens", "rms", "none"),
-    "loss": ("mean", "sum"),
-    "real_target": ("bootstrapped", "window"),
-    "injection": ("inference", "training"),
-    "advance": ("once", "twice"),
-}
 PUBLISHED = {
     "scale": "none",
     "loss": "sum",
@@ -105,13 +79,8 @@ def parse(given: Mapping[str, Any]) -> Settings:
         >>> parse({"faithful": True, "clip": 2.0}).two_pass, parse({"gamma": 0.1}).two_pass
         (True, False)
     """
-    names = [f.name for f in fields(Settings)]
-    hints = get_type_hints(Settings)
+    forms = forms_of(Settings)
+    check_names("boundary", given, ["synthesizer", "switch_epochs", "start", "parts", *forms])
     for name, value in given.items():
-        if name not in names:
-            accepted = f"synthesizer, switch_epochs, start, parts, {', '.join(names)}"
-            raise InputError(
-                f"boundary has no setting '{name}'; it accepts: {accepted}.{suggest(name, names)}"
-            )
-        check_value(f"boundary.{name}", value, hints[name])
+        forms.get(name, ANYTHING).refuse(f"boundary.{name}", value)
     return Settings(**{**(PUBLISHED if given.get("faithful") else {}), **given})

@@ -1,14 +1,15 @@
 """BiDAF: where in a paragraph the answer to a question stands."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor, nn
 
-from sparsernn.core.errors import InputError
+from sparsernn.core.checks import checked
+from sparsernn.core.limits import Count, DropRate, Entries, OneOf, Size
 from sparsernn.nn.drive.bilstm import BothEnds, turning
-from sparsernn.nn.dropout import check_probabilities, drop_quickly
+from sparsernn.nn.dropout import drop_quickly
 from sparsernn.nn.glorot import glorot_linear
 from sparsernn.nn.words.attention_flow import NEVER, AttentionFlow
 from sparsernn.nn.words.characters import CharacterCNN, Highway
@@ -17,6 +18,35 @@ from sparsernn.structure.units import Slice, Units
 
 DROPOUTS = ("character", "lstm", "context", "output")
 READERS = ("phrase", "first", "second", "end")
+GROUPS = ("six", "all", "published")
+
+Pair = Annotated[Sequence[Size], Entries(2, 2)]
+
+
+class Dropouts(TypedDict, total=False):
+    """Probabilities of dropping, 0 unless given; `context` is that of `lstm` unless given."""
+
+    character: DropRate
+    lstm: DropRate
+    context: DropRate
+    output: DropRate
+
+
+class CharacterSizes(TypedDict, total=False):
+    """Settings of `CharacterCNN`."""
+
+    embedding_size: Size
+    filters: Size
+    width: Size
+
+
+class Widths(TypedDict):
+    """[ahead, back] of each reader."""
+
+    phrase: Pair
+    first: Pair
+    second: Pair
+    end: Pair
 
 
 class Text(NamedTuple):
@@ -72,28 +102,26 @@ class BiDAF(nn.Module):
     Differs from the original: the context is read with dropout as the question is, unless `dropout.context` is 0.
     """
 
+    @checked
     def __init__(
         self,
-        vocabulary_size: int,
-        characters: int,
-        fixed_words: int = 0,
-        word_size: int = 100,
-        hidden_size: int | Mapping[str, Sequence[int]] = 100,
-        character_cnn: Mapping[str, Any] | None = None,
-        dropout: Mapping[str, float] | None = None,
-        groups: str = "six",
+        vocabulary_size: Size,
+        characters: Size,
+        fixed_words: Count = 0,
+        word_size: Size = 100,
+        hidden_size: Size | Widths = 100,
+        character_cnn: CharacterSizes | None = None,
+        dropout: Dropouts | None = None,
+        groups: Annotated[str, OneOf(GROUPS)] = "six",
     ) -> None:
         super().__init__()
-        given = {} if dropout is None else dropout
-        check_probabilities(given, DROPOUTS)
+        given: Mapping[str, Any] = {} if dropout is None else dropout
         usual = dict.fromkeys(DROPOUTS, 0.0) | {"context": given.get("lstm", 0.0)}
         self.dropout: dict[str, float] = usual | dict(given)
-        if groups not in GROUPS:
-            raise InputError(f"groups is {groups!r}; it must be one of {', '.join(GROUPS)}.")
         self.groups = groups
         widths = reader_widths(hidden_size)
         self.words = WordTable(vocabulary_size, word_size, fixed_words)
-        self.characters = CharacterCNN(characters, **_known(character_cnn))
+        self.characters = CharacterCNN(characters, **({} if character_cnn is None else character_cnn))
         encoded = word_size + len(self.characters.bias)
         self.highway = Highway(encoded)
         phrase, first, second, end = (sum(widths[name]) for name in READERS)
@@ -148,7 +176,8 @@ class BiDAF(nn.Module):
         return {**settings, "hidden_size": widths}
 
 
-def reader_widths(hidden_size: int | Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+@checked
+def reader_widths(hidden_size: Size | Widths) -> dict[str, list[int]]:
     """The widths of both directions of every reader.
 
     Raises:
@@ -158,35 +187,14 @@ def reader_widths(hidden_size: int | Mapping[str, Sequence[int]]) -> dict[str, l
         >>> reader_widths(5)["end"]
         [5, 5]
     """
-    given = hidden_size
-    widths = dict.fromkeys(READERS, (given, given)) if isinstance(given, int) else given
-    fits = isinstance(widths, Mapping) and widths.keys() == set(READERS)
-    if not fits or not all(_is_pair(pair) for pair in widths.values()):
-        raise InputError(
-            f"hidden_size is {hidden_size!r}; it must be a whole number above 0, or a pair of them for each of "
-            f"{', '.join(READERS)}."
-        )
+    alike = dict.fromkeys(READERS, [hidden_size] * 2)
+    widths: Mapping[str, Any] = hidden_size if isinstance(hidden_size, Mapping) else alike
     return {name: list(widths[name]) for name in READERS}
-
-
-def _is_pair(pair: Any) -> bool:
-    return isinstance(pair, Sequence) and len(pair) == 2 and all(type(n) is int and n > 0 for n in pair)
-
-
-def _known(settings: Mapping[str, Any] | None) -> dict[str, Any]:
-    known = ("embedding_size", "filters", "width")
-    given = {} if settings is None else settings
-    if not isinstance(given, Mapping) or not set(given) <= set(known):
-        raise InputError(f"character_cnn is {settings!r}; it must map some of {', '.join(known)} to numbers.")
-    return dict(given)
 
 
 def _inside(text: Text) -> Tensor:
     """bool (B, T)."""
     return torch.arange(len(text.words)).unsqueeze(0) < text.lengths.unsqueeze(1)
-
-
-GROUPS = ("six", "all", "published")
 
 
 def bidaf_units(model: Any, groups: str = "six") -> list[Units]:

@@ -3,19 +3,32 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypedDict
 
 from torch import Tensor, nn
 
+from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import DropRate, Entries, Kind, Positive, Size, Spec
 from sparsernn.core.registry import make
 from sparsernn.nn import EMBEDDINGS, HEADS, LAYERS, Head, Layer, Stack
 from sparsernn.nn.drive.layer import State
-from sparsernn.nn.dropout import check_probabilities, drop
+from sparsernn.nn.dropout import drop
 from sparsernn.structure.units import Units
 
-Spec = str | Mapping[str, Any]
-DROPOUTS = ("embedding", "input", "hidden", "output", "locked")
+LayerSpecs = Annotated[Spec, Kind("layer")] | Sequence[Annotated[Spec, Kind("layer")]]
+Sizes = Annotated[Sequence[Size], Entries(1)]
+DROPOUTS = ("embedding", "input", "hidden", "output")
+
+
+class Dropouts(TypedDict, total=False):
+    """Probabilities of dropping, 0 unless given, and whether a mask holds for all time steps of a window."""
+
+    embedding: DropRate
+    input: DropRate
+    hidden: DropRate
+    output: DropRate
+    locked: bool
 
 
 class Features(NamedTuple):
@@ -56,28 +69,23 @@ class LanguageModel(nn.Module):
         torch.Size([5, 2, 6])
     """
 
+    @checked
     def __init__(
         self,
-        vocabulary_size: int,
-        embedding_size: int,
-        hidden_sizes: Sequence[int],
-        layer: Spec | Sequence[Spec] = "lstm",
-        head: Spec = "linear",
+        vocabulary_size: Size,
+        embedding_size: Size,
+        hidden_sizes: Sizes,
+        layer: LayerSpecs = "lstm",
+        head: Annotated[Spec, Kind("head")] = "linear",
         tied: bool = False,
-        dropout: Mapping[str, Any] | None = None,
-        embedding: Spec = "dense",
-        init: float | None = None,
+        dropout: Dropouts | None = None,
+        embedding: Annotated[Spec, Kind("embedding")] = "dense",
+        init: Positive | None = None,
     ) -> None:
         super().__init__()
-        dropout = {} if dropout is None else dropout
-        if not isinstance(dropout, Mapping):
-            raise InputError(
-                f"dropout is {dropout!r}; it must be a mapping with some of {', '.join(DROPOUTS)}."
-            )
-        check_probabilities(dropout, DROPOUTS)
-        _check_sizes(embedding_size, hidden_sizes)
-        self.dropout = {name: dropout.get(name, 0.0) for name in DROPOUTS[:-1]}
-        self.locked = bool(dropout.get("locked", False))
+        given: Mapping[str, Any] = {} if dropout is None else dropout
+        self.dropout = {name: given.get(name, 0.0) for name in DROPOUTS}
+        self.locked = bool(given.get("locked", False))
         self.embedding = make(
             "embedding",
             EMBEDDINGS,
@@ -102,8 +110,6 @@ class LanguageModel(nn.Module):
             self._initialise(init)
 
     def _initialise(self, bound: float) -> None:
-        if not bound > 0:
-            raise InputError(f"init is {bound!r}; it must be above 0.")
         own_bias = list(self.layers.parameters())
         for parameter in self.parameters():
             if parameter.ndim > 1 or all(parameter is not p for p in own_bias):
@@ -177,14 +183,15 @@ def layer_specs(spec: Spec | Sequence[Spec], layers: Sequence[Layer]) -> dict[st
     return {"layer": after[0] if all(one == after[0] for one in after) else after}
 
 
-def specs_for(spec: Spec | Sequence[Spec], count: int) -> Sequence[Spec]:
+@checked
+def specs_for(spec: LayerSpecs, count: int) -> Sequence[Spec]:
     """The spec of each of `count` layers; `spec` is one for all, or a list of one for each.
 
     Raises:
         InputError: a list of another length, or no spec at all.
     """
     specs = [spec] * count if isinstance(spec, str | Mapping) else spec
-    if not isinstance(specs, Sequence) or len(specs) != count:
+    if len(specs) != count:
         raise InputError(
             f"layer is {spec!r}; it must be one spec for all layers or a list of {count}, one for each hidden size."
         )
@@ -195,13 +202,3 @@ def layers_between(spec: Spec | Sequence[Spec], sizes: Sequence[int]) -> list[La
     """The layers between neighbouring `sizes`; see `specs_for`."""
     pairs = zip(specs_for(spec, len(sizes) - 1), itertools.pairwise(sizes), strict=True)
     return [make("layer", LAYERS, one, input_size=i, hidden_size=h) for one, (i, h) in pairs]
-
-
-def _check_sizes(embedding_size: Any, hidden_sizes: Any) -> None:
-    if not isinstance(hidden_sizes, Sequence) or isinstance(hidden_sizes, str) or not hidden_sizes:
-        raise InputError(
-            f"hidden_sizes is {hidden_sizes!r}; it must list one size per layer, such as [200, 200]."
-        )
-    for what, size in [("embedding_size", embedding_size), *(("a hidden size", h) for h in hidden_sizes)]:
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise InputError(f"{what} is {size!r}; it must be a whole number of at least 1.")

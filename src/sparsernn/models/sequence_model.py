@@ -1,18 +1,24 @@
 """Vectors in, a recurrent stack, a linear read-out."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, TypedDict
 
 from torch import Tensor, nn
 
-from sparsernn.core.errors import InputError
-from sparsernn.models.language_model import Spec, layer_specs, layers_between
+from sparsernn.core.checks import checked
+from sparsernn.core.limits import DropRate, Size
+from sparsernn.models.language_model import LayerSpecs, Sizes, layer_specs, layers_between
 from sparsernn.nn import Stack
 from sparsernn.nn.drive.layer import State
-from sparsernn.nn.dropout import check_probabilities, drop
+from sparsernn.nn.dropout import drop
 from sparsernn.structure.units import Slice, Units
 
-OUTPUT_INITS = ("uniform", "xavier")
+
+class Dropouts(TypedDict, total=False):
+    """Probabilities of dropping between layers and before the read-out, 0 unless given."""
+
+    hidden: DropRate
+    output: DropRate
 
 
 class Read(NamedTuple):
@@ -46,21 +52,18 @@ class SequenceModel(nn.Module):
         (torch.Size([7, 4, 5]), torch.Size([4, 2]))
     """
 
+    @checked
     def __init__(
         self,
-        input_size: int,
-        output_size: int,
-        hidden_sizes: Sequence[int],
-        layer: Spec | Sequence[Spec] = "lstm",
-        output_init: str = "uniform",
-        dropout: Mapping[str, float] | None = None,
+        input_size: Size,
+        output_size: Size,
+        hidden_sizes: Sizes,
+        layer: LayerSpecs = "lstm",
+        output_init: Literal["uniform", "xavier"] = "uniform",
+        dropout: Dropouts | None = None,
     ) -> None:
         super().__init__()
-        _check_sizes(hidden_sizes)
-        if output_init not in OUTPUT_INITS:
-            raise InputError(f"output_init is {output_init!r}; it must be uniform or xavier.")
         dropout = {} if dropout is None else dropout
-        check_probabilities(dropout, ("hidden", "output"))
         layers = layers_between(layer, [input_size, *hidden_sizes])
         self.layers = Stack(layers, dropout.get("hidden", 0.0))
         self.output = nn.Linear(hidden_sizes[-1], output_size)
@@ -96,11 +99,3 @@ class SequenceModel(nn.Module):
         layers = self.layers.members
         sizes = {"hidden_sizes": [layer.hidden_size for layer in layers]}
         return {**settings, **sizes, **layer_specs(settings.get("layer", "lstm"), layers)}
-
-
-def _check_sizes(hidden_sizes: Any) -> None:
-    fits = isinstance(hidden_sizes, Sequence) and not isinstance(hidden_sizes, str) and hidden_sizes
-    if not fits or not all(type(size) is int and size >= 1 for size in hidden_sizes):
-        raise InputError(
-            f"hidden_sizes is {hidden_sizes!r}; it must list one whole number per layer, such as [128]."
-        )

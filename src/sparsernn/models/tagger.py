@@ -2,18 +2,35 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 from torch import Tensor, nn
 
+from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import DropRate, Kind, Size, Spec
 from sparsernn.core.registry import make
-from sparsernn.models.language_model import Spec, layer_specs, part_spec, specs_for
+from sparsernn.models.language_model import LayerSpecs, layer_specs, part_spec, specs_for
 from sparsernn.nn import EMBEDDINGS, BlockLSTM
-from sparsernn.nn.dropout import check_probabilities, drop
+from sparsernn.nn.dropout import drop
 from sparsernn.structure.units import Slice, Units
 
 DROPOUTS = ("embedding", "input", "hidden")
+
+
+class Dropouts(TypedDict, total=False):
+    """Probabilities of dropping word types, features of the embedding, and outputs of the layers, 0 unless given."""
+
+    embedding: DropRate
+    input: DropRate
+    hidden: DropRate
+
+
+class Widths(TypedDict):
+    """H of each direction of every layer from the bottom, and that of the layer before the last."""
+
+    layers: Sequence[Size]
+    hidden: Size
 
 
 def both_ways(input_size: int, hidden_size: int, weight_drop: float = 0.0) -> BlockLSTM:
@@ -69,28 +86,22 @@ class Tagger(nn.Module):
     Differs from the original: weight drop meets both directions and all layers, not the first forward one alone.
     """
 
+    @checked
     def __init__(
         self,
-        vocabulary_size: int,
-        tags: int,
-        embedding_size: int,
-        hidden_size: int | Mapping[str, Any],
-        layers: int = 1,
-        layer: Spec | Sequence[Spec] = "lstm",
-        embedding: str | Mapping[str, Any] = "dense",
-        dropout: Mapping[str, Any] | None = None,
+        vocabulary_size: Size,
+        tags: Size,
+        embedding_size: Size,
+        hidden_size: Size | Widths,
+        layers: Size = 1,
+        layer: LayerSpecs = "lstm",
+        embedding: Annotated[Spec, Kind("embedding")] = "dense",
+        dropout: Dropouts | None = None,
     ) -> None:
         super().__init__()
-        dropout = {} if dropout is None else dropout
-        if not isinstance(dropout, Mapping):
-            raise InputError(
-                f"dropout is {dropout!r}; it must be a mapping with some of {', '.join(DROPOUTS)}."
-            )
-        check_probabilities(dropout, DROPOUTS)
+        given: Mapping[str, Any] = {} if dropout is None else dropout
         hidden, last = tagger_widths(hidden_size, layers)
-        if embedding_size < 1:
-            raise InputError(f"embedding_size is {embedding_size}; it must be at least 1.")
-        self.dropout = {name: dropout.get(name, 0.0) for name in DROPOUTS}
+        self.dropout = {name: given.get(name, 0.0) for name in DROPOUTS}
         sizes = {"vocabulary_size": vocabulary_size, "embedding_size": embedding_size}
         self.embedding: nn.Module = make(
             "embedding", EMBEDDINGS, embedding, **sizes, dropout=self.dropout["embedding"]
@@ -155,7 +166,8 @@ class Tagger(nn.Module):
         }
 
 
-def tagger_widths(hidden_size: int | Mapping[str, Any], layers: int) -> tuple[list[int], int]:
+@checked
+def tagger_widths(hidden_size: Size | Widths, layers: Size) -> tuple[list[int], int]:
     """H of each direction of every layer, and the width of the layer before the last.
 
     Raises:
@@ -165,20 +177,10 @@ def tagger_widths(hidden_size: int | Mapping[str, Any], layers: int) -> tuple[li
         >>> tagger_widths(10, 2), tagger_widths({"layers": [10, 8], "hidden": 5}, 2)
         (([10, 10], 10), ([10, 8], 5))
     """
-    if not _is_width(layers):
-        raise InputError(f"layers is {layers!r}; it must be a whole number above 0.")
-    given: Any = hidden_size
-    if not isinstance(given, Mapping):
-        given = {"layers": [given] * layers, "hidden": given}
-    each = given.get("layers")
-    fits = given.keys() == {"layers", "hidden"} and isinstance(each, list | tuple) and len(each) == layers
-    if not fits or not all(_is_width(width) for width in (*each, given["hidden"])):
+    if not isinstance(hidden_size, Mapping):
+        return [hidden_size] * layers, hidden_size
+    if len(hidden_size["layers"]) != layers:
         raise InputError(
-            f"hidden_size is {hidden_size!r}; it must be a whole number above 0, or "
-            f"{{layers: [one for each of {layers}], hidden: another}}."
+            f"hidden_size is {hidden_size!r}; it must be {{layers: [one for each of {layers}], hidden: another}}."
         )
-    return list(each), given["hidden"]
-
-
-def _is_width(value: Any) -> bool:
-    return type(value) is int and value > 0
+    return list(hidden_size["layers"]), hidden_size["hidden"]

@@ -5,14 +5,9 @@ LSTM Language Models", 2017, arXiv:1708.02182; Y. Gal and Z. Ghahramani, "A Theo
 Dropout in Recurrent Neural Networks", 2016, arXiv:1512.05287.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 from torch.nn import functional
-
-from sparsernn.core.errors import InputError
-from sparsernn.core.registry import suggest
 
 
 def drop(x: Tensor, p: float, training: bool, locked: bool = False) -> Tensor:
@@ -40,20 +35,6 @@ def drop_rows(weight: Tensor, p: float, training: bool) -> Tensor:
 def drop_weight(weight: Tensor, p: float, training: bool) -> Tensor:
     """DropConnect: drop single weights, one sample per forward pass, kept ones scaled by 1 / (1 - p)."""
     return functional.dropout(weight, p) if training and p > 0.0 else weight
-
-
-def check_probabilities(settings: Mapping[str, object], known: tuple[str, ...]) -> None:
-    """Refuse a dropout setting that is unknown or outside [0, 1)."""
-    for name, p in settings.items():
-        if name not in known:
-            raise InputError(
-                f"dropout has no setting '{name}'; it accepts: {', '.join(known)}.{suggest(name, list(known))}"
-            )
-        if name == "locked":
-            if not isinstance(p, bool):
-                raise InputError(f"dropout.locked is {p!r}; it must be true or false.")
-        elif isinstance(p, bool) or not isinstance(p, int | float) or not 0 <= p < 1:
-            raise InputError(f"dropout.{name} is {p!r}; it must lie in [0, 1).")
 
 
 LEVELS = 1 << 16

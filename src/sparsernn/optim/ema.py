@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
-from sparsernn.core.errors import InputError
+from sparsernn.core.checks import checked
+from sparsernn.core.limits import DropRate, Kind, NonNegative, Spec
 from sparsernn.core.registry import make
 
 
@@ -32,14 +33,13 @@ class Averaging:
     param_groups: list[dict[str, Any]]
     state: Any
 
-    def average_with(self, decay: float, warm_up: bool) -> None:
+    @checked
+    def average_with(self, decay: DropRate, warm_up: bool) -> None:
         """Start to average.
 
         Raises:
             InputError: a decay outside [0, 1).
         """
-        if not 0 <= decay < 1:
-            raise InputError(f"decay is {decay!r}; it must lie in [0, 1).")
         self.decay, self.warm_up, self.updates, self.pending = decay, warm_up, 0, False
 
     @property
@@ -139,12 +139,13 @@ AVERAGED: dict[str, Callable[..., Any]] = {
 }
 
 
+@checked
 def ema(
     params: Iterable[Any],
-    lr: float,
+    lr: NonNegative,
     *,
-    of: str | Mapping[str, Any] = "adam",
-    decay: float = 0.999,
+    of: Annotated[Spec, Kind("averaged")] = "adam",
+    decay: DropRate = 0.999,
     warm_up: bool = True,
 ) -> Any:
     """An optimizer whose weights are averaged exponentially from the first step; the averages are evaluated.

@@ -2,11 +2,15 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
+from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
-from sparsernn.optim.restarts import Restarts
+from sparsernn.core.limits import Count, Density, NonNegative, Positive, Rising, Size
+from sparsernn.optim.restarts import Base, Restarts
 from sparsernn.optim.schedules import SCHEDULES, Schedule, make_schedule
+
+Epochs = Annotated[Sequence[Size], Rising()]
 
 
 class LearningRate:
@@ -61,14 +65,10 @@ class Plateau(LearningRate):
         0.25
     """
 
-    def __init__(self, start: float, factor: float = 0.5, patience: int = 0, end: float = 0.0) -> None:
-        if not 0 < factor <= 1:
-            raise InputError(
-                f"the factor of a plateau schedule is {factor!r}; it must be above 0, at most 1."
-            )
-        for name, value in (("patience", patience), ("end", end)):
-            if not value >= 0:
-                raise InputError(f"the {name} of a plateau schedule is {value!r}; it must be at least 0.")
+    @checked
+    def __init__(
+        self, start: float, factor: Density = 0.5, patience: Count = 0, end: NonNegative = 0.0
+    ) -> None:
         super().__init__(lambda step: self.rate)
         self.rate, self.factor, self.patience, self.end = float(start), factor, patience, end
         self.best, self.waited = math.inf, 0
@@ -150,10 +150,9 @@ class CosineRestarts(ByEpoch):
         5 1.0
     """
 
-    def __init__(self, start: float, base: int | Sequence[int], end: float = 0.0) -> None:
-        if not start > 0:
-            raise InputError(f"the start of a schedule with restarts is {start!r}; it must be above 0.")
-        if not 0 <= end <= start:
+    @checked
+    def __init__(self, start: Positive, base: Base, end: NonNegative = 0.0) -> None:
+        if end > start:
             raise InputError(
                 f"the end of a schedule with restarts is {end!r}; it must be from 0 to its start."
             )
@@ -197,15 +196,8 @@ class EpochDecay(ByEpoch):
         4 0.25
     """
 
-    def __init__(self, start: float, divide_by: float, constant: int = 1, every: int = 1) -> None:
-        for name, value in (("start", start), ("divide_by", divide_by)):
-            if not value > 0:
-                raise InputError(f"the {name} of an epoch_decay schedule is {value!r}; it must be above 0.")
-        for name, value, least in (("constant", constant, 0), ("every", every, 1)):
-            if value < least:
-                raise InputError(
-                    f"the {name} of an epoch_decay schedule is {value}; it must be at least {least}."
-                )
+    @checked
+    def __init__(self, start: Positive, divide_by: Positive, constant: Count = 1, every: Size = 1) -> None:
         super().__init__()
         self.start, self.divide_by = float(start), float(divide_by)
         self.constant, self.every = constant, every
@@ -238,18 +230,8 @@ class Milestones(ByEpoch):
         4 0.01
     """
 
-    def __init__(self, start: float, epochs: Sequence[int], factor: float = 0.1) -> None:
-        if not start > 0:
-            raise InputError(f"the start of a schedule with milestones is {start!r}; it must be above 0.")
-        if not 0 < factor <= 1:
-            raise InputError(
-                f"the factor of a milestones schedule is {factor!r}; it must be above 0, at most 1."
-            )
-        whole = all(isinstance(e, int) and not isinstance(e, bool) and e >= 1 for e in epochs)
-        if not whole or list(epochs) != sorted(set(epochs)):
-            raise InputError(
-                f"the epochs of a milestones schedule are {epochs!r}; they must rise, from 1 or later."
-            )
+    @checked
+    def __init__(self, start: Positive, epochs: Epochs, factor: Density = 0.1) -> None:
         super().__init__()
         self.start, self.epochs, self.factor = start, tuple(epochs), factor
 

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.optim.sgd import sgd
 
-from sparsernn.core.errors import InputError
+from sparsernn.core.checks import checked
+from sparsernn.core.limits import Count, NonNegative, Size
 
 FOLD_EVERY = 1024
 """Steps between folds. A sum of n equal numbers is off by up to n/2 units in the last place: 3e-5 at 1024."""
@@ -65,21 +66,18 @@ class NTASGD(torch.optim.Optimizer):
     takes part in any model; the learning rate is read at every step; dense models work too.
     """
 
+    @checked
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float,
+        lr: NonNegative,
         *,
-        weight_decay: float = 0.0,
-        nonmono: int = 5,
-        switch_epoch: int | None = None,
+        weight_decay: NonNegative = 0.0,
+        nonmono: Size = 5,
+        switch_epoch: Count | None = None,
         per_weight: bool = False,
         stop_when_worse: bool = False,
     ) -> None:
-        if not weight_decay >= 0:
-            raise InputError(f"weight_decay is {weight_decay!r}; it must be at least 0.")
-        if switch_epoch is not None and switch_epoch < 0:
-            raise InputError(f"switch_epoch is {switch_epoch!r}; it must be null or at least 0.")
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
         self.per_weight, self.stop_when_worse = per_weight, stop_when_worse
         self._worse = NonMonotone(nonmono, None if switch_epoch == 0 else switch_epoch)
@@ -261,9 +259,8 @@ class NonMonotone:
     published code (its authors called the condition of their paper a misprint).
     """
 
-    def __init__(self, patience: int, fixed_epoch: int | None = None) -> None:
-        if patience < 1:
-            raise InputError(f"nonmono is {patience}; it must be at least 1.")
+    @checked
+    def __init__(self, patience: Size, fixed_epoch: Count | None = None) -> None:
         self.patience, self.fixed_epoch = patience, fixed_epoch
         self.losses: list[float] = []
 

@@ -7,8 +7,10 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from sparsernn.core.checks import check_value
 from sparsernn.core.errors import InputError
-from sparsernn.core.registry import check_value
+from sparsernn.core.forms import check_names
+from sparsernn.core.limits import NonNegative, Positive
 
 Named = Iterable[tuple[str, nn.Parameter]]
 
@@ -64,10 +66,7 @@ def check_groups(optimizer: Optimizer) -> None:
     known = ["lr_scale", *(key for key in optimizer.defaults if key != "lr")]
     for group in optimizer.param_groups:
         for key in group.keys() - {"params", "param_names", "lr"}:
-            if key not in known:
-                raise InputError(
-                    f"optimizer.groups has no setting '{key}'; known: {', '.join(sorted(known))}."
-                )
+            check_names("optimizer.groups", [key], sorted(known))
             _check_setting(key, group[key], optimizer.defaults.get(key, 1.0))
         _check_momentum(group.get("momentum", 0.0))
 
@@ -78,15 +77,8 @@ def _check_momentum(momentum: float) -> None:
         raise InputError(f"optimizer.momentum is {momentum!r}; it must lie in [0, 1).")
 
 
-def _check_shape(groups: Any) -> None:
-    fits = groups is None or (
-        isinstance(groups, Mapping) and all(isinstance(settings, Mapping) for settings in groups.values())
-    )
-    if not fits:
-        raise InputError(
-            f"optimizer.groups is {groups!r}; it must map patterns to settings, "
-            "such as {'head.*': {lr_scale: 0.1}}."
-        )
+def _check_shape(groups: Mapping[str, Mapping[str, Any]] | None) -> None:
+    check_value("optimizer.groups", groups, Mapping[str, Mapping[str, Any]] | None)
     for pattern, settings in (groups or {}).items():
         if "lr" in settings:
             raise InputError(
@@ -97,7 +89,4 @@ def _check_shape(groups: Any) -> None:
 def _check_setting(key: str, value: Any, default: Any) -> None:
     if isinstance(default, bool) or not isinstance(default, int | float):
         return
-    check_value(f"optimizer.groups: {key}", value, float)
-    if value < 0 or (key == "lr_scale" and value == 0):
-        least = "above 0" if key == "lr_scale" else "at least 0"
-        raise InputError(f"optimizer.groups: {key} is {value!r}; it must be {least}.")
+    check_value(f"optimizer.groups: {key}", value, Positive if key == "lr_scale" else NonNegative)

@@ -1,11 +1,12 @@
 """At which epochs the restarts of a run lie."""
 
 from collections.abc import Sequence
-from itertools import pairwise
+from typing import Annotated
 
-from sparsernn.core.errors import InputError
+from sparsernn.core.checks import checked
+from sparsernn.core.limits import Entries, Rising, Size
 
-Base = int | Sequence[int]
+Base = Size | Annotated[Sequence[Size], Entries(1), Rising()]
 
 
 class Restarts:
@@ -28,13 +29,9 @@ class Restarts:
         (161, 320)
     """
 
+    @checked
     def __init__(self, base: Base) -> None:
         ends = [base] if isinstance(base, int) else base
-        rises = _is_list(ends) and all(_is_epoch(end) for end in ends)
-        if not rises or not all(a < b for a, b in pairwise(ends)):
-            raise InputError(
-                f"base is {base!r}; it must be a whole number of at least 1 or a rising list of such, as [160, 320]."
-            )
         self.base, self.ends, self.doubles = base, list(ends), len(ends) == 1
 
     def cycle(self, epoch: int) -> tuple[int, int]:
@@ -52,11 +49,3 @@ class Restarts:
         """The cycles of a run; the last one may end after it, or before it where a list is too short."""
         found = dict.fromkeys(self.cycle(epoch) for epoch in range(1, epochs + 1))
         return list(found)
-
-
-def _is_list(value: object) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0
-
-
-def _is_epoch(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

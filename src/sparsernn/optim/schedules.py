@@ -7,14 +7,18 @@ length of the run as `steps`. After the last step the value stays where it ended
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Annotated
 
-from sparsernn.core.errors import InputError
-from sparsernn.core.registry import check_value, make
+from sparsernn.core.checks import check_value, checked
+from sparsernn.core.limits import Kind, Positive, Size, Spec
+from sparsernn.core.registry import make
 
 Schedule = Callable[[int], float]
+Rate = float | Annotated[Spec, Kind("schedule")]
+"""What a recipe writes for a rate: a number, or the spec of a schedule."""
 
 
+@checked
 def constant(value: float) -> Schedule:
     """The same value at every step.
 
@@ -24,7 +28,8 @@ def constant(value: float) -> Schedule:
     return partial(_constant, value)
 
 
-def cosine(start: float, end: float, steps: int) -> Schedule:
+@checked
+def cosine(start: float, end: float, steps: Size) -> Schedule:
     """Half a cosine from `start` to `end`: end + (start - end) * (1 + cos(pi * t / steps)) / 2.
 
     Source: I. Loshchilov and F. Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2016,
@@ -35,27 +40,26 @@ def cosine(start: float, end: float, steps: int) -> Schedule:
     >>> round(cosine(0.8, 0.005, 132797)(66398), 6)
     0.402505
     """
-    check_steps(steps)
     return partial(_cosine, start, end, steps)
 
 
-def linear(start: float, end: float, steps: int) -> Schedule:
+@checked
+def linear(start: float, end: float, steps: Size) -> Schedule:
     """A straight line from `start` to `end`.
 
     >>> linear(1.0, 0.0, 4)(1)
     0.75
     """
-    check_steps(steps)
     return partial(_linear, start, end, steps)
 
 
-def exponential(start: float, factor: float, every: int) -> Schedule:
+@checked
+def exponential(start: float, factor: Positive, every: Size) -> Schedule:
     """`start` multiplied by `factor` after each `every` steps.
 
     >>> exponential(1.0, 0.5, every=10)(25)
     0.25
     """
-    check_steps(every)
     return partial(_exponential, start, factor, every)
 
 
@@ -78,12 +82,6 @@ def _exponential(start: float, factor: float, every: int, step: int) -> float:
     return float(start * factor ** (step // every))
 
 
-def check_steps(steps: int) -> None:
-    """Refuse a schedule that has no length."""
-    if steps < 1:
-        raise InputError(f"a schedule over {steps} steps is empty; it needs at least 1.")
-
-
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "constant": constant,
     "cosine": cosine,
@@ -93,7 +91,7 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
 
 
 def make_schedule(
-    spec: float | str | Mapping[str, Any],
+    spec: Rate,
     steps: int,
     schedules: Mapping[str, Callable[..., Schedule]] = SCHEDULES,
 ) -> Schedule:
@@ -104,10 +102,8 @@ def make_schedule(
     >>> make_schedule({"name": "linear", "start": 0.0, "end": 1.0}, steps=100)(50)
     0.5
     """
-    if isinstance(spec, bool) or not isinstance(spec, int | float | str | Mapping):
-        raise InputError(f"a schedule is a number or a mapping with the key 'name', not {spec!r}.")
+    check_value("a schedule", spec, Rate)
     if isinstance(spec, int | float):
-        check_value("a schedule", spec, float)
         return constant(float(spec))
     own_length = isinstance(spec, Mapping) and "steps" in spec
     schedule: Schedule = make("schedule", schedules, spec, **({} if own_length else {"steps": max(1, steps)}))

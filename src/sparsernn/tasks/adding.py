@@ -1,15 +1,16 @@
 """The adding problem: the sum of a few marked numbers in a long sequence."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import AtLeast, Size
 from sparsernn.tasks.generated_task import Sequences, Synthetic
-from sparsernn.tasks.segments import whole
 
 
 class Adding(Synthetic):
@@ -37,17 +38,16 @@ class Adding(Synthetic):
 
     metric, counts = "mse", "sequences"
 
+    @checked
     def __init__(
         self,
         *,
-        length: int = 20,
-        marks: int = 2,
-        batch_size: int = 1,
-        iterations: int = 100,
-        eval_sequences: int = 1000,
+        length: Annotated[int, AtLeast(2)] = 20,
+        marks: Annotated[int, AtLeast(2)] = 2,
+        batch_size: Size = 1,
+        iterations: Size = 100,
+        eval_sequences: Size = 1000,
     ) -> None:
-        whole("length", length, 2)
-        whole("marks", marks, 2)
         if marks // 2 > length // 2 or marks - marks // 2 > length - length // 2:
             raise InputError(f"marks is {marks}; the halves of {length} steps hold {length} at most.")
         self.length, self.marks = length, marks

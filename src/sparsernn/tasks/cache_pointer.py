@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsernn.core.errors import InputError
+from sparsernn.core.checks import checked
+from sparsernn.core.limits import DropRate, NonNegative, Size
 from sparsernn.data.windows import window_bounds, window_of
 from sparsernn.models.language_model import LanguageModel
 from sparsernn.tasks.language import scores
-from sparsernn.tasks.segments import dropouts_off, text_of, whole
+from sparsernn.tasks.segments import dropouts_off, text_of
 
 CELLS = 1 << 21
 """Similarities held at a time: 8 MB in float32, and a few buffers of that size."""
@@ -24,6 +25,7 @@ THETAS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5)
 MIXINGS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
 
 
+@checked
 @dataclass(frozen=True)
 class NeuralCache:
     """Evaluation with a continuous cache, of any language model, whatever its layers and head.
@@ -64,20 +66,11 @@ class NeuralCache:
     the rows of the text; a partly filled cache is used; memory grows with `window`, not with window x vocabulary.
     """
 
-    window: int = 500
-    theta: float = 1.0
-    mixing: float = 0.1
+    window: Size = 500
+    theta: NonNegative = 1.0
+    mixing: DropRate = 0.1
     partly_filled: bool = True
-    chunk: int | None = None
-
-    def __post_init__(self) -> None:
-        whole("window", self.window)
-        if self.chunk is not None:
-            whole("chunk", self.chunk)
-        if not 0 <= self.theta < math.inf:
-            raise InputError(f"theta is {self.theta!r}; it must be a finite number of at least 0.")
-        if not 0 <= self.mixing < 1:
-            raise InputError(f"mixing (lambda) is {self.mixing!r}; it must lie in [0, 1).")
+    chunk: Size | None = None
 
     def evaluate(
         self,

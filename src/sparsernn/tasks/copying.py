@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import Share, Size
 from sparsernn.tasks.generated_task import Sequences, Synthetic
-from sparsernn.tasks.segments import whole
 
 
 class Recall(Synthetic):
@@ -23,9 +24,8 @@ class Recall(Synthetic):
 
     metric, counts = "accuracy", "steps"
 
-    def __init__(self, delay: int, length: int, alphabet: int, one_hot: bool, **settings: Any) -> None:
-        for name, value in (("delay", delay), ("length", length), ("alphabet", alphabet)):
-            whole(name, value)
+    @checked
+    def __init__(self, delay: Size, length: Size, alphabet: Size, one_hot: bool, **settings: Any) -> None:
         self.delay, self.length, self.alphabet, self.one_hot = delay, length, alphabet, one_hot
         self.sizes = {"input_size": alphabet + 2 if one_hot else 1, "output_size": alphabet + 1}
         super().__init__(**settings)
@@ -120,18 +120,19 @@ class Copying(Recall):
     Differs from the original: `alphabet` is honoured; with a variable delay accuracy is that of the answer.
     """
 
+    @checked
     def __init__(
         self,
         *,
-        delay: int = 200,
-        length: int = 10,
-        alphabet: int = 8,
+        delay: Size = 200,
+        length: Size = 10,
+        alphabet: Size = 8,
         variable: bool = False,
         one_hot: bool = True,
-        batch_size: int = 10,
-        iterations: int = 100,
-        eval_sequences: int = 1000,
-        good_enough: float | None = None,
+        batch_size: Size = 10,
+        iterations: Size = 100,
+        eval_sequences: Size = 1000,
+        good_enough: Share | None = None,
     ) -> None:
         self.variable = variable
         if variable and delay == 1:
@@ -189,17 +190,18 @@ class Denoising(Recall):
     first code of G. Kerg et al., 2019, arXiv:1905.12080.
     """
 
+    @checked
     def __init__(
         self,
         *,
-        delay: int = 200,
-        length: int = 10,
-        alphabet: int = 9,
+        delay: Size = 200,
+        length: Size = 10,
+        alphabet: Size = 9,
         one_hot: bool = True,
-        batch_size: int = 10,
-        iterations: int = 100,
-        eval_sequences: int = 1000,
-        good_enough: float | None = None,
+        batch_size: Size = 10,
+        iterations: Size = 100,
+        eval_sequences: Size = 1000,
+        good_enough: Share | None = None,
     ) -> None:
         super().__init__(
             delay,

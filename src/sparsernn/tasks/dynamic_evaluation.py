@@ -4,20 +4,23 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import NonNegative, Positive, Size
 from sparsernn.data.windows import streams, window_bounds, window_of
 from sparsernn.models.language_model import LanguageModel
 from sparsernn.tasks.language import scores
-from sparsernn.tasks.segments import cut, dropouts_off, text_of, whole
+from sparsernn.tasks.segments import cut, dropouts_off, text_of
 
 Tick = Callable[[float], None]
 
 
+@checked
 @dataclass(frozen=True)
 class DynamicEvaluation:
     """Evaluation with gradient steps on the way, of any language model, whose weights are the same bits afterwards.
@@ -64,30 +67,14 @@ class DynamicEvaluation:
     the time, so weight drop, which that script leaves on, is off too; the loss is divided by the scored tokens.
     """
 
-    lamb: float = 0.02
-    lr: float = 0.002
-    epsilon: float = 0.001
-    segment: int = 5
-    statistics_batch: int = 100
-    max_batches: int | None = None
-    statistics: str = "sum"
-    normaliser: str = "sum"
-
-    def __post_init__(self) -> None:
-        for name in ("lamb", "lr"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(
-                    f"{name} is {getattr(self, name)!r}; it must be a finite number of at least 0."
-                )
-        if not 0 < self.epsilon < math.inf:
-            raise InputError(f"epsilon is {self.epsilon!r}; it must be a finite number above 0.")
-        whole("segment", self.segment)
-        whole("statistics_batch", self.statistics_batch)
-        if self.max_batches is not None:
-            whole("max_batches", self.max_batches)
-        for name in ("statistics", "normaliser"):
-            if getattr(self, name) not in ("sum", "mean"):
-                raise InputError(f"{name} is {getattr(self, name)!r}; it must be 'sum' or 'mean'.")
+    lamb: NonNegative = 0.02
+    lr: NonNegative = 0.002
+    epsilon: Positive = 0.001
+    segment: Size = 5
+    statistics_batch: Size = 100
+    max_batches: Size | None = None
+    statistics: Literal["sum", "mean"] = "sum"
+    normaliser: Literal["sum", "mean"] = "sum"
 
     def evaluate(
         self,

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import Share, Size
 from sparsernn.core.streams import stream
 from sparsernn.nn.maps import RecurrentMap
 from sparsernn.tasks.gradient_record import LOOKED_AT, lag_record
-from sparsernn.tasks.segments import dropouts_off, whole
+from sparsernn.tasks.segments import dropouts_off
 from sparsernn.tasks.task import Task, Tick
 
 
@@ -46,12 +48,10 @@ class Synthetic(Task):
         InputError: a number out of range.
     """
 
+    @checked
     def __init__(
-        self, *, batch_size: int, iterations: int, eval_sequences: int, good_enough: float | None = None
+        self, *, batch_size: Size, iterations: Size, eval_sequences: Size, good_enough: Share | None = None
     ) -> None:
-        sizes = {"batch_size": batch_size, "iterations": iterations, "eval_sequences": eval_sequences}
-        for name, value in sizes.items():
-            whole(name, value)
         self.batch_size, self.iterations, self.good_enough = batch_size, iterations, good_enough
         self.eval_sequences, self.eval_batch_size = eval_sequences, min(eval_sequences, 100)
         self.examples = dict.fromkeys(("train", "valid", "test"), eval_sequences * self.scored)

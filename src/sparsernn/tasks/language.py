@@ -3,12 +3,14 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import NonNegative, Size
 from sparsernn.data import stand_ins
 from sparsernn.data.text_corpus import Corpus
 from sparsernn.data.vocabulary import Vocabulary
@@ -62,30 +64,22 @@ class LanguageModelling(Task):
     counts = "tokens"
     eval_batch_size: int
 
+    @checked
     def __init__(
         self,
         corpus: Corpus,
         *,
-        batch_size: int = 20,
-        eval_batch_size: int = 20,
-        window: int = 35,
+        batch_size: Size = 20,
+        eval_batch_size: Size = 20,
+        window: Size = 35,
         random_windows: bool | Mapping[str, Any] | None = None,
-        alpha: float = 0.0,
-        beta: float = 0.0,
-        alpha_on: str = "dropped",
-        metric: str = "perplexity",
+        alpha: NonNegative = 0.0,
+        beta: NonNegative = 0.0,
+        alpha_on: Literal["dropped", "raw"] = "dropped",
+        metric: Literal["perplexity", "bits"] = "perplexity",
     ) -> None:
         if not isinstance(corpus, Corpus):
             raise InputError("language modelling needs a corpus of running text, such as ptb or embedded.")
-        if alpha_on not in ("dropped", "raw"):
-            raise InputError(f"alpha_on is {alpha_on!r}; it must be 'dropped' or 'raw'.")
-        if metric not in ("perplexity", "bits"):
-            raise InputError(f"metric is {metric!r}; it must be 'perplexity' or 'bits'.")
-        if window < 1:
-            raise InputError(f"window is {window}; it must be at least 1 token.")
-        for name, value in (("alpha", alpha), ("beta", beta)):
-            if not value >= 0:
-                raise InputError(f"{name} is {value!r}; it must be at least 0.")
         self.corpus, self.window, self.metric = corpus, window, metric
         self.eval_batch_size, self.alpha, self.beta, self.alpha_on = eval_batch_size, alpha, beta, alpha_on
         self.random_windows = parse_random_windows(random_windows)

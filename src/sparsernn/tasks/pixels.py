@@ -2,21 +2,22 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
-from sparsernn.core.registry import make
+from sparsernn.core.limits import Kind, Size, Spec
 from sparsernn.core.streams import stream
 from sparsernn.data import stand_ins
-from sparsernn.data.digit_images import CLASSES, IMAGES, Images, pixel_order
+from sparsernn.data.digit_images import CLASSES, Images, pixel_order
 from sparsernn.data.vocabulary import Vocabulary
 from sparsernn.tasks.generated_task import Sequences, manifold_error
 from sparsernn.tasks.gradient_record import LOOKED_AT, lag_record
-from sparsernn.tasks.segments import dropouts_off, whole
+from sparsernn.tasks.segments import dropouts_off
 from sparsernn.tasks.task import Task, Tick
 
 
@@ -46,21 +47,20 @@ class Pixels(Task):
     metric, counts = "accuracy", "images"
     eval_batch_size: int
 
+    @checked
     def __init__(
         self,
         *,
-        images: str | Mapping[str, Any] | Images = "digits",
-        permuted: bool = False,
-        batch_size: int = 100,
-        eval_batch_size: int = 250,
-        shuffle: bool = True,
-        data_dir: Path | None = None,
-    ) -> None:
-        whole("batch_size", batch_size)
-        whole("eval_batch_size", eval_batch_size)
         self.images: Images = (
             images if isinstance(images, Images) else make("images", IMAGES, images, data_dir=data_dir)
         )
+        permuted: bool = False,
+        batch_size: Size = 100,
+        eval_batch_size: Size = 250,
+        shuffle: bool = True,
+        data_dir: Path | None = None,
+    ) -> None:
+        images: Annotated[Spec, Kind("images")] | Images = ("digits",)
         steps = self.images.pixels["train"].shape[1]
         self.order = pixel_order(steps) if permuted else torch.arange(steps)
         self.batch_size, self.eval_batch_size, self.shuffle = batch_size, eval_batch_size, shuffle

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import Size
 from sparsernn.core.streams import draws
 from sparsernn.data import Vocabulary, stand_ins
 from sparsernn.data.answer_scores import score_answers
@@ -17,8 +19,24 @@ from sparsernn.data.word_vectors import read_vectors
 from sparsernn.models.bidaf import BiDAF, Pointers, Text
 from sparsernn.tasks.encoded_questions import Encoded, Found, found
 from sparsernn.tasks.lexicon import CHARACTERS, FIXED, TRAINED, Lexicon, counts, frequent, tokens_of
-from sparsernn.tasks.segments import dropouts_off, whole
+from sparsernn.tasks.segments import dropouts_off
 from sparsernn.tasks.task import Task, Tick
+
+
+class Limits(TypedDict, total=False):
+    """The longest paragraph and question, in words, and word, in letters, that training reads."""
+
+    context: Size
+    question: Size
+    letters: Size
+
+
+class MinCount(TypedDict, total=False):
+    """How often a word or a character must occur to have a vector of its own."""
+
+    word: Size
+    character: Size
+
 
 LIMITS = {"context": 400, "question": 30, "letters": 16}
 MIN_COUNT = {"word": 11, "character": 51}
@@ -77,14 +95,15 @@ class QuestionAnswering(Task):
     metric, counts = "f1", "questions"
     eval_batch_size: int
 
+    @checked
     def __init__(
         self,
         corpus: QuestionCorpus,
         *,
-        batch_size: int = 60,
-        eval_batch_size: int = 60,
-        limits: Mapping[str, int] | None = None,
-        min_count: Mapping[str, int] | None = None,
+        batch_size: Size = 60,
+        eval_batch_size: Size = 60,
+        limits: Limits | None = None,
+        min_count: MinCount | None = None,
         vectors: str | None = None,
         vocabularies: Mapping[str, Vocabulary] | None = None,
     ) -> None:
@@ -92,13 +111,11 @@ class QuestionAnswering(Task):
             raise InputError(
                 "question answering needs paragraphs; take squad, squad-articles or python-questions."
             )
-        whole("batch_size", batch_size)
-        whole("eval_batch_size", eval_batch_size)
         self.batch_size, self.eval_batch_size, self.info = batch_size, eval_batch_size, corpus.info
-        self.limits = _settings("limits", limits, LIMITS)
+        self.limits = _over(LIMITS, limits)
         self.paragraphs, self.given = corpus.splits, None
         if vocabularies is None:
-            vocabularies = self._collect(_settings("min_count", min_count, MIN_COUNT), vectors)
+            vocabularies = self._collect(_over(MIN_COUNT, min_count), vectors)
         self.vocabularies = vocabularies
         self.sizes = {
             "vocabulary_size": len(vocabularies[TRAINED]),
@@ -246,15 +263,10 @@ def _give(vectors: Tensor, fixed: Tensor) -> None:
     fixed.copy_(vectors)
 
 
-def _settings(name: str, given: Mapping[str, int] | None, usual: Mapping[str, int]) -> dict[str, int]:
-    """`usual`, changed by what is given."""
-    changes = {} if given is None else given
-    if not isinstance(changes, Mapping) or not set(changes) <= set(usual):
-        raise InputError(f"{name} is {given!r}; it must map some of {', '.join(usual)} to whole numbers.")
-    for key, value in changes.items():
-        whole(f"{name}.{key}", value)
-    return {**usual, **changes}
-
-
 def _pieces(numbers: Sequence[int], size: int) -> list[list[int]]:
     return [list(numbers[k : k + size]) for k in range(0, len(numbers), size)]
+
+
+def _over(usual: Mapping[str, int], given: Mapping[str, Any] | None) -> dict[str, int]:
+    """`usual`, changed by what is given."""
+    return {**usual, **(given or {})}

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sparsernn.core.checks import checked
+from sparsernn.core.limits import Share, Size
 from sparsernn.core.streams import stream
 from sparsernn.tasks.generated_task import Sequences, Synthetic
-from sparsernn.tasks.segments import whole
 
 
 class Recall(Synthetic):
@@ -41,20 +42,18 @@ class Recall(Synthetic):
 
     metric, counts = "accuracy", "signs"
 
+    @checked
     def __init__(
         self,
         *,
-        delay: int = 3,
-        window: int = 3,
-        batch_size: int = 64,
-        iterations: int = 500,
-        eval_sequences: int = 64,
-        eval_length: int = 100,
-        good_enough: float | None = None,
+        delay: Size = 3,
+        window: Size = 3,
+        batch_size: Size = 64,
+        iterations: Size = 500,
+        eval_sequences: Size = 64,
+        eval_length: Size = 100,
+        good_enough: Share | None = None,
     ) -> None:
-        whole("delay", delay)
-        whole("window", window)
-        whole("eval_length", eval_length)
         self.delay, self.window, self.eval_length = delay, window, eval_length
         self.sizes = {"input_size": 1, "output_size": 1}
         super().__init__(

@@ -1,12 +1,14 @@
 """Learning to recite: how much of its training text a model can hold."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
+from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import AtLeast, DropRate, Size
 from sparsernn.data.text_corpus import SPLITS, Corpus, Vocabulary
 from sparsernn.data.vocabulary import ordered
 from sparsernn.models.language_model import LanguageModel
@@ -39,18 +41,17 @@ class Recitation(LanguageModelling):
     Differs from the original: it measured the accuracy in training alone, and stopped by it (`tolerance` 1e-4).
     """
 
+    @checked
     def __init__(
         self,
         corpus: Corpus,
         *,
-        tokens: int | None = None,
-        batch_size: int = 20,
-        window: int = 70,
+        tokens: Annotated[int, AtLeast(2)] | None = None,
+        batch_size: Size = 20,
+        window: Size = 70,
         random_windows: bool | Mapping[str, Any] | None = None,
-        tolerance: float = 0.0,
+        tolerance: DropRate = 0.0,
     ) -> None:
-        if not 0 <= tolerance < 1:
-            raise InputError(f"tolerance is {tolerance}; it must lie in [0, 1).")
         super().__init__(
             text_to_learn(corpus, tokens),
             batch_size=batch_size,
@@ -119,7 +120,7 @@ class Recitation(LanguageModelling):
         return 1 - scores["accuracy"] <= self.tolerance
 
 
-def text_to_learn(corpus: Corpus, tokens: int | None = None) -> Corpus:
+def text_to_learn(corpus: Corpus, tokens: Annotated[int, AtLeast(2)] | None = None) -> Corpus:
     """The beginning of a corpus' training text, as all three splits; see `Recitation`.
 
     Raises:

@@ -47,9 +47,3 @@ def dropouts_off(model: nn.Module) -> Iterator[None]:
 def cut(state: State) -> State:
     """A recurrent state (a tensor, or tuples of them) without the graph that computed it."""
     return state.detach() if isinstance(state, Tensor) else tuple(cut(part) for part in state)
-
-
-def whole(name: str, value: object, least: int = 1) -> None:
-    """Raise InputError unless `value` is a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{name} is {value!r}; it must be a whole number of at least {least}.")

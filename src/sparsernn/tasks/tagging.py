@@ -2,18 +2,20 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import OneOf, Share, Size
 from sparsernn.core.streams import draws
 from sparsernn.data import Sentence, TaggedCorpus, Vocabulary, stand_ins
 from sparsernn.data.tagged_sentences import PAD
-from sparsernn.data.vocabulary import UNKNOWN, ordered
+from sparsernn.data.vocabulary import ORDERS, UNKNOWN, ordered
 from sparsernn.models.tagger import Tagger
 from sparsernn.tasks.confusion_counts import confusion
 from sparsernn.tasks.segments import dropouts_off
@@ -97,21 +99,21 @@ class Tagging(Task):
     metric, counts = "accuracy", "words"
     eval_batch_size: int
 
+    @checked
     def __init__(
         self,
         corpus: TaggedCorpus,
         *,
-        batch_size: int = 20,
-        eval_batch_size: int = 100,
-        order: str = "up",
-        replace_singletons: float = 0.0,
+        batch_size: Size = 20,
+        eval_batch_size: Size = 100,
+        order: Annotated[str, OneOf(("first", *ORDERS))] = "up",
+        replace_singletons: Share = 0.0,
         vocabularies: Mapping[str, Vocabulary] | None = None,
     ) -> None:
         if not isinstance(corpus, TaggedCorpus):
             raise InputError(
                 "tagging needs a corpus of tagged sentences; take conll, ud-ewt or python-roles."
             )
-        _check(batch_size, eval_batch_size, replace_singletons)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.replace_singletons, self.info = replace_singletons, corpus.info
         self.vocabularies = vocabularies or _collect(corpus.splits, order)
@@ -238,11 +240,3 @@ def _collect(splits: Mapping[str, Sequence[Sentence]], order: str) -> dict[str, 
     tags = dict.fromkeys(tag for found in splits.values() for sentence in found for tag in sentence.tags)
     words = Vocabulary(list(dict.fromkeys((PAD, UNKNOWN, *read))))
     return {"vocabulary": ordered(words, read, order), "tags": Vocabulary(list(tags))}
-
-
-def _check(batch_size: int, eval_batch_size: int, replace_singletons: float) -> None:
-    for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
-        if value < 1:
-            raise InputError(f"{name} is {value}; it must be at least 1 sentence.")
-    if not 0 <= replace_singletons <= 1:
-        raise InputError(f"replace_singletons is {replace_singletons}; it must lie in [0, 1].")

@@ -1,23 +1,25 @@
 """An embedding whose rare words have short vectors: strips of falling height, and nothing where they end."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import Density, DropRate, OneOf, Size
 from sparsernn.core.streams import stream
 from sparsernn.nn.blocks import strips
 from sparsernn.nn.blocks.block_head import BlockHead
 from sparsernn.nn.blocks.block_mixture import BlockMixtureHead
 from sparsernn.nn.blocks.geometry import STRIPS, Listed, Strips, exact, listed_strips
-from sparsernn.nn.dropout import check_probabilities
 from sparsernn.structure.units import Slice
 
 
-def rows_by_count(counts: Sequence[int] | Tensor, order: str = "up") -> Tensor:
+@checked
+def rows_by_count(counts: Sequence[int] | Tensor, order: "Annotated[str, OneOf(ORDERS)]" = "up") -> Tensor:
     """Which word stands in which row of a table, (V,) int64.
 
     Args:
@@ -33,8 +35,6 @@ def rows_by_count(counts: Sequence[int] | Tensor, order: str = "up") -> Tensor:
         tensor([1, 3, 0, 2])
     """
     counts = torch.as_tensor(counts)
-    if order not in ORDERS:
-        raise InputError(f"order is {order!r}; it must be one of {', '.join(ORDERS)}.")
     return ORDERS[order](counts)
 
 
@@ -97,20 +97,20 @@ class BlockEmbedding(nn.Module):
     word: Tensor
     row: Tensor
 
+    @checked
     def __init__(
         self,
-        vocabulary_size: int,
-        embedding_size: int,
+        vocabulary_size: Size,
+        embedding_size: Size,
         *,
-        blocks: int | Listed = 10,
-        density: float | None = None,
-        geometry: str = "geometric",
+        blocks: Size | Sequence[Any] = 10,
+        density: Density | None = None,
+        geometry: Annotated[str, OneOf(STRIPS)] = "geometric",
         counts: Sequence[int] | Tensor | None = None,
-        order: str | None = None,
-        dropout: float = 0.0,
+        order: Annotated[str, OneOf(ORDERS)] | None = None,
+        dropout: DropRate = 0.0,
     ) -> None:
         super().__init__()
-        check_probabilities({"embedding": dropout}, ("embedding",))
         self.dropout = dropout
         self.asked = blocks, density, geometry
         widths, heights = _strips(vocabulary_size, embedding_size, *self.asked)
@@ -225,27 +225,15 @@ class BlockEmbedding(nn.Module):
 
 def _strips(words: int, width: int, blocks: int | Listed, density: float | None, geometry: str) -> Strips:
     """Widths and heights of the strips that the settings ask for."""
-    if min(words, width) < 1:
-        raise InputError(f"an embedding of {words} words by {width} is impossible; sizes start at 1.")
-    if isinstance(blocks, list | tuple):
+    if not isinstance(blocks, int):
         if density is not None:
             raise InputError(f"density is {density} beside a list of strips; set one or the other.")
         return listed_strips(words, width, blocks)
     part = 0.5 if density is None else density
-    count = _check_strips(width, blocks, part, geometry)
+    count = min(blocks, width)
+    if not 1 <= exact(part) * count <= count:
+        raise InputError(f"density is {part}; with {count} strips it must lie in [1/{count}, 1].")
     return STRIPS[geometry](words, width, count, part)
-
-
-def _check_strips(width: int, blocks: Any, density: float, geometry: str) -> int:
-    """The number of strips that are made."""
-    if isinstance(blocks, bool) or not isinstance(blocks, int) or blocks < 1:
-        raise InputError(f"blocks is {blocks!r}; it must be a whole number of at least 1.")
-    count: int = min(blocks, width)
-    if not 1 <= exact(density) * count <= count:
-        raise InputError(f"density is {density}; with {count} strips it must lie in [1/{count}, 1].")
-    if geometry not in STRIPS:
-        raise InputError(f"geometry is {geometry!r}; it must be one of {', '.join(STRIPS)}.")
-    return count
 
 
 def _check_order(words: int, counts: Sequence[int] | Tensor | None, order: str | None) -> Tensor:

@@ -6,16 +6,18 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import Density, DropRate, Entries, Size
 from sparsernn.kernels.lstm_kernel import Part
 from sparsernn.nn.blocks import parallel_lstm
-from sparsernn.nn.blocks.geometry import Components, Listed, arrangement
+from sparsernn.nn.blocks.geometry import Components, arrangement
 from sparsernn.nn.cells.lstm import LSTMState
 from sparsernn.nn.drive.layer import Layer
 from sparsernn.nn.dropout import drop_weight
@@ -73,25 +75,20 @@ class BlockLSTM(Layer):
 
     gates = ("i", "f", "g", "o")
 
+    @checked
     def __init__(
         self,
-        input_size: int,
-        hidden_size: int,
+        input_size: Size,
+        hidden_size: Size,
         *,
-        blocks: int | Listed | None = None,
-        density: float | None = None,
-        reduce: Sequence[float] | None = None,
-        weight_drop: float = 0.0,
+        blocks: Size | Sequence[Any] | None = None,
+        density: Density | None = None,
+        reduce: Annotated[Sequence[Density], Entries(2, 2)] | None = None,
+        weight_drop: DropRate = 0.0,
         bidirectional: bool = False,
         batch_first: bool = False,
     ) -> None:
         super().__init__()
-        if min(input_size, hidden_size) < 1:
-            raise InputError(
-                f"a block LSTM of sizes {input_size} -> {hidden_size} is impossible; sizes start at 1."
-            )
-        if not 0 <= weight_drop < 1:
-            raise InputError(f"weight_drop is {weight_drop}; it must lie in [0, 1).")
         self.weight_drop, self.batch_first, self.bidirectional = weight_drop, batch_first, bidirectional
         self.asked = blocks, density, reduce
         places, widths = arrangement(input_size, hidden_size, *self.asked)

@@ -1,10 +1,12 @@
 """A mixture of softmaxes that decodes with an embedding of strips."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
+from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import DropRate, Size
 from sparsernn.nn.words.mixture import MixtureHead
 from sparsernn.structure.units import Slice
 
@@ -38,16 +40,17 @@ class BlockMixtureHead(MixtureHead):
     Models", 2018, arXiv:1808.08720.
     """
 
+    @checked
     def __init__(
         self,
-        input_size: int,
-        embedding_size: int,
+        input_size: Size,
+        embedding_size: Size,
         tied: "BlockEmbedding",
         *,
-        experts: int = 10,
-        dropout: float = 0.0,
-        projection: str = "always",
-        floor: float = 0.0,
+        experts: Size = 10,
+        dropout: DropRate = 0.0,
+        projection: Literal["always", "auto", "never"] = "always",
+        floor: DropRate = 0.0,
     ) -> None:
         words: Any = tied
         super().__init__(

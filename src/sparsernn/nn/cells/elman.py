@@ -1,13 +1,15 @@
 """The Elman cell: one recurrent map, one nonlinearity."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import Kind, OneOf, Size, Spec
 from sparsernn.core.registry import make
 from sparsernn.nn.drive.cell import CellState, Rule, Stage, StagedCell
 from sparsernn.nn.drive.recurrent import Recurrent
@@ -114,6 +116,12 @@ class ModReLU(Rule):
         return ((outputs.sign() * d_pre).sum((0, 1)),)
 
 
+INPUT_INITS: dict[str, Callable[[Tensor], Tensor]] = {
+    "xavier": nn.init.xavier_normal_,
+    "kaiming": nn.init.kaiming_normal_,
+    "uniform": lambda weight: weight.uniform_(-(len(weight) ** -0.5), len(weight) ** -0.5),
+    "small": lambda weight: weight.uniform_(-0.01, 0.01),
+}
 NONLINEARITIES: dict[str, Callable[[], Rule]] = {"none": Identity, "tanh": Tanh, "relu": ReLU}
 MODRELU_BOUND = 0.01
 """First values of the modReLU bias are U(-0.01, 0.01), as in the nnRNN code (G. Kerg et al., 2019)."""
@@ -143,25 +151,20 @@ class ElmanCell(StagedCell):
     "Non-normal Recurrent Neural Network (nnRNN)", 2019, arXiv:1905.12080.
     """
 
+    @checked
     def __init__(
         self,
-        input_size: int,
-        hidden_size: int,
+        input_size: Size,
+        hidden_size: Size,
         *,
-        map: str | Mapping[str, Any] = "dense",
-        nonlinearity: str = "tanh",
-        input_init: str = "xavier",
+        map: Annotated[Spec, Kind("map")] = "dense",
+        nonlinearity: Annotated[str, OneOf((*NONLINEARITIES, "modrelu"))] = "tanh",
+        input_init: Annotated[str, OneOf(INPUT_INITS)] = "xavier",
         input_bias: bool = True,
     ) -> None:
         super().__init__()
-        if min(input_size, hidden_size) < 1:
-            raise InputError(
-                f"an Elman cell of sizes {input_size} -> {hidden_size} is impossible; sizes start at 1."
-            )
-        if nonlinearity not in (*NONLINEARITIES, "modrelu"):
-            raise InputError(f"nonlinearity is {nonlinearity!r}; it must be tanh, relu, modrelu or none.")
         self.nonlinearity = nonlinearity
-        self.weight_ih = nn.Parameter(_input_weight(hidden_size, input_size, input_init))
+        self.weight_ih = nn.Parameter(INPUT_INITS[input_init](torch.empty(hidden_size, input_size)))
         self.bias_ih = nn.Parameter(torch.zeros(hidden_size)) if input_bias else None
         self.map = make("map", MAPS, map, hidden_size=hidden_size)
         if nonlinearity == "modrelu":
@@ -233,19 +236,6 @@ def _narrow_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return u.view(*x.shape[:2], len(weight))
 
 
-def _input_weight(rows: int, columns: int, init: str) -> Tensor:
-    weight = torch.empty(rows, columns)
-    if init == "xavier":
-        return nn.init.xavier_normal_(weight)
-    if init == "kaiming":
-        return nn.init.kaiming_normal_(weight)
-    if init == "uniform":
-        return weight.uniform_(-(rows**-0.5), rows**-0.5)
-    if init == "small":
-        return weight.uniform_(-0.01, 0.01)
-    raise InputError(f"input_init is {init!r}; it must be xavier, kaiming, uniform or small.")
-
-
 class Elman(Recurrent):
     """An Elman layer: `ElmanCell` over time; see there for the settings.
 
@@ -255,14 +245,15 @@ class Elman(Recurrent):
         torch.Size([7, 2, 5])
     """
 
+    @checked
     def __init__(
         self,
-        input_size: int,
-        hidden_size: int,
+        input_size: Size,
+        hidden_size: Size,
         *,
-        map: str | Mapping[str, Any] = "dense",
-        nonlinearity: str = "tanh",
-        input_init: str = "xavier",
+        map: Annotated[Spec, Kind("map")] = "dense",
+        nonlinearity: Annotated[str, OneOf((*NONLINEARITIES, "modrelu"))] = "tanh",
+        input_init: Annotated[str, OneOf(INPUT_INITS)] = "xavier",
         input_bias: bool = True,
         batch_first: bool = False,
         learn_initial_state: bool = False,

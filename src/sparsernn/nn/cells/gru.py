@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from sparsernn.core.errors import InputError
+from sparsernn.core.checks import checked
+from sparsernn.core.limits import DropRate, Size
 from sparsernn.nn.drive.layer import Layer
 from sparsernn.nn.dropout import drop_weight
 from sparsernn.structure.gates import GateBlock, stacked
@@ -40,12 +41,9 @@ class GRU(Layer):
 
     gates = ("r", "z", "n")
 
-    def __init__(self, input_size: int, hidden_size: int, *, weight_drop: float = 0.0) -> None:
+    @checked
+    def __init__(self, input_size: Size, hidden_size: Size, *, weight_drop: DropRate = 0.0) -> None:
         super().__init__()
-        if min(input_size, hidden_size) < 1:
-            raise InputError(f"a GRU of sizes {input_size} -> {hidden_size} is impossible; sizes start at 1.")
-        if not 0 <= weight_drop < 1:
-            raise InputError(f"weight_drop is {weight_drop}; it must lie in [0, 1).")
         self.weight_drop = weight_drop
         rows = len(self.gates) * hidden_size
         self.weight_ih = nn.Parameter(torch.empty(rows, input_size))

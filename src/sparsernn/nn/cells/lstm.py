@@ -5,12 +5,14 @@ hooks that drop-connect needs on `nn.LSTM` are not needed.
 """
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from sparsernn.core.errors import InputError
+from sparsernn.core.checks import checked
+from sparsernn.core.limits import DropRate, Size
 from sparsernn.nn.drive.layer import Layer
 from sparsernn.nn.dropout import drop_weight
 from sparsernn.structure.gates import GateBlock, stacked
@@ -50,30 +52,23 @@ class LSTM(Layer):
 
     gates = ("i", "f", "g", "o")
 
+    @checked
     def __init__(
         self,
-        input_size: int,
-        hidden_size: int,
+        input_size: Size,
+        hidden_size: Size,
         *,
-        weight_drop: float = 0.0,
+        weight_drop: DropRate = 0.0,
         batch_first: bool = False,
-        init: str = "uniform",
+        init: Literal["uniform", "no_bias", "xavier"] = "uniform",
     ) -> None:
         super().__init__()
-        if min(input_size, hidden_size) < 1:
-            raise InputError(
-                f"an LSTM of sizes {input_size} -> {hidden_size} is impossible; sizes start at 1."
-            )
-        if not 0 <= weight_drop < 1:
-            raise InputError(f"weight_drop is {weight_drop}; it must lie in [0, 1).")
         self.weight_drop, self.batch_first = weight_drop, batch_first
         rows = len(self.gates) * hidden_size
         self.weight_ih = nn.Parameter(torch.empty(rows, input_size))
         self.weight_hh = nn.Parameter(torch.empty(rows, hidden_size))
         self.bias_ih = nn.Parameter(torch.empty(rows))
         self.bias_hh = nn.Parameter(torch.empty(rows))
-        if init not in ("uniform", "no_bias", "xavier"):
-            raise InputError(f"init is {init!r}; it must be uniform, no_bias or xavier.")
         if init == "xavier":
             self._initialise_as_one_matrix()
             return

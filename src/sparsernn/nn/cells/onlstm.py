@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import DropRate, Size
 from sparsernn.kernels import recurrence_kernel
 from sparsernn.nn.cells.rhn import linear_parameters
 from sparsernn.nn.drive.cell import CellState, Rule, Stage, StagedCell
@@ -142,23 +144,21 @@ class ONLSTMCell(StagedCell):
     gates = (*MASTERS, *GATES)
     parts = 2
 
+    @checked
     def __init__(
         self,
-        input_size: int,
-        hidden_size: int,
+        input_size: Size,
+        hidden_size: Size,
         *,
-        chunk_size: int = 10,
-        weight_drop: float = 0.0,
+        chunk_size: Size = 10,
+        weight_drop: DropRate = 0.0,
         rescale_drop: bool = False,
     ) -> None:
         super().__init__()
-        if min(input_size, hidden_size, chunk_size) < 1 or hidden_size % chunk_size:
+        if hidden_size % chunk_size:
             raise InputError(
-                f"an ON-LSTM of sizes {input_size} -> {hidden_size} and chunk_size {chunk_size} is impossible; "
-                "sizes start at 1 and the hidden size is a multiple of chunk_size."
+                f"hidden_size is {hidden_size}; it must be a multiple of chunk_size, {chunk_size}."
             )
-        if not 0 <= weight_drop < 1:
-            raise InputError(f"weight_drop is {weight_drop}; it must lie in [0, 1).")
         self.weight_drop, self.rescale_drop = weight_drop, rescale_drop
         rows = 2 * (hidden_size // chunk_size) + 4 * hidden_size
         self.weight_ih, self.bias_ih = linear_parameters(rows, input_size)
@@ -238,13 +238,14 @@ class ONLSTM(Recurrent):
         torch.Size([7, 2, 6])
     """
 
+    @checked
     def __init__(
         self,
-        input_size: int,
-        hidden_size: int,
+        input_size: Size,
+        hidden_size: Size,
         *,
-        chunk_size: int = 10,
-        weight_drop: float = 0.0,
+        chunk_size: Size = 10,
+        weight_drop: DropRate = 0.0,
         rescale_drop: bool = False,
         batch_first: bool = False,
         learn_initial_state: bool = False,

@@ -1,12 +1,14 @@
 """The quasi-recurrent layer: gates from a window of inputs, for all steps at once; a recurrence without weights."""
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparsernn.core.errors import InputError
+from sparsernn.core.checks import checked
+from sparsernn.core.limits import DropRate, OneOf, Share, Size
 from sparsernn.nn.cells.forget_mult import forget_mult, linear_scan
 from sparsernn.nn.drive.layer import Layer
 from sparsernn.nn.drive.recurrent import turned, within
@@ -65,20 +67,20 @@ class QRNN(Layer):
     too, so that a unit keeps its value exactly.
     """
 
+    @checked
     def __init__(
         self,
-        input_size: int,
-        hidden_size: int,
+        input_size: Size,
+        hidden_size: Size,
         *,
-        window: int = 1,
-        pooling: str = "fo",
-        zoneout: float = 0.0,
-        weight_drop: float = 0.0,
+        window: Size = 1,
+        pooling: Annotated[str, OneOf(POOLINGS)] = "fo",
+        zoneout: Share = 0.0,
+        weight_drop: DropRate = 0.0,
         batch_first: bool = False,
         reverse: bool = False,
     ) -> None:
         super().__init__()
-        _check(input_size, hidden_size, window, pooling, zoneout, weight_drop)
         self.window, self.pooling, self.zoneout, self.weight_drop = window, pooling, zoneout, weight_drop
         self.batch_first, self.reverse, self.gates = batch_first, reverse, POOLINGS[pooling]
         rows, columns = len(self.gates) * hidden_size, window * input_size
@@ -192,18 +194,3 @@ class QRNN(Layer):
     def inputs(self) -> tuple[Slice, ...]:
         """A column of the weight for each input that a gate reads."""
         return (Slice(self, "weight_ih", 1, tuple(k * self.input_size for k in range(self.window))),)
-
-
-def _check(
-    input_size: int, hidden_size: int, window: int, pooling: str, zoneout: float, weight_drop: float
-) -> None:
-    if min(input_size, hidden_size) < 1:
-        raise InputError(f"a QRNN of sizes {input_size} -> {hidden_size} is impossible; sizes start at 1.")
-    if window < 1:
-        raise InputError(f"window is {window}; a gate must read at least 1 input.")
-    if pooling not in POOLINGS:
-        raise InputError(f"pooling is {pooling!r}; it must be one of {', '.join(POOLINGS)}.")
-    if not 0 <= zoneout <= 1:
-        raise InputError(f"zoneout is {zoneout}; it must lie in [0, 1].")
-    if not 0 <= weight_drop < 1:
-        raise InputError(f"weight_drop is {weight_drop}; it must lie in [0, 1).")

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparsernn.core.errors import InputError
+from sparsernn.core.checks import checked
+from sparsernn.core.limits import DropRate, Size
 from sparsernn.kernels import recurrence_kernel
 from sparsernn.nn.drive.cell import CellState, Rule, Stage, StagedCell
 from sparsernn.nn.drive.recurrent import Recurrent
@@ -113,23 +114,18 @@ class RHNCell(StagedCell):
     Differs from the original: stacked layers have states of their own, and R reads H features whatever the input is.
     """
 
+    @checked
     def __init__(
         self,
-        input_size: int,
-        hidden_size: int,
+        input_size: Size,
+        hidden_size: Size,
         *,
-        depth: int = 10,
+        depth: Size = 10,
         coupled: bool = True,
-        state_dropout: float = 0.0,
+        state_dropout: DropRate = 0.0,
         transform_bias: float = 0.0,
     ) -> None:
         super().__init__()
-        if min(input_size, hidden_size, depth) < 1:
-            raise InputError(
-                f"an RHN of sizes {input_size} -> {hidden_size} and depth {depth} is impossible; all start at 1."
-            )
-        if not 0 <= state_dropout < 1:
-            raise InputError(f"state_dropout is {state_dropout}; it must lie in [0, 1).")
         self.state_dropout, self.coupled, self.depth = state_dropout, coupled, depth
         self.gates = ("h", "t") if coupled else ("h", "t", "c")
         self.rule: Rule = Highway() if coupled else FreeHighway()
@@ -216,14 +212,15 @@ class RHN(Recurrent):
         torch.Size([7, 2, 5])
     """
 
+    @checked
     def __init__(
         self,
-        input_size: int,
-        hidden_size: int,
+        input_size: Size,
+        hidden_size: Size,
         *,
-        depth: int = 10,
+        depth: Size = 10,
         coupled: bool = True,
-        state_dropout: float = 0.0,
+        state_dropout: DropRate = 0.0,
         transform_bias: float = 0.0,
         batch_first: bool = False,
         learn_initial_state: bool = False,

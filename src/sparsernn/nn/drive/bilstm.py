@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsernn.core.errors import InputError
+from sparsernn.core.checks import checked
+from sparsernn.core.limits import Size
 from sparsernn.nn.drive.recurrent import turned, within
 from sparsernn.nn.dropout import drop_quickly
 from sparsernn.nn.glorot import glorot_lstm
@@ -71,12 +72,9 @@ class BothEnds(nn.Module):
         torch.Size([7, 2, 9])
     """
 
-    def __init__(self, input_size: int, ahead: int, back: int) -> None:
+    @checked
+    def __init__(self, input_size: Size, ahead: Size, back: Size) -> None:
         super().__init__()
-        if min(input_size, ahead, back) < 1:
-            raise InputError(
-                f"LSTMs from both ends of sizes {input_size} -> {ahead}, {back} are impossible; sizes start at 1."
-            )
         self.ahead, self.back = glorot_lstm(input_size, ahead), glorot_lstm(input_size, back)
 
     @property

@@ -1,11 +1,14 @@
 """A recurrent matrix without structure."""
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
+from sparsernn.core.checks import checked
+from sparsernn.core.limits import OneOf, Size
 from sparsernn.nn.maps.initialisers import (
     ANGLES,
-    check_init,
     glorot_normal,
     kaiming_normal,
     orthogonal_matrix,
@@ -32,9 +35,14 @@ class Dense(RecurrentMap):
         True
     """
 
-    def __init__(self, hidden_size: int, *, init: str = "xavier") -> None:
+    @checked
+    def __init__(
+        self,
+        hidden_size: Size,
+        *,
+        init: Annotated[str, OneOf(("xavier", "kaiming", "random", *ANGLES))] = "xavier",
+    ) -> None:
         super().__init__(hidden_size)
-        check_init(init, ["xavier", "kaiming", "random", *ANGLES])
         if init == "xavier":
             first = glorot_normal(hidden_size, hidden_size)
         elif init == "kaiming":

@@ -5,12 +5,13 @@ All of them draw from `generator`, or from torch's global one where it is None.
 
 import math
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from sparsernn.core.errors import InputError
-from sparsernn.core.registry import suggest
+from sparsernn.core.checks import checked
+from sparsernn.core.limits import OneOf
 
 Angles = Callable[[int, torch.Generator | None], Tensor]
 
@@ -74,14 +75,8 @@ ANGLES: dict[str, Angles] = {
 }
 
 
-def check_init(init: str, known: list[str]) -> None:
-    """Refuse an initialiser that is not known.
-
-    Raises:
-        InputError: it names the known ones.
-    """
-    if init not in known:
-        raise InputError(f"init is {init!r}; it must be one of {', '.join(known)}.{suggest(init, known)}")
+Init = Annotated[str, OneOf(("random", *ANGLES))]
+"""How an orthogonal matrix begins: by a Haar matrix, or by the angles of its planes."""
 
 
 def haar(size: int, generator: torch.Generator | None = None) -> Tensor:
@@ -119,9 +114,9 @@ def planar_rotations(angles: Tensor, size: int) -> Tensor:
     return matrix
 
 
-def orthogonal_matrix(init: str, size: int, generator: torch.Generator | None = None) -> Tensor:
+@checked
+def orthogonal_matrix(init: Init, size: int, generator: torch.Generator | None = None) -> Tensor:
     """A matrix of SO(size), float64: "random" is Haar, the other names are those of `ANGLES`."""
-    check_init(init, ["random", *ANGLES])
     return (
         haar(size, generator) if init == "random" else planar_rotations(ANGLES[init](size, generator), size)
     )

@@ -5,7 +5,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from sparsernn.core.errors import InputError
+from sparsernn.core.checks import checked
+from sparsernn.core.limits import Size
 
 
 class RecurrentMap(nn.Module, ABC):
@@ -22,9 +23,8 @@ class RecurrentMap(nn.Module, ABC):
         InputError: a smaller size.
     """
 
-    def __init__(self, hidden_size: int) -> None:
-        if hidden_size < 1:
-            raise InputError(f"hidden_size is {hidden_size}; it must be at least 1.")
+    @checked
+    def __init__(self, hidden_size: Size) -> None:
         super().__init__()
         self.hidden_size = hidden_size
 

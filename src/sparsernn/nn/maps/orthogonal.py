@@ -1,12 +1,15 @@
 """An orthogonal recurrent matrix through a skew one."""
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
+from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
-from sparsernn.core.registry import suggest
+from sparsernn.core.limits import OneOf, Size
 from sparsernn.nn.maps.exponential import cayley, exp_skew
-from sparsernn.nn.maps.initialisers import ANGLES, check_init, orthogonal_matrix
+from sparsernn.nn.maps.initialisers import ANGLES, Init, orthogonal_matrix
 from sparsernn.nn.maps.map_contract import RecurrentMap, orthogonality_error
 from sparsernn.nn.maps.skew import planar_vector, skew_matrix, upper_places
 
@@ -52,16 +55,16 @@ class Orthogonal(RecurrentMap):
     steps: Tensor | None
     places: Tensor
 
+    @checked
     def __init__(
-        self, hidden_size: int, *, map: str = "exp", init: str = "henaff", rebase_every: int | None = None
+        self,
+        hidden_size: Size,
+        *,
+        map: Annotated[str, OneOf(FROM_SKEW)] = "exp",
+        init: Init = "henaff",
+        rebase_every: Size | None = None,
     ) -> None:
         super().__init__(hidden_size)
-        check_init(init, ["random", *ANGLES])
-        if map not in FROM_SKEW:
-            known = list(FROM_SKEW)
-            raise InputError(f"map is {map!r}; it must be one of {', '.join(known)}.{suggest(map, known)}")
-        if rebase_every is not None and rebase_every < 1:
-            raise InputError(f"rebase_every is {rebase_every}; it must be at least 1, or null for never.")
         self.map, self.rebase_every = map, rebase_every
         self.register_buffer("places", upper_places(hidden_size), persistent=False)
         base, skew = _start(hidden_size, map, init)

@@ -2,13 +2,15 @@
 
 import math
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import AtLeast, Multiple, Size
 from sparsernn.nn.maps.map_contract import RecurrentMap, orthogonality_error
 
 
@@ -140,8 +142,14 @@ class Rotations(RecurrentMap):
         (torch.Size([12]), True)
     """
 
+    @checked
     def __init__(
-        self, hidden_size: int, *, style: str = "tunable", capacity: int | None = None, complex: bool = False
+        self,
+        hidden_size: Size,
+        *,
+        style: Literal["tunable", "fft"] = "tunable",
+        capacity: Annotated[int, AtLeast(2), Multiple(2)] | None = None,
+        complex: bool = False,
     ) -> None:
         super().__init__(hidden_size)
         _check(hidden_size, style, capacity)
@@ -178,13 +186,11 @@ def _any_angle(count: int) -> Tensor:
 
 
 def _check(size: int, style: str, capacity: int | None) -> None:
-    if style not in ("tunable", "fft"):
-        raise InputError(f"style is {style!r}; it must be tunable or fft.")
     if style == "fft" and (size < 2 or size & (size - 1)):
         raise InputError(f"hidden_size is {size}; the style fft needs a power of two from 2 on.")
     if style == "fft" and capacity is not None:
         raise InputError(f"capacity is {capacity}; the style fft has log2 H layers and takes none.")
     if style == "tunable" and size % 2:
         raise InputError(f"hidden_size is {size}; the tunable style needs an even number.")
-    if style == "tunable" and capacity is not None and (capacity % 2 or not 2 <= capacity <= size):
-        raise InputError(f"capacity is {capacity}; it must be even, from 2 to the hidden size, {size}.")
+    if style == "tunable" and capacity is not None and capacity > size:
+        raise InputError(f"capacity is {capacity}; it must be even and at most the hidden size, {size}.")

@@ -1,17 +1,17 @@
 """A recurrent matrix in Schur form: eigenvalues under control, and everything that is not normal beside them."""
 
 import math
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
-from sparsernn.core.errors import InputError
+from sparsernn.core.checks import checked
+from sparsernn.core.limits import Multiple, NonNegative, Size
 from sparsernn.nn.maps.exponential import exp_skew
-from sparsernn.nn.maps.initialisers import ANGLES, check_init, haar
+from sparsernn.nn.maps.initialisers import ANGLES, Init, haar
 from sparsernn.nn.maps.map_contract import RecurrentMap, orthogonality_error
 from sparsernn.nn.maps.skew import planar_vector, scatter, skew_matrix, upper_places
-
-MASKS = ("strict", "code")
 
 
 class Normal(RecurrentMap):
@@ -57,18 +57,17 @@ class Normal(RecurrentMap):
     lower_places: Tensor
     block_places: Tensor
 
+    @checked
     def __init__(
         self,
-        hidden_size: int,
+        hidden_size: Annotated[Size, Multiple(2)],
         *,
-        init: str = "henaff",
-        mask: str = "strict",
-        radius_penalty: float = 1e-4,
+        init: Init = "henaff",
+        mask: Literal["strict", "code"] = "strict",
+        radius_penalty: NonNegative = 1e-4,
         train_radius: bool = True,
     ) -> None:
         super().__init__(hidden_size)
-        check_init(init, ["random", *ANGLES])
-        _check(hidden_size, mask, radius_penalty)
         self.mask, self.radius_penalty = mask, radius_penalty
         kind, n = torch.get_default_dtype(), hidden_size
         lower = _lower_places(n, mask)
@@ -105,15 +104,6 @@ class Normal(RecurrentMap):
     def penalty(self) -> Tensor | float:
         """delta * sum((radius - 1)^2), a sum and not a mean."""
         return self.radius_penalty * (self.radius - 1).square().sum()
-
-
-def _check(size: int, mask: str, penalty: float) -> None:
-    if size % 2:
-        raise InputError(f"hidden_size is {size}; the Schur form has blocks of two and needs an even number.")
-    if mask not in MASKS:
-        raise InputError(f"mask is {mask!r}; it must be one of {', '.join(MASKS)}.")
-    if penalty < 0:
-        raise InputError(f"radius_penalty is {penalty}; it must not be negative.")
 
 
 def _lower_places(size: int, mask: str) -> Tensor:

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparsernn.core.errors import InputError
+from sparsernn.core.checks import checked
+from sparsernn.core.limits import Size
 from sparsernn.nn.dropout import drop_quickly
 from sparsernn.nn.glorot import glorot_, glorot_linear
 
@@ -29,13 +30,11 @@ class CharacterCNN(nn.Module):
     Source: Y. Kim, "Convolutional Neural Networks for Sentence Classification", 2014, arXiv:1408.5882.
     """
 
-    def __init__(self, characters: int, embedding_size: int = 8, filters: int = 100, width: int = 5) -> None:
+    @checked
+    def __init__(
+        self, characters: Size, embedding_size: Size = 8, filters: Size = 100, width: Size = 5
+    ) -> None:
         super().__init__()
-        if min(characters, embedding_size, filters, width) < 1:
-            raise InputError(
-                f"a character CNN of {characters} characters, {embedding_size} numbers each, {filters} filters "
-                f"and width {width} is impossible; all start at 1."
-            )
         self.embedding = nn.Parameter(
             glorot_(torch.empty(characters, embedding_size), characters, embedding_size)
         )
@@ -75,10 +74,9 @@ class Highway(nn.Module):
     Source: R. K. Srivastava, K. Greff and J. Schmidhuber, "Highway Networks", 2015, arXiv:1505.00387.
     """
 
-    def __init__(self, size: int, layers: int = 2) -> None:
+    @checked
+    def __init__(self, size: Size, layers: Size = 2) -> None:
         super().__init__()
-        if min(size, layers) < 1:
-            raise InputError(f"a highway of {layers} layers of size {size} is impossible; both start at 1.")
         self.transforms = nn.ModuleList(glorot_linear(size, size) for _ in range(layers))
         self.gates = nn.ModuleList(glorot_linear(size, size) for _ in range(layers))
 

@@ -7,23 +7,23 @@ and, in training, its gradients.
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.torch_releases import is_exporting
+from sparsernn.core.limits import DropRate, Size
 from sparsernn.nn.dropout import drop
 from sparsernn.nn.words.heads import Head, decoder
 from sparsernn.structure.units import Slice
 
 PIECE = 1 << 24
 """Logits held at a time: 64 MB in float32."""
-
-PROJECTIONS = ("always", "auto", "never")
 
 
 class _Gradients(NamedTuple):
@@ -177,21 +177,26 @@ class MixtureHead(Head):
     be split, because the logits are walked over in pieces; one expert has no weights for a choice of one.
     """
 
+    @checked
     def __init__(
         self,
-        vocabulary_size: int,
-        input_size: int,
-        embedding_size: int,
+        vocabulary_size: Size,
+        input_size: Size,
+        embedding_size: Size,
         tied: nn.Parameter | None = None,
         *,
-        experts: int = 10,
-        dropout: float = 0.0,
-        projection: str = "always",
-        floor: float = 0.0,
+        experts: Size = 10,
+        dropout: DropRate = 0.0,
+        projection: Literal["always", "auto", "never"] = "always",
+        floor: DropRate = 0.0,
     ) -> None:
         super().__init__()
         fits = input_size == experts * embedding_size
-        _check(experts, dropout, projection, floor, fits, input_size, embedding_size)
+        if projection == "never" and not fits:
+            raise InputError(
+                f"projection is 'never', but the last hidden size is {input_size} and not experts x embedding_size "
+                f"= {experts} x {embedding_size}; make it so, or use projection: always."
+            )
         self.experts, self.dropout, self.floor = experts, dropout, floor
         projected = not (projection == "never" or (projection == "auto" and fits))
         width = experts * embedding_size
@@ -279,21 +284,3 @@ class MixtureHead(Head):
 def _uniform(*shape: int, fan_in: int) -> nn.Parameter:
     bound = 1 / math.sqrt(fan_in)
     return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
-
-
-def _check(
-    experts: int, dropout: float, projection: str, floor: float, fits: bool, hidden: int, embedding: int
-) -> None:
-    if experts < 1:
-        raise InputError(f"experts is {experts}; it must be at least 1.")
-    if not 0 <= dropout < 1:
-        raise InputError(f"dropout is {dropout}; it must lie in [0, 1).")
-    if not 0 <= floor < 1:
-        raise InputError(f"floor is {floor}; it must lie in [0, 1), such as 1e-8.")
-    if projection not in PROJECTIONS:
-        raise InputError(f"projection is {projection!r}; it must be one of {', '.join(PROJECTIONS)}.")
-    if projection == "never" and not fits:
-        raise InputError(
-            f"projection is 'never', but the last hidden size is {hidden} and not experts x embedding_size = "
-            f"{experts} x {embedding}; make it so, or use projection: always."
-        )

@@ -2,13 +2,15 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import Rising, Size
 from sparsernn.nn.words.heads import Head, decoder, softmax_nll
 from sparsernn.structure.units import Slice
 
@@ -51,13 +53,14 @@ class SplitHead(Head):
     of the classes instead of the reverse; one softmax per class instead of two; any number of classes works.
     """
 
+    @checked
     def __init__(
         self,
-        vocabulary_size: int,
-        input_size: int,
+        vocabulary_size: Size,
+        input_size: Size,
         tied: nn.Parameter | None = None,
         *,
-        splits: list[int] | None = None,
+        splits: Annotated[Sequence[Size], Rising()] | None = None,
     ) -> None:
         super().__init__()
         self.splits = _default(vocabulary_size) if splits is None else _checked(splits, vocabulary_size)
@@ -112,9 +115,7 @@ def _default(vocabulary_size: int) -> tuple[int, ...]:
 
 
 def _checked(splits: Sequence[Any], vocabulary_size: int) -> tuple[int, ...]:
-    whole = isinstance(splits, list | tuple) and all(type(split) is int for split in splits)
-    borders = [0, *splits, vocabulary_size] if whole else []
-    if not whole or any(b <= a for a, b in itertools.pairwise(borders)):
+    if max(splits, default=0) >= vocabulary_size:
         raise InputError(
             f"splits is {splits!r}; it must be null or a list of rising word numbers between 1 and "
             f"{vocabulary_size - 1}, such as [2800, 20000]."

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sparsernn.core.checks import checked
+from sparsernn.core.limits import DropRate, Size
 from sparsernn.nn.dropout import drop_rows
 from sparsernn.structure.units import Slice
 
@@ -33,7 +35,8 @@ class Embedding(nn.Module):
     tied_heads: ClassVar[Mapping[str, Callable[..., Any]]] = {}
     """The heads that can decode with this kind of table, by name; {}: all that take a matrix."""
 
-    def __init__(self, vocabulary_size: int, embedding_size: int, dropout: float = 0.0) -> None:
+    @checked
+    def __init__(self, vocabulary_size: Size, embedding_size: Size, dropout: DropRate = 0.0) -> None:
         super().__init__()
         self.dropout = dropout
         self.weight = nn.Parameter(torch.empty(vocabulary_size, embedding_size).uniform_(-0.1, 0.1))
