@@ -31,7 +31,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runs": {"core", "data", "deploy", "gradients", "models", "optim", "sparsity", "structure", "tasks"},
     "report": {"core", "runs"},
     "experiments": {"core", "report", "runs", "sparsity"},
-    "cli": {"core", "data", "experiments", "kernels", "report", "runs", "sparsity", "tasks"},
+    "catalogue": {"core", "data", "gradients", "models", "nn", "optim", "sparsity", "tasks"},
+    "cli": {"catalogue", "core", "data", "experiments", "kernels", "report", "runs", "sparsity", "tasks"},
 }
 TOP_LEVEL = set(MAY_IMPORT)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from sparsernn.core.errors import InputError
 
@@ -56,3 +57,27 @@ def copy(
     recipe = replace(original, name=target.stem, command="", published={}, obtained={})
     target.write_text(recipe.to_yaml(), encoding="utf-8")
     print(f"{target}: change it, then  sparsernn train {target}")
+
+
+@commands.command()
+def settings(
+    kind: Annotated[str | None, typer.Argument(help="model, layer, task ...; all if not given.")] = None,
+    name: Annotated[str | None, typer.Argument(help="One component; all of the kind if not given.")] = None,
+) -> None:
+    """Print what a recipe may set: each setting's range, its default, and what it means."""
+    from sparsernn import catalogue
+    from sparsernn.cli.console_tables import table
+    from sparsernn.report.console import output
+
+    if kind is None:
+        made = table("kind", "components")
+        for each, shelf in catalogue.KINDS.items():
+            made.add_row(each, ", ".join(shelf.registry))
+        output().print(made)
+        return
+    catalogue.known(kind, name)
+    for member in [name] if name else catalogue.members(kind):
+        made = table(*catalogue.HEADINGS, title=f"{kind} {member}")
+        for row in catalogue.rows(kind, member):
+            made.add_row(*map(escape, row))
+        output().print(made)

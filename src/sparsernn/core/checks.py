@@ -34,12 +34,15 @@ Made = TypeVar("Made", bound=Callable[..., Any])
 def forms_of(made: Callable[..., Any]) -> dict[str, Form]:
     """Parameter -> what it allows; what is not annotated is true or false if its default is.
 
-    A class is described by its `__init__`, a partial by its function.
+    A class is described by its `__init__`, a partial by its function. Settings that it hands on as `**settings` are
+    described by the classes that its attribute `settings_groups` names.
     """
     while isinstance(made, functools.partial):
         made = made.func
-    function = inspect.unwrap(made.__init__ if inspect.isclass(made) else made)
-    return _forms_of(function)
+    found: dict[str, Form] = {}
+    for group in getattr(made, "settings_groups", ()):
+        found = forms_of(group) | found
+    return found | _forms_of(inspect.unwrap(made.__init__ if inspect.isclass(made) else made))
 
 
 @functools.cache

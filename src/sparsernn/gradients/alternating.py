@@ -27,6 +27,8 @@ class Alternating(SyntheticGradient):
         epochs 1-5 real, 6-10 synthetic, 11-20 real, 21-40 synthetic
     """
 
+    settings_groups = (SyntheticGradient, *SyntheticGradient.settings_groups)
+
     @checked
     def __init__(
         self,

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from sparsernn.sparsity.dynamic.engine import DynamicSparse
-from sparsernn.sparsity.dynamic.engine_settings import accepted, parse
+from sparsernn.sparsity.dynamic.engine_settings import GROUPS, accepted, parse
 from sparsernn.sparsity.dynamic.update_times import Length
 from sparsernn.sparsity.frozen_zeros import Frozen
 from sparsernn.sparsity.optimizer_state import Optimizers
@@ -96,6 +96,7 @@ def _preset(name: str) -> Callable[..., Sparsifier]:
     method.__name__ = method.__qualname__ = name
     method.__doc__ = f"Dynamic sparse training with the defaults of '{name}': {DEFAULTS[name] or 'none'}."
     method.__signature__ = _signature()  # type: ignore[attr-defined]
+    setattr(method, "settings_groups", GROUPS)  # noqa: B010  # a function has no such attribute for a type checker
     return method
 
 

@@ -11,9 +11,10 @@ from torch.nn import functional
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Kind, Size, Spec
+from sparsernn.core.registry import make
 from sparsernn.core.streams import stream
 from sparsernn.data import stand_ins
-from sparsernn.data.digit_images import CLASSES, Images, pixel_order
+from sparsernn.data.digit_images import CLASSES, IMAGES, Images, pixel_order
 from sparsernn.data.vocabulary import Vocabulary
 from sparsernn.tasks.generated_task import Sequences, manifold_error
 from sparsernn.tasks.gradient_record import LOOKED_AT, lag_record
@@ -51,16 +52,16 @@ class Pixels(Task):
     def __init__(
         self,
         *,
-        self.images: Images = (
-            images if isinstance(images, Images) else make("images", IMAGES, images, data_dir=data_dir)
-        )
+        images: Annotated[Spec, Kind("images")] | Images = "digits",
         permuted: bool = False,
         batch_size: Size = 100,
         eval_batch_size: Size = 250,
         shuffle: bool = True,
         data_dir: Path | None = None,
     ) -> None:
-        images: Annotated[Spec, Kind("images")] | Images = ("digits",)
+        self.images: Images = (
+            images if isinstance(images, Images) else make("images", IMAGES, images, data_dir=data_dir)
+        )
         steps = self.images.pixels["train"].shape[1]
         self.order = pixel_order(steps) if permuted else torch.arange(steps)
         self.batch_size, self.eval_batch_size, self.shuffle = batch_size, eval_batch_size, shuffle

@@ -149,6 +149,7 @@ FAITHFUL: dict[str, Any] = {
 }
 
 _GROUPS: dict[str, type] = {"tensors": Tensors, "rules": Rules, "rate": Rate, "regrowth": Regrowth}
+GROUPS: tuple[type, ...] = tuple(_GROUPS.values())
 _CHOICES: dict[str, Collection[str]] = {
     "init": INITS,
     "rescale": RESCALES,
