@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsernn.core.errors import InputError
@@ -70,6 +71,11 @@ def study_of(url: str) -> tuple[Study, SweepPlan]:
         InputError: no sweep there, or optuna is not installed.
     """
     optuna = load_optuna()
+    file = url.removeprefix("sqlite:///")
+    if file != url and not Path(file).is_file():  # SQLite would make one
+        raise InputError(
+            f"{url} holds no sweep, there is no such file; 'sparsernn sweep RECIPE ...' starts one."
+        )
     try:
         study = optuna.load_study(study_name=STUDY, storage=_storage(url))
     except KeyError:
