@@ -33,7 +33,7 @@ def demo(
     from sparsernn.cli.training import show_results, with_progress
     from sparsernn.experiments import complete
     from sparsernn.report import write_report
-    from sparsernn.report.console import output
+    from sparsernn.report.console import headed, output
     from sparsernn.runs.assembly import create
     from sparsernn.runs.recipe import load_recipe
 
@@ -41,7 +41,7 @@ def demo(
     recipes = [load_recipe(name, overrides or []) for name in RECIPES]
     folders = [folder / recipe.name.rsplit("/", 1)[-1] for recipe in recipes]
     for recipe, place in zip(recipes, folders, strict=True):
-        output().print(f"\n[bold]{recipe.name}[/bold]  {recipe.about}")
+        output().print("", headed(recipe.name, recipe.about), sep="\n")
         run = create(recipe, place)
         with_progress(run, _show_sizes)
         complete(run, PROMPT)
@@ -62,9 +62,9 @@ def _show_sizes(plan: Mapping[str, Any]) -> None:
 
 def _show_samples(folders: list[Path]) -> None:
     from sparsernn.report import load_run
-    from sparsernn.report.console import output
+    from sparsernn.report.console import headed, output
 
     for folder in folders:
         sample = load_run(folder).last("sample")
-        output().print(f"\n[bold]{folder.name}[/bold] writes:")
+        output().print("", headed(folder.name, "writes:"), sep="\n")
         output().print(sample["text"], markup=False, soft_wrap=True)

@@ -23,22 +23,22 @@ def train_new(recipe: Recipe, folder: Path, data: Path | None) -> None:
 
 def show_beginning(run: Run, plan: Mapping[str, Any]) -> None:
     """Print the plan of a new run, or where an old one goes on."""
-    from sparsernn.report.console import output
+    from sparsernn.report.console import headed, output
 
     here = run.position
     if here.step == 0:
         show_plan(run.recipe, plan)
     else:
         steps = f"step {here.step:,} of {plan['steps']:,}"
-        output().print(f"[bold]{run.recipe.name}[/bold]  goes on at {steps}, epoch {here.epoch + 1}")
+        output().print(headed(run.recipe.name, f"goes on at {steps}, epoch {here.epoch + 1}"))
 
 
 def show_plan(recipe: Recipe, plan: Mapping[str, Any]) -> None:
     """Print what a run is going to do."""
     from sparsernn.cli.console_tables import plan_lines, plan_table
-    from sparsernn.report.console import output
+    from sparsernn.report.console import headed, output
 
-    output().print(f"[bold]{recipe.name}[/bold]  {recipe.about}")
+    output().print(headed(recipe.name, recipe.about))
     output().print(plan_table(plan))
     for line in plan_lines(plan):
         output().print(line)

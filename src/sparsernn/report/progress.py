@@ -83,9 +83,9 @@ class LiveReporter(PlainReporter):
 
     def __enter__(self) -> Self:
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[facts]}"),
+            TextColumn("{task.fields[facts]}", markup=False),
         )
         self.bars = Progress(*columns, console=self.console, transient=True, refresh_per_second=4)
         self.bars.start()

@@ -19,7 +19,7 @@ from sparsernn.deploy.graph_export import Exported, export
 from sparsernn.models.language_model import LanguageModel
 from sparsernn.models.text_sampler import sample
 from sparsernn.runs.checkpoint import load_checkpoint
-from sparsernn.runs.run import BEST, LAST, Run, weights
+from sparsernn.runs.run import BEST, LAST, Run, check_best, weights
 from sparsernn.sparsity import Topology, random_masks, topology_distance
 from sparsernn.tasks.encoded_questions import Found
 from sparsernn.tasks.question_answering import QuestionAnswering
@@ -159,12 +159,19 @@ def topologies(run: Run, other: Path | None = None) -> tuple[Topology, Topology]
     Raises:
         InputError: a checkpoint is missing, the runs are of different shapes or dense, or scipy is missing.
     """
-    first = load_checkpoint(run.home / BEST)["sparsifier"]["masks"]
-    second = load_checkpoint(other / BEST)["sparsifier"]["masks"] if other else run.sparsifier.masks()
+    first = _best_masks(run.home)
+    second = _best_masks(other) if other else run.sparsifier.masks()
     return (
         topology_distance(first, second, run.model),
         topology_distance(first, random_masks(second), run.model),
     )
+
+
+def _best_masks(folder: Path) -> dict[str, Tensor]:
+    tree = load_checkpoint(folder / BEST)
+    check_best(tree, folder / BEST)
+    masks: dict[str, Tensor] = tree["sparsifier"]["masks"]
+    return masks
 
 
 def measure(run: Run, batches: Sequence[int] = (1,), repeats: int = 9) -> dict[str, Any]:

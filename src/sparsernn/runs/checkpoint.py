@@ -82,11 +82,16 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path} is not a checkpoint of sparsernn (its format is {metadata.get('format')!r})."
         )
-    if metadata.get("sha256") != _digest(metadata["state"], tensors):
+    if "state" not in metadata or metadata.get("sha256") != _digest(metadata["state"], tensors):
         raise InputError(
             f"{path} is damaged: its contents do not match their checksum; use another checkpoint."
         )
-    tree: dict[str, Any] = _from_plain(json.loads(metadata["state"]), tensors)
+    try:
+        tree = _from_plain(json.loads(metadata["state"]), tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
+        raise InputError(f"{path} is damaged: its parts do not fit together ({error!r}).") from error
+    if not isinstance(tree, dict):
+        raise InputError(f"{path} is damaged: it holds a {type(tree).__name__}, not a state.")
     return tree
 
 

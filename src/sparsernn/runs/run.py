@@ -10,7 +10,20 @@ from torch import nn
 
 from sparsernn.core.errors import InputError
 from sparsernn.runs.checkpoint import load_checkpoint, save_checkpoint
+from sparsernn.runs.checkpoint_schema import (
+    BEST_KEYS,
+    LAST_KEYS,
+    check_buffers,
+    check_keys,
+    check_position,
+    check_state,
+    check_tensors,
+    told,
+)
 from sparsernn.runs.event_log import EventLog
+
+UNFIT = (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError)
+"""What parts raise that are given a state which is not theirs."""
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 
@@ -132,12 +145,29 @@ class Run:
                 f"{source} is no full state of '{self.recipe.name}' (it says '{tree.get('recipe')}'); "
                 "put the run's own file back."
             )
+        self._check_last(tree, source)
         try:
             self._take(tree)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except InputError:
+            raise
+        except UNFIT as error:
             raise InputError(
-                f"{source} does not fit the run's recipe.yaml, which must not be changed ({error})."
+                f"{source} does not fit the run's recipe.yaml, which must not be changed ({told(error)})."
             ) from error
+
+    def _check_last(self, tree: dict[str, Any], source: Path) -> None:
+        check_keys(tree, LAST_KEYS, source)
+        check_position(tree["position"], Position, source)
+        try:
+            check_state(tree["optimizer"], {}, source, "optimizer")
+            check_buffers(tree["optimizer"], self.optimizer, source)
+            check_state(tree["sparsifier"], self.sparsifier.state_dict(), source, "sparsifier")
+            check_state(tree["boundary"], {}, source, "boundary")
+            check_state(tree["carried"], None, source, "carried")
+        except InputError:
+            raise
+        except UNFIT as error:
+            raise InputError(f"{source} is not a state of this run ({told(error)}).") from error
 
     def _take(self, tree: dict[str, Any]) -> None:
         load_weights(self.model, tree["model"], self.home / LAST)
@@ -161,10 +191,21 @@ class Run:
 
     def load_best(self) -> dict[str, Any]:
         """Put the best weights into the model; returns what else `best` says (valid, averaged, position)."""
-        tree = load_checkpoint(self.home / BEST)
-        load_weights(self.model, tree.pop("model"), self.home / BEST)
+        source = self.home / BEST
+        tree = load_checkpoint(source)
+        check_best(tree, source)
+        check_tensors(tree["sparsifier"]["masks"], self.sparsifier.masks(), source)
+        load_weights(self.model, tree.pop("model"), source)
         self.task.load_state_dict({})  # what was added up is of other weights
         return tree
+
+
+def check_best(tree: Mapping[str, Any], source: Path) -> None:
+    """Raise InputError unless `tree` is what `Run.save_best` writes."""
+    check_keys(tree, BEST_KEYS, source)
+    check_keys(tree["sparsifier"], {"masks": Mapping}, source)
+    check_keys(tree["position"], {"epoch": int}, source)
+    check_position(tree["position"], Position, source)
 
 
 def weights(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -177,22 +218,9 @@ def load_weights(model: nn.Module, saved: Mapping[str, torch.Tensor], source: Pa
     """Copy saved weights into a model of the same shapes.
 
     Raises:
-        InputError: a tensor is missing, unknown, of another shape, or not finite; the model is as it was.
+        InputError: a tensor is missing, unknown, of another type or shape, or not finite; the model is as it was.
     """
     own = weights(model)
-    if own.keys() != saved.keys():
-        odd = sorted(own.keys() ^ saved.keys())[0]
-        raise InputError(f"{source} holds another model: the tensor '{odd}' is on one side only.")
-    for name, tensor in own.items():
-        if tensor.shape != saved[name].shape:
-            raise InputError(
-                f"{source} holds another model: '{name}' has shape {tuple(saved[name].shape)} there and "
-                f"{tuple(tensor.shape)} here."
-            )
-        if not bool(torch.isfinite(saved[name]).all()):
-            raise InputError(
-                f"{source} cannot be used: '{name}' holds numbers that are NaN or infinite, so nothing can be "
-                "computed with it."
-            )
+    check_tensors(saved, own, source)
     for name, tensor in own.items():
         tensor.copy_(saved[name])
