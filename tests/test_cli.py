@@ -143,7 +143,7 @@ def test_data_check_counts_and_names_faults(corpus, tmp_path):
     output = invoke("data", "check", corpus).output
     assert "1,500 tokens" in output  # 150 lines of 9 words and an end of line
     assert "of your own" in output
-    assert "does not exist" in fault("data", "check", tmp_path)
+    assert "has no train file" in fault("data", "check", tmp_path)
 
 
 # --- faults

@@ -48,12 +48,12 @@ def test_tied_parameters_count_once_and_frozen_ones_not_at_all():
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
-        (3, "optimizer.groups is 3; it must map patterns to settings"),
-        ({"*": 3}, "it must map patterns to settings"),
+        (3, "optimizer.groups is 3; it must be a mapping"),
+        ({"*": 3}, "it must be a mapping"),
         ({"nothing.*": {}}, "'nothing.*' takes no parameter; .* are: weight, bias"),
         ({"*": {"lr_scale": 2}, "bias": {}}, "'bias' takes no parameter; .* are: none"),
         ({"*": {"lr": 2}}, "sets lr; give lr_scale"),
-        ({"*": {"momentun": 0.9}}, "no setting 'momentun'; known: .*momentum"),
+        ({"*": {"momentun": 0.9}}, "no setting 'momentun'; it accepts: .*momentum"),
         ({"*": {"lr_scale": 0}}, "lr_scale is 0; it must be .* above 0"),
         ({"*": {"lr_scale": "low"}}, "lr_scale is 'low'; it must be a finite number"),
         ({"*": {"weight_decay": -1}}, "weight_decay is -1; it must be .* at least 0"),

@@ -75,7 +75,7 @@ def test_what_does_not_fit_is_said_in_one_sentence(recipe, tiny_recipe, tmp_path
         with pytest.raises(InputError, match=words) as caught:
             take_synthesizer(run)
         assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="synthesizer_from is 3; it must be a run's folder"):
+    with pytest.raises(InputError, match="synthesizer_from is 3; it must be a string or null"):
         assemble(recipe(synthesizer_from=3))
     with pytest.raises(InputError, match="there is no file"):
         create(recipe(synthesizer_from="nowhere"), tmp_path / "new")

@@ -159,7 +159,7 @@ def topologies(run: Run, other: Path | None = None) -> tuple[Topology, Topology]
     Raises:
         InputError: a checkpoint is missing, the runs are of different shapes or dense, or scipy is missing.
     """
-    first = _best_masks(run.home)
+    first: dict[str, Tensor] = run.load_best()["sparsifier"]["masks"]
     second = _best_masks(other) if other else run.sparsifier.masks()
     return (
         topology_distance(first, second, run.model),

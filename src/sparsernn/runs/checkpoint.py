@@ -77,7 +77,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         InputError: missing, truncated, damaged, or not a checkpoint of this library.
     """
-    tensors, metadata = read_safetensors(path)
+    tensors, metadata = _read_whole(path)
     if metadata.get("format") != FORMAT:
         raise InputError(
             f"{path} is not a checkpoint of sparsernn (its format is {metadata.get('format')!r})."
@@ -93,6 +93,23 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise InputError(f"{path} is damaged: it holds a {type(tree).__name__}, not a state.")
     return tree
+
+
+def _read_whole(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """As `read_safetensors`, and again where a run replaced the file meanwhile: it is opened twice."""
+    while True:
+        before = _identity(path)
+        found = read_safetensors(path)
+        if _identity(path) == before:
+            return found
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        known = path.stat()
+    except FileNotFoundError:
+        return None
+    return known.st_ino, known.st_mtime_ns
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

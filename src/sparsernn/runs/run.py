@@ -148,9 +148,9 @@ class Run:
         self._check_last(tree, source)
         try:
             self._take(tree)
-        except InputError:
-            raise
-        except UNFIT as error:
+        except (InputError, *UNFIT) as error:
+            if str(source) in str(error):
+                raise
             raise InputError(
                 f"{source} does not fit the run's recipe.yaml, which must not be changed ({told(error)})."
             ) from error
@@ -158,6 +158,7 @@ class Run:
     def _check_last(self, tree: dict[str, Any], source: Path) -> None:
         check_keys(tree, LAST_KEYS, source)
         check_position(tree["position"], Position, source)
+        check_keys(tree["history"], {"metrics_bytes": int}, source)
         try:
             check_state(tree["optimizer"], {}, source, "optimizer")
             check_buffers(tree["optimizer"], self.optimizer, source)
@@ -194,10 +195,16 @@ class Run:
         source = self.home / BEST
         tree = load_checkpoint(source)
         check_best(tree, source)
-        check_tensors(tree["sparsifier"]["masks"], self.sparsifier.masks(), source)
+        masks = {n: m for n, m in tree["sparsifier"]["masks"].items() if not _is_empty(m)}
+        check_tensors(masks, self.sparsifier.masks(), source)
         load_weights(self.model, tree.pop("model"), source)
         self.task.load_state_dict({})  # what was added up is of other weights
         return tree
+
+
+def _is_empty(mask: object) -> bool:
+    """Of a tensor that lost all its rows or columns when units were removed: it has no mask any more."""
+    return isinstance(mask, torch.Tensor) and mask.numel() == 0
 
 
 def check_best(tree: Mapping[str, Any], source: Path) -> None:

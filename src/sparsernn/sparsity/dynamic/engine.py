@@ -302,7 +302,7 @@ def _check_state(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
 
 def _check_same_tensors(tensors: list[MaskedTensor], masks: Mapping[str, Tensor]) -> None:
     mine = {t.name: t.shape for t in tensors}
-    theirs = {name: tuple(mask.shape) for name, mask in masks.items()}
+    theirs = {name: tuple(mask.shape) for name, mask in masks.items() if mask.numel()}
     if mine != theirs:
         odd = min(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
         there, here = theirs.get(odd, "dense"), mine.get(odd, "dense")
