@@ -48,7 +48,9 @@ def settings_of(made: Callable[..., Any], supplied: Container[str] = ()) -> list
     """
     found: dict[str, Setting] = {}
     for setting in (setting for part in _parts(made) for setting in _own(part)):
-        if setting.name not in found or found[setting.name].default is None:  # which may only spell the name out
+        if (
+            setting.name not in found or found[setting.name].default is None
+        ):  # which may only spell the name out
             found[setting.name] = setting
     return [setting for name, setting in found.items() if name not in supplied]
 

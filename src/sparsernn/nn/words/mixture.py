@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
-from sparsernn.core.torch_releases import is_exporting
 from sparsernn.core.limits import DropRate, Size
+from sparsernn.core.torch_releases import is_exporting
 from sparsernn.nn.dropout import drop
 from sparsernn.nn.words.heads import Head, decoder
 from sparsernn.structure.units import Slice
