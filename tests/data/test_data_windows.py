@@ -90,6 +90,36 @@ def test_limits_of_random_lengths():
     assert max(length for _, length in free) > 10
 
 
+class Fixed:
+    """A generator that draws what it is told."""
+
+    def __init__(self, *values):
+        self.values = list(values)
+
+    def random(self):
+        return self.values.pop(0)
+
+
+def test_the_shortest_draw_is_a_window_and_not_minus_infinity():
+    """A generator may give 0, whose quantile is minus infinity; the 1e-16 in its place is 8.222 deviations below."""
+    assert RandomWindows(minimum=1).length(70, Fixed(0.5, 0.0)) == int(70 - 5 * 8.2220822)
+    assert RandomWindows(minimum=40).length(70, Fixed(0.5, 0.0)) == 40
+    assert RandomWindows(minimum=1).length(7, Fixed(0.5, 0.0)) == 1
+
+
+def test_half_a_window_is_drawn_below_its_probability_alone():
+    sure = RandomWindows(half=0.05, spread=0.0, minimum=1)
+    assert [sure.length(70, Fixed(drawn, 0.5)) for drawn in (0.0, 0.049, 0.05, 0.9)] == [35, 35, 70, 70]
+    assert RandomWindows(half=0.0, spread=0.0).length(70, Fixed(0.0, 0.5)) == 70
+    assert RandomWindows(half=1.0, spread=0.0, max_delta=0, minimum=1).length(70, Fixed(0.999, 0.999)) == 35
+
+
+def test_the_bounds_of_every_setting_are_allowed():
+    assert RandomWindows(max_delta=0, half=0, minimum=1, spread=0).length(9, Fixed(0.5, 0.5)) == 9
+    assert window_bounds(2, 1) == [(0, 1)]
+    assert RandomWindows(max_delta=0).length(20, Fixed(0.5, 1 - 1e-12)) == 20
+
+
 def test_streams_are_contiguous_stretches():
     ids = torch.arange(47)
     stream = streams(ids, 4)

@@ -1,5 +1,6 @@
 """Paragraphs with questions: reading SQuAD, spans and back, splits by article, official scores, word vectors."""
 
+import gzip
 import json
 import os
 from pathlib import Path
@@ -12,7 +13,8 @@ from sparsernn.core.errors import InputError
 from sparsernn.data.answer_scores import exact_match, f1, normalised, score_answers
 from sparsernn.data.embedded_questions import python_questions
 from sparsernn.data.questions import Answer, Paragraph, Question, text_of, token_spans, words_of
-from sparsernn.data.squad import DEV, read_squad, squad, squad_articles
+from sparsernn.data.squad import DEV, squad, squad_articles
+from sparsernn.data.squad_format import Oddities, read_questions
 from sparsernn.data.word_vectors import read_vectors
 
 TEXT = "In 1996, Tesla's coil (built by hand) made 3.5 kV."
@@ -93,7 +95,7 @@ def test_a_hand_made_file(tmp_path):
     entry["paragraphs"][0]["qas"][1]["answers"] += [{"text": " coil ", "answer_start": 16}]
     entry["paragraphs"][0]["qas"][1]["answers"] += [{"text": "Edison", "answer_start": 3}]
     (tmp_path / "f.json").write_text(json.dumps({"data": [entry]}))
-    paragraph, bare = read_squad(tmp_path / "f.json")
+    paragraph, bare = read_questions(tmp_path / "f.json").paragraphs
     when, who = paragraph.questions
     assert (paragraph.title, paragraph.text, bare.questions) == ("one", TEXT, ())
     assert (when.text, when.answers) == ("When?", (Answer(3, "1996"), Answer(0, "In 1996")))
@@ -105,7 +107,7 @@ def test_a_hand_made_file(tmp_path):
     ("content", "message"),
     [
         ("{", "is not JSON"),
-        ("{}", "not in the format of SQuAD 1.1 .*'data'"),
+        ("{}", "not in the format of SQuAD 1.1: it has no key 'data'"),
         ('{"data": [{"title": "x", "paragraphs": [{"context": "y"}]}]}', "'qas'"),
         ("[1]", "not in the format"),
         ('{"data": []}', "no question with an answer"),
@@ -114,7 +116,80 @@ def test_a_hand_made_file(tmp_path):
 def test_what_is_no_squad_file_is_said_in_one_sentence(tmp_path, content, message):
     (tmp_path / "f.json").write_text(content)
     with pytest.raises(InputError, match=message):
-        read_squad(tmp_path / "f.json")
+        read_questions(tmp_path / "f.json")
+
+
+HELD = "The coil was Tesla's."
+ROW = {"context": HELD, "question": "Whose?"}
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [{"text": "Tesla", "answer_start": 13}],
+        [{"text": "Tesla", "answer_start": "13"}],
+        [{"text": "Tesla", "answer_start": 13.0}],
+        {"text": ["Tesla"], "answer_start": [13]},
+        {"text": "Tesla", "answer_start": 13},
+    ],
+)
+@pytest.mark.parametrize("form", ["articles", "list", "lines", "packed lines"])
+def test_every_form_of_the_same_question_is_read_alike(tmp_path, answers, form):
+    """No title and no id, places as text or as 13.0, answers as a list or as lists."""
+    question = {"question": "Whose?", "answers": answers}
+    row = ROW | {"answers": answers}
+    content = {
+        "articles": json.dumps({"data": [{"paragraphs": [{"context": HELD, "qas": [question]}]}]}),
+        "list": json.dumps([row]),
+        "lines": json.dumps(row) + "\n",
+        "packed lines": "\n" + json.dumps(row) + "\n",
+    }[form]
+    data = content.encode()
+    (tmp_path / "f.jsonl").write_bytes(gzip.compress(data) if form == "packed lines" else data)
+    (paragraph,), oddities = read_questions(tmp_path / "f.jsonl")
+    (asked,) = paragraph.questions
+    assert (paragraph.title, paragraph.text, asked.id) == ("article 1", HELD, "article 1, question 1")
+    assert (asked.text, asked.answers) == ("Whose?", (Answer(13, "Tesla"),))
+    assert oddities == Oddities()
+
+
+def test_single_questions_about_a_text_share_its_paragraph_wherever_they_stand(tmp_path):
+    answers = {"text": ["coil"], "answer_start": [4]}
+    rows = [
+        ROW | {"id": 1, "title": "a", "answers": answers},
+        {"context": "Other.", "question": "?", "answers": {"text": ["Other"], "answer_start": [0]}},
+        ROW | {"id": "2", "title": "a", "answers": answers},
+    ]
+    (tmp_path / "f.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = read_questions(tmp_path / "f.jsonl").paragraphs
+    assert [(p.title, [q.id for q in p.questions]) for p in found] == [
+        ("a", ["1", "2"]),
+        ("article 1", ["article 1, question 2"]),
+    ]
+
+
+def test_what_is_odd_is_counted_and_reported(tmp_path):
+    qas = [
+        {"id": "x", "question": "Whose?", "answers": [{"text": "Tesla", "answer_start": 13}]},
+        {"id": "x", "question": "What?", "answers": [{"text": "coil", "answer_start": 5}]},
+        {"id": "y", "question": "When?", "answers": [], "is_impossible": True},
+        {"id": "z", "question": "Where?"},
+        {"id": "x", "question": "Last?", "answers": [{"text": "Tesla's.", "answer_start": -8}]},
+    ]
+    place = {"data": [{"title": "t", "paragraphs": [{"context": HELD, "qas": qas}]}]}
+    (tmp_path / "train-v1.1.json").write_text(json.dumps(place))
+    (tmp_path / DEV).write_text(json.dumps({"data": ARTICLES[:1]}))
+    corpus = squad(tmp_path)
+    asked = corpus.splits["train"][0].questions
+    assert [q.id for q in asked] == ["x", "x (2)", "x (3)"]
+    assert [q.answers[0].start for q in asked] == [13, -1, -1]
+    counted = {"without_answer": 2, "repeated_ids": 2, "unplaced": 2}
+    assert corpus.info["oddities"] == {"train-v1.1.json": counted, DEV: dict.fromkeys(counted, 0)}
+    assert (
+        "train-v1.1.json: 2 questions without an answer are left out, 2 questions have" in corpus.info["note"]
+    )
+    assert DEV not in corpus.info["note"]
+    json.dumps(corpus.info)
 
 
 def test_articles_stay_whole(folder):
@@ -244,7 +319,7 @@ def dev():
     place = Path(os.environ.get("SPARSERNN_DATA", "."), "squad", DEV)
     if not place.is_file():
         pytest.skip("SQuAD is not at hand")
-    return read_squad(place)
+    return read_questions(place).paragraphs
 
 
 def test_facts_of_the_development_file(dev):

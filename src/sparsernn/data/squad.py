@@ -1,16 +1,15 @@
 """Files in the format of SQuAD 1.1, with the splits that are published, or split by article."""
 
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from sparsernn.core.errors import InputError
 from sparsernn.data.content_split import SPLITS, position
 from sparsernn.data.corpora import DATA_VARIABLE
-from sparsernn.data.questions import Answer, Paragraph, Question, QuestionCorpus, digest
-from sparsernn.data.text_files import decode_text, read_bytes
+from sparsernn.data.questions import Paragraph, QuestionCorpus, digest
+from sparsernn.data.squad_format import Oddities, read_questions
 
 TRAIN, DEV = "train-v1.1.json", "dev-v1.1.json"
 
@@ -40,9 +39,10 @@ def squad(
     Text", 2016, arXiv:1606.05250; under CC BY-SA 4.0.
     """
     place = _folder(data_dir if data_dir is not None else path)
-    learnt, asked = (read_squad(place / name) for name in (train, dev))
+    (learnt, in_train), (asked, in_dev) = (read_questions(place / name) for name in (train, dev))
     note = "valid and test are the same questions"
-    return _corpus({"train": learnt, "valid": asked, "test": asked}, "squad", place / train, note)
+    splits = {"train": learnt, "valid": asked, "test": asked}
+    return _corpus(splits, "squad", place / train, note, {train: in_train, dev: in_dev})
 
 
 def squad_articles(
@@ -71,7 +71,8 @@ def squad_articles(
     """
     place = _folder(data_dir if data_dir is not None else path)
     groups: dict[str, list[Paragraph]] = {}
-    for paragraph in read_squad(place / file):
+    paragraphs, odd = read_questions(place / file)
+    for paragraph in paragraphs:
         groups.setdefault(paragraph.title, []).append(paragraph)
     titles = sorted(groups, key=position)[-articles if articles else None :]
     places = _places(titles, held_out)
@@ -79,46 +80,9 @@ def squad_articles(
     same = sum(held_out) == 0
     note = "train, valid and test are the same questions" if same else "split by article"
     counts = {"articles": {split: len(chosen) for split, chosen in places.items()}}
-    corpus = _corpus(splits, "squad-articles", place / file, f"{note}; not comparable with published results")
+    note = f"{note}; not comparable with published results"
+    corpus = _corpus(splits, "squad-articles", place / file, note, {file: odd})
     return QuestionCorpus(corpus.splits, corpus.info | counts)
-
-
-def read_squad(path: str | Path) -> list[Paragraph]:
-    """The paragraphs of a file, in its order, white space around questions and answers removed.
-
-    An answer that does not stand where the file says is kept as a right answer without a place.
-
-    Raises:
-        InputError: missing, no JSON, or not in the format of SQuAD 1.1; the sentence says what is missing where.
-    """
-    text = decode_text(read_bytes(path), path)
-    try:
-        data = json.loads(text)["data"]
-        found = [_paragraph(article["title"], p) for article in data for p in article["paragraphs"]]
-    except json.JSONDecodeError as error:
-        raise InputError(f"'{path}' is not JSON ({error}).") from None
-    except (KeyError, TypeError, AttributeError) as error:
-        what = f"the key {error}" if isinstance(error, KeyError) else str(error)
-        raise InputError(f"'{path}' is not in the format of SQuAD 1.1 (at fault: {what}).") from None
-    if not any(paragraph.questions for paragraph in found):
-        raise InputError(f"'{path}' has no question with an answer; SQuAD 1.1 has at least one for each.")
-    return found
-
-
-def _paragraph(title: str, entry: Any) -> Paragraph:
-    text = entry["context"]
-    questions = (
-        Question(q["id"], q["question"].strip(), tuple(_answer(a, text) for a in q["answers"]))
-        for q in entry["qas"]
-    )
-    return Paragraph(title, text, tuple(question for question in questions if question.answers))
-
-
-def _answer(entry: Any, text: str) -> Answer:
-    given, start = entry["text"], entry["answer_start"]
-    stripped = given.strip()
-    start += len(given) - len(given.lstrip())
-    return Answer(start if text[start : start + len(stripped)] == stripped else -1, stripped)
 
 
 def _places(titles: Sequence[str], held_out: Sequence[int]) -> dict[str, Sequence[str]]:
@@ -135,10 +99,13 @@ def _places(titles: Sequence[str], held_out: Sequence[int]) -> dict[str, Sequenc
     return {"train": titles[valid + test :], "valid": titles[test : valid + test], "test": titles[:test]}
 
 
-def _corpus(splits: dict[str, list[Paragraph]], name: str, source: Path, note: str) -> QuestionCorpus:
+def _corpus(
+    splits: dict[str, list[Paragraph]], name: str, source: Path, note: str, odd: Mapping[str, Oddities]
+) -> QuestionCorpus:
     known = {split: digest(paragraphs) for split, paragraphs in splits.items()}
-    info = {"name": name, "source": str(source), "sha256": known, "note": note}
-    return QuestionCorpus(splits, info)
+    notes = [note, *(f"{file}: {found.sentence()}" for file, found in odd.items() if found.sentence())]
+    info = {"name": name, "source": str(source), "sha256": known, "note": "; ".join(notes)}
+    return QuestionCorpus(splits, info | {"oddities": {file: asdict(found) for file, found in odd.items()}})
 
 
 def _folder(given: str | Path | None) -> Path:
