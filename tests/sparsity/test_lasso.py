@@ -46,7 +46,7 @@ MODELS = {
     "rhn, stacked": lambda: language({"name": "rhn", "depth": 2}, (6, 5)),
     "both ways": BothWays,
     "tagger": lambda: Tagger(9, 3, embedding_size=4, hidden_size=5, layers=2),
-    "torch": lambda: nn.ModuleDict({"rnn": nn.LSTM(3, 5, 2, bidirectional=True), "head": nn.Linear(10, 4)}),
+    "torch": lambda: Foreign(bidirectional=True),
 }
 
 
@@ -402,15 +402,50 @@ def test_the_gradient_is_added_once_whoever_asks(clips):
     torch.testing.assert_close(moved, wanted.detach(), rtol=1e-4, atol=1e-6)
 
 
-def test_readers_are_named_where_they_cannot_be_told():
+class Attentive(Foreign):
+    """The outputs attend to each other before the softmax reads them."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(5, 1)
+
+    def forward(self, words):
+        h = self.rnn(self.embedding(words))[0]
+        return self.head(self.attention(h, h, h)[0])
+
+
+def test_readers_are_seen_by_what_they_do_and_not_by_their_width():
     model = Foreign()
     model.other = nn.Linear(5, 2)
-    with pytest.raises(InputError, match=r"who reads the 5 outputs of 'rnn'.*'head', 'other'.*consumers="):
-        units_of(model)
+    units = units_of(model)[1]
+    assert [s.module for s in units.slices if s.module is not model.rnn] == [model.head]
     named = units_of(model, {"rnn": ["head", "other"]})[1]
     assert [s.parameter.shape[0] for s in named.slices if s.module is not model.rnn] == [11, 2]
     alone = units_of(model, {"rnn": []})[1]
     assert {s.module for s in alone.slices} == {model.rnn}
+
+
+def test_readers_are_named_where_they_cannot_be_told():
+    """The head has the width, and so has the attention's own output projection: neither reads the units."""
+    model, words = Attentive(), torch.randint(11, (6, 2))
+    with pytest.raises(InputError, match=r"who reads the 5 outputs of 'rnn'.*'attention'.*consumers="):
+        sparsify(model, method="iss", strength=0.1)
+    with pytest.raises(InputError, match=r"who reads the 5 outputs of 'rnn'.*something else than a module"):
+        sparsify(model, method="iss", strength=0.1, example=words)
+    assert sparsify(model, method="iss", strength=0.1, consumers={"rnn": ["head"]})
+
+
+def test_readers_are_seen_at_work_where_the_forward_pass_cannot_be_followed():
+    class Choosy(Foreign):
+        def forward(self, words):
+            h = self.rnn(self.embedding(words))[0]
+            return self.head(h) if bool(h.sum() > 1e9) else self.head(h.sigmoid())
+
+    model, words = Choosy(), torch.randint(11, (6, 2))
+    with pytest.raises(InputError, match="cannot be traced"):
+        sparsify(model, method="iss", strength=0.1)
+    penalty = sparsify(model, method="iss", strength=0.1, example=words)
+    assert penalty.groups.sizes().tolist() == group_lasso(Foreign(), strength=0.1).groups.sizes().tolist()
 
 
 @pytest.mark.parametrize(

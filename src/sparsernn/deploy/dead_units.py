@@ -25,12 +25,13 @@ Tensors = dict[int, Tensor]
 
 
 @torch.no_grad()
-def dead_units(units: Sequence[Units], criterion: str = "any") -> list[Tensor]:
+def dead_units(units: Sequence[Units], criterion: str = "any", zeroed: Sequence[Tensor] = ()) -> list[Tensor]:
     """The units that a model does not need.
 
     Args:
         units: the groups, as `model.units()` gives them.
         criterion: one of `CRITERIA`.
+        zeroed: for each group units (width,) bool that count as 0 although their weights are not; () for none.
 
     Returns:
         For each group a bool tensor (width,), True where the unit can go. At least one unit of a group stays: where
@@ -53,6 +54,8 @@ def dead_units(units: Sequence[Units], criterion: str = "any") -> list[Tensor]:
     left: Tensors = {
         id(s.parameter): s.parameter.detach().clone() for g in units for s in (*g.slices, *g.silence)
     }
+    for group, weak in zip(units, zeroed, strict=False):
+        _zero(group, left, weak)
     dead = [torch.zeros(group.width, dtype=torch.bool) for group in units]
     changed = True
     while changed:

@@ -10,12 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from sparsernn.core.errors import InputError
+from sparsernn.structure.observation import CLOSE, distance, doubled
 
 WINDOWS = 4
 """Batches that are compared: one shows the outputs, the next ones that the carried state is right too."""
-
-CLOSE = 1e-9
-"""Larger differences are no rounding: sums of float64 in another order differ by about 1e-13 for such models."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +59,8 @@ def prove(task: Any, before: nn.Module, after: nn.Module, windows: int = WINDOWS
         pairs = [(a, b) for a, b in zip(first, second, strict=True) if a.shape == b.shape]
         if not pairs:
             raise InputError("the two models put out nothing of the same shape, so they cannot be compared.")
-        largest = max([largest, *(_distance(a, b) for a, b in pairs)])
-        loss, batches = max(loss, abs(nats - other)), batches + 1
+        largest = max([largest, *(distance(a, b) for a, b in pairs)])
+        loss, batches = max(loss, distance(torch.tensor(nats), torch.tensor(other))), batches + 1
         numbers += sum(a.numel() for a, _ in pairs)
     return Proof(largest, loss, batches, numbers)
 
@@ -107,20 +105,6 @@ def tensors(tree: Any) -> Iterator[Tensor]:
             yield from tensors(part)
 
 
-def _distance(a: Tensor, b: Tensor) -> float:
-    """Largest difference; where both are the same infinity, none."""
-    return float((a - b).abs().masked_fill(a == b, 0.0).max()) if a.numel() else 0.0
-
-
 def _widened(module: nn.Module, args: Any, kwargs: Any) -> Any:
     """Floating inputs as float64."""
-    return tuple(_double(a) for a in args), {key: _double(value) for key, value in kwargs.items()}
-
-
-def _double(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.double() if value.is_floating_point() else value
-    if isinstance(value, tuple):
-        parts = [_double(part) for part in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
-    return value
+    return tuple(doubled(a) for a in args), {key: doubled(value) for key, value in kwargs.items()}

@@ -1,8 +1,9 @@
 """Models without their dead units: every layer smaller, nothing else different.
 
-`compact` works in place on any model that says its units, or whose units are those of torch's own recurrent modules.
-`Compaction.apply` shrinks whatever else has the shape of a parameter (masks, averages, an optimizer's buffers) in the
-same way, so that training can go on.
+`compact` works in place on any model that says its units, or whose units are those of torch's own recurrent modules;
+it is tried on a copy first, and the model itself is changed only when that has gone well. `Compaction.apply` shrinks
+whatever else has the shape of a parameter (masks, averages, an optimizer's buffers) in the same way, so that training
+can go on.
 
 Source: W. Wen et al., "Learning Intrinsic Sparse Structures within Long Short-Term Memory", 2018, arXiv:1709.05027.
 Differs from the original: it only counts what could be removed; here it is removed, and the proof is printed.
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from sparsernn.core.errors import InputError
 from sparsernn.deploy.dead_units import dead_units, removable, weak_units
 from sparsernn.structure import torch_units
+from sparsernn.structure.observation import Trial, copied, distance, same
 from sparsernn.structure.resize_torch import settle
 from sparsernn.structure.units import Cut, Units, remove
 
@@ -86,27 +88,36 @@ def compact(
     exact: bool = True,
     units: Sequence[Units] | None = None,
     consumers: Mapping[str, Iterable[str]] | None = None,
+    example: Any = None,
 ) -> Compaction:
-    """Remove the dead units of a model, in place.
+    """Remove the dead units of a model, in place; where anything speaks against it, the model stays as it is.
+
+    Who reads the last layer of a module of torch is found by following its outputs through the forward pass. Where
+    that cannot be done, or they go into anything that may need every unit (a norm, attention, something that is added
+    to them), it takes an `example`: a smaller copy has to put out the same numbers for it.
 
     An `nn.LSTM`, `nn.GRU` or `nn.RNN` all of whose layers and directions end with one width stays what it is;
     otherwise it becomes an `nn.uneven.UnevenRNN`, the same object with the same parameter names.
 
     Args:
         model: with a method `units()`, as those of this library have, or with torch's own recurrent modules in it.
-        criterion: see `deploy.dead.CRITERIA`; all of them are exact.
+        criterion: see `deploy.dead_units.CRITERIA`; all of them are exact.
         tol: units whose norm is below this are made 0 first, at least 0; anything above 0 may change the outputs.
         exact: refuse to change the outputs; False allows `tol`.
         units: the groups, where the model does not say them.
-        consumers: for modules of torch alone, which modules read them: see `nn.foreign.units_of`. Nothing else may
-            read their outputs or final states, and states that are given to them must be 0 where a silent unit is.
+        consumers: for modules of torch alone, which modules read them: see `structure.torch_units.units_of`. States
+            that are given to them must be 0 where a silent unit is.
+        example: inputs of a call: a tuple of arguments, a dict of named ones, or the only one. The model and the
+            smaller copy read it in float64 and evaluation mode, and have to put out the same; final states of
+            recurrent modules that are returned as they are do not count, for they lose the units.
 
     Returns:
         What was removed, to shrink other things alike. Optimizers have to be made anew (or be given the new
         parameters): those of the layers are new objects.
 
     Raises:
-        InputError: nothing can be removed, `tol` with `exact`, or a layer whose units cannot be told apart.
+        InputError: nothing can be removed, `tol` with `exact`, a layer whose units cannot be told apart, readers that
+            cannot be told, or outputs that would be others. The model is unchanged.
 
     Example:
         >>> from sparsernn.models.language_model import LanguageModel
@@ -118,13 +129,57 @@ def compact(
         torch.Size([1, 6])
     """
     check_tolerance(tol, exact)
-    groups = list(units) if units is not None else units_of(model, consumers)
+    groups = list(units) if units is not None else units_of(model, consumers, example)
     _check_owned(model, groups)
     weak = weak_units(groups, tol)
+    gone = removable(groups, dead_units(groups, criterion, weak))
+    if not any(bool(found.any()) for found in gone):
+        raise InputError(nothing(groups))
+    if example is not None:
+        check_the_same(model, groups, gone, weak, example)
+    return _without(model, groups, gone, weak)
+
+
+def _without(
+    model: nn.Module, groups: Sequence[Units], gone: Sequence[Tensor], weak: Sequence[Tensor]
+) -> Compaction:
     for group, found in zip(groups, weak, strict=True):
         group.zero(found.nonzero().squeeze(1))
-    gone = removable(groups, dead_units(groups, criterion))
     return cut_down(model, groups, gone, weak)
+
+
+def check_the_same(
+    model: nn.Module, groups: Sequence[Units], gone: Sequence[Tensor], weak: Sequence[Tensor], example: Any
+) -> None:
+    """Refuse to remove the units `gone` where a copy without them puts out other numbers for the example.
+
+    Where weak units were made 0 (`exact=False`), the copy only has to run and put out as many numbers.
+
+    Raises:
+        InputError: it does not, or the model cannot read the example.
+    """
+    whole = Trial(model, example)
+    wanted = whole.read()
+    if not same(wanted, whole.read()):
+        raise InputError("the model puts out other numbers each time it reads the example.")
+    smaller, own = copied((model, list(groups)))
+    _without(smaller, own, gone, weak)
+    after, count_gone = Trial(smaller, example), sum(int(found.sum()) for found in gone)
+    try:
+        found = after.read()
+    except InputError as fault:
+        raise InputError(f"without its {count_gone} dead units {fault}") from fault
+    shapes = [t.shape for t in found] == [t.shape for t in wanted]
+    changed = any(bool(part.any()) for part in weak)
+    if not (shapes and (changed or same(wanted, found))):
+        most = max(distance(a, b) for a, b in zip(wanted, found, strict=True)) if shapes else None
+        by = "have another shape" if most is None else f"differ by {most:.2g}"
+        raise InputError(
+            f"without its {count_gone} dead units the model's outputs for the example {by}: something else than "
+            "the weights that were counted reads them."
+        )
+    if not whole.trains() and (why := after.trains()):
+        raise InputError(f"without its {count_gone} dead units, in training, {why}")
 
 
 def cut_down(
@@ -176,13 +231,15 @@ def check_tolerance(tol: float, exact: bool) -> None:
         raise InputError(f"tol is {tol!r} and makes units 0 that are not; say exact=False to allow it.")
 
 
-def units_of(model: nn.Module, consumers: Mapping[str, Iterable[str]] | None = None) -> list[Units]:
-    """The units of a model that can be removed, as far as its geometry goes; see `nn.foreign.units_of`.
+def units_of(
+    model: nn.Module, consumers: Mapping[str, Iterable[str]] | None = None, example: Any = None
+) -> list[Units]:
+    """The units of a model that can be removed, as far as its geometry goes; see `structure.torch_units.units_of`.
 
     Raises:
         InputError: there are none.
     """
-    found = torch_units.units_of(model, consumers, removable=True)
+    found = torch_units.units_of(model, consumers, removable=True, example=example)
     if not found:
         raise InputError(
             f"all units of this {type(model).__name__} are its outputs, so that none can be removed."

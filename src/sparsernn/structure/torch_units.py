@@ -1,7 +1,7 @@
 """The hidden units of torch's own recurrent modules, and who reads them."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -9,38 +9,45 @@ from torch import nn
 from sparsernn.core.errors import InputError
 from sparsernn.core.registry import suggest
 from sparsernn.structure.mixed_width import UnevenRNN
+from sparsernn.structure.readers import Consumers, Reader, ReaderSearch, Weight
 from sparsernn.structure.units import Slice, Units
 
 RECURRENT: tuple[type, ...] = (nn.LSTM, nn.GRU, nn.RNN, UnevenRNN)
 """The modules whose units are known, and not those of classes derived from them."""
 
-Consumers = Mapping[str, Iterable[str]]
-Weight = tuple[nn.Module, str]
-"""A module and the name of a weight, (rows, features read)."""
 
-
-def units_of(model: nn.Module, consumers: Consumers | None = None, *, removable: bool = False) -> list[Units]:
+def units_of(
+    model: nn.Module, consumers: Consumers | None = None, *, removable: bool = False, example: Any = None
+) -> list[Units]:
     """The units of a model: what its method `units` says, or those of its `nn.LSTM`, `nn.GRU`, `nn.RNN`.
 
-    A layer below another one of the same module is read by that one. The last layer's reader is the only `nn.Linear`,
-    or recurrent module of torch, of the model with an input of that width; where there is none, or more than one,
-    it has to be said. Where the reader's weight is that of an `nn.Embedding` too, unit k is feature k of the
+    A layer below another one of the same module is read by that one. Who reads the last layer is found by following
+    its outputs through the forward pass: each `nn.Linear`, or recurrent module of torch, that they reach unmixed.
+    Where the forward pass cannot be followed, or does something else with them, the readers have to be named, or seen
+    at work on an example. Where a reader's weight is that of an `nn.Embedding` too, unit k is feature k of the
     embedding as well; whoever reads that is found, or named, in the same way.
 
     Args:
-        model: any module.
+        model: any module; left as it is.
         consumers: name of a recurrent module (or tied embedding) -> names of the modules that read its output, all of
             it, such as {"rnn": ["head"]}. An empty list: nobody's weights are counted.
-        removable: leave out the units whose readers are not in the model: those of a last layer with an empty list,
-            or of a recurrent module that is the whole model; and refuse what cannot be told apart when units go.
+        removable: leave out the units that are the model's outputs: those of a last layer with an empty list, or
+            whose outputs the model returns, or of a recurrent module that is the whole model; and refuse what cannot
+            be told apart when units go.
+        example: inputs of a call, to see who reads: a tuple of arguments, a dict of named ones, or the only one.
 
     Raises:
         InputError: no recurrent module, a name that is not in the model, a reader that does not fit or cannot be
             told.
 
     Example:
-        >>> model = nn.ModuleDict({"rnn": nn.LSTM(3, 5, num_layers=2), "head": nn.Linear(5, 7)})
-        >>> [(units.name, units.width, len(units.slices)) for units in units_of(model)]
+        >>> class Model(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.rnn, self.head = nn.LSTM(3, 5, num_layers=2), nn.Linear(5, 7)
+        ...     def forward(self, x):
+        ...         return self.head(self.rnn(x)[0])
+        >>> [(units.name, units.width, len(units.slices)) for units in units_of(Model())]
         [('rnn layer 0', 5, 6), ('rnn layer 1', 5, 6)]
     """
     own = getattr(model, "units", None)
@@ -54,13 +61,15 @@ def units_of(model: nn.Module, consumers: Consumers | None = None, *, removable:
     if removable and type(model) in RECURRENT:
         consumers = {"": [], **(consumers or {})}
     modules = _recurrent(model, consumers or {})
-    readers = {name: _readers(model, name, m, (consumers or {}).get(name)) for name, m in modules.items()}
+    search = ReaderSearch(model, consumers or {}, removable=removable, example=example)
+    modules = {name: module for name, module in modules.items() if not search.is_idle(name)}
+    readers = {name: search.of(name) for name in modules}
     if removable:
         _check_shared(readers)
     found = []
     for name, module in modules.items():
-        layers = _layers(name, module, [(r, _tied(model, r, consumers or {})) for r in readers[name]])
-        known = readers[name] or not removable
+        layers = _layers(name, module, [(r, search.of_table(r)) for r in readers[name]])
+        known = (readers[name] and name not in search.returned) or not removable
         found += layers if known else layers[: -len(_ends(module))]
     return found
 
@@ -85,58 +94,7 @@ def _recurrent(model: nn.Module, consumers: Consumers) -> dict[str, Any]:
     return modules
 
 
-@dataclass(frozen=True)
-class _Reader:
-    """A module that reads all outputs of a recurrent one."""
-
-    name: str
-    module: Any
-
-    @property
-    def weights(self) -> tuple[Weight, ...]:
-        if isinstance(self.module, nn.Linear):
-            return ((self.module, "weight"),)
-        return tuple((self.module, f"weight_ih_l0{end}") for end in _ends(self.module))
-
-
-def _readers(
-    model: nn.Module, name: str, module: nn.Module, named: Iterable[str] | None
-) -> tuple[_Reader, ...]:
-    """Who reads the last layer of `module`."""
-    width = _width(module)
-    if named is not None:
-        return tuple(_fitting(_Reader(reader, model.get_submodule(reader)), width) for reader in named)
-    found = [_Reader(n, m) for n, m in model.named_modules() if n != name and _reads(m) == width]
-    return _only(found, f"the {width} outputs of '{name}'", width, f"'{name}': ['head']")
-
-
-def _only(found: list[_Reader], what: str, width: int, example: str) -> tuple[_Reader, ...]:
-    if len(found) != 1:
-        seen = ", ".join(f"'{reader.name}'" for reader in found) or "none"
-        raise InputError(
-            f"who reads {what} cannot be told (modules that wide: {seen}); name them, such as "
-            f"consumers={{{example}}}."
-        )
-    return (_fitting(found[0], width),)
-
-
-def _reads(module: Any) -> int | None:
-    """How many features a module reads; None where that is not known."""
-    if isinstance(module, nn.Linear):
-        return module.in_features
-    return module.input_size if isinstance(module, nn.RNNBase | UnevenRNN) else None
-
-
-def _fitting(reader: _Reader, width: int) -> _Reader:
-    if _reads(reader.module) != width:
-        raise InputError(
-            f"'{reader.name}' ({type(reader.module).__name__}) cannot read {width} outputs; "
-            "readers are an nn.Linear or a recurrent module of torch with inputs of that number."
-        )
-    return reader
-
-
-def _check_shared(readers: Mapping[str, tuple[_Reader, ...]]) -> None:
+def _check_shared(readers: Mapping[str, tuple[Reader, ...]]) -> None:
     """Refuse a weight that reads two modules: unit k of one would have to go with unit k of the other."""
     seen: dict[int, str] = {}
     for name, found in readers.items():
@@ -148,27 +106,6 @@ def _check_shared(readers: Mapping[str, tuple[_Reader, ...]]) -> None:
                 )
 
 
-def _tied(model: nn.Module, reader: _Reader, consumers: Consumers) -> tuple[Weight, ...]:
-    """The weights that read the embedding whose table is the reader's weight; none where there is no such table."""
-    weights = [getattr(*weight) for weight in reader.weights]
-    table = next(
-        (n for n, m in model.named_modules() if isinstance(m, nn.Embedding) and m.weight is weights[0]), None
-    )
-    if table is None:
-        return ()
-    width = weights[0].shape[1]
-    if table in consumers:
-        named = [_Reader(n, model.get_submodule(n)) for n in consumers[table]]
-        return tuple(w for one in named for w in _fitting(one, width).weights)
-    found = [
-        _Reader(n, m)
-        for n, m in model.named_modules()
-        if _reads(m) == width and all(getattr(*w) is not weights[0] for w in _Reader(n, m).weights)
-    ]
-    (only,) = _only(found, f"the embedding '{table}', tied to '{reader.name}',", width, f"'{table}': ['rnn']")
-    return only.weights
-
-
 def _ends(module: Any) -> tuple[str, ...]:
     return ("", "_reverse") if module.bidirectional else ("",)
 
@@ -178,16 +115,7 @@ def _hidden(module: Any, suffix: str) -> int:
     return int(getattr(module, f"weight_hh_{suffix}").shape[1])
 
 
-def _width(module: Any) -> int:
-    """How many outputs a module has."""
-    if getattr(module, "proj_size", 0):
-        raise InputError(
-            f"an LSTM with proj_size={module.proj_size} puts out no units of its own; it must be 0."
-        )
-    return sum(_hidden(module, f"l{module.num_layers - 1}{end}") for end in _ends(module))
-
-
-def _layers(name: str, module: Any, readers: list[tuple[_Reader, tuple[Weight, ...]]]) -> list[Units]:
+def _layers(name: str, module: Any, readers: list[tuple[Reader, tuple[Weight, ...]]]) -> list[Units]:
     """Units of every layer and direction, from the bottom; `readers` of the last, each with who reads its table."""
     found, ends = [], _ends(module)
     for layer in range(module.num_layers):

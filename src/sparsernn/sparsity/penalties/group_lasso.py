@@ -258,6 +258,7 @@ def group_lasso(
     count_diagonal_twice: bool = True,
     group_by: str = "units",
     consumers: Mapping[str, Iterable[str]] | None = None,
+    example: Any = None,
 ) -> GroupLasso:
     """Group lasso over the hidden units of a model ("iss", intrinsic sparse structures).
 
@@ -281,6 +282,7 @@ def group_lasso(
             nobody reads can be removed as well. "rows_and_columns": every row and column of the units' matrices is a
             group of its own; for comparison, it leaves no smaller network.
         consumers: for modules of torch alone, which modules read them: see `units_of`.
+        example: inputs of a call, to see who reads where that cannot be told otherwise: see `units_of`.
 
     Raises:
         InputError: an impossible value, or units that cannot be told.
@@ -305,4 +307,4 @@ def group_lasso(
         count_diagonal_twice,
         group_by,
     )
-    return GroupLasso(units_of(model, consumers), settings, model, optimizer)
+    return GroupLasso(units_of(model, consumers, example=example), settings, model, optimizer)
