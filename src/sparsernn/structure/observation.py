@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.streams import begin_dropout, stream
 from sparsernn.structure.dataflow import Uses, is_lstm, reads, width_of
 from sparsernn.structure.mixed_width import UnevenRNN
 
@@ -62,7 +63,7 @@ class Trial:
         """
         self._states.clear()
         with torch.random.fork_rng():
-            torch.manual_seed(0)
+            begin_dropout(0)
             try:
                 output = self.model(*copy.deepcopy(self.args), **copy.deepcopy(self.kwargs))
             except Exception as fault:  # whatever somebody's forward pass does
@@ -163,7 +164,7 @@ class _Observer:
         """Inputs of all candidates and the outputs; feature k disturbed, and not for those whose inputs are given."""
         inputs: Inputs = {other: [] for other in self.candidates}
         self.put_out.clear()
-        noise = torch.Generator().manual_seed(k or 0)
+        noise = stream("disturbance", k or 0)
         handles = [self.source.register_forward_hook(lambda m, a, out: self._disturbed(out, k, noise))]
         for other, module in self.candidates.items():
             given = iter(calmed[other]) if calmed and other in calmed else None

@@ -61,6 +61,8 @@ def units_of(
     if removable and type(model) in RECURRENT:
         consumers = {"": [], **(consumers or {})}
     modules = _recurrent(model, consumers or {})
+    for name, module in modules.items():
+        _check_own(name, module)
     search = ReaderSearch(model, consumers or {}, removable=removable, example=example)
     modules = {name: module for name, module in modules.items() if not search.is_idle(name)}
     readers = {name: search.of(name) for name in modules}
@@ -92,6 +94,20 @@ def _recurrent(model: nn.Module, consumers: Consumers) -> dict[str, Any]:
                     f"consumers of '{name}': there is no module '{reader}'.{suggest(reader, known)}"
                 )
     return modules
+
+
+def _check_own(name: str, module: Any) -> None:
+    """Refuse a weight that a pruning or parametrization computes anew at every use: it can neither shrink nor go."""
+    for layer in range(module.num_layers):
+        for end in _ends(module):
+            for kind in ("ih", "hh"):
+                weight = f"weight_{kind}_l{layer}{end}"
+                if module._parameters.get(weight) is None:
+                    raise InputError(
+                        f"'{weight}' of '{name}' is computed from other tensors at every use (by pruning, weight "
+                        "drop or a parametrization), so that its units can neither be shrunk nor removed; make it a "
+                        "parameter again."
+                    )
 
 
 def _check_shared(readers: Mapping[str, tuple[Reader, ...]]) -> None:
