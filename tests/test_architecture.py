@@ -19,18 +19,30 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
     "core": set(),
     "structure": {"core"},
+    "contracts": {"core", "data", "structure"},
     "kernels": {"core"},
-    "optim": {"core", "kernels"},
+    "optim": {"contracts", "core", "kernels"},
     "data": {"core"},
     "nn": {"core", "kernels", "structure"},
-    "models": {"core", "nn", "structure"},
-    "tasks": {"core", "data", "models", "nn"},
+    "models": {"contracts", "core", "nn", "structure"},
+    "tasks": {"contracts", "core", "data", "models", "nn"},
     "sparsity": {"core", "kernels", "optim", "structure"},
     "gradients": {"core", "nn", "optim"},
-    "deploy": {"core", "kernels", "nn", "sparsity", "structure"},
-    "runs": {"core", "data", "deploy", "gradients", "models", "optim", "sparsity", "structure", "tasks"},
+    "deploy": {"contracts", "core", "kernels", "nn", "sparsity", "structure"},
+    "runs": {
+        "contracts",
+        "core",
+        "data",
+        "deploy",
+        "gradients",
+        "models",
+        "optim",
+        "sparsity",
+        "structure",
+        "tasks",
+    },
     "report": {"core", "runs"},
-    "experiments": {"core", "report", "runs", "sparsity"},
+    "experiments": {"contracts", "core", "report", "runs", "sparsity"},
     "catalogue": {"core", "data", "gradients", "models", "nn", "optim", "sparsity", "tasks"},
     "cli": {"catalogue", "core", "data", "experiments", "kernels", "report", "runs", "sparsity", "tasks"},
 }
@@ -82,6 +94,44 @@ def test_imports_run_one_way(path):
     # `from sparsernn.x import y` names the package first, and whoever asks for the version names it too
     imported = parts_imported(parsed(path)) - {part, "__init__"}
     assert imported <= MAY_IMPORT[part], f"{part} may not import {sorted(imported - MAY_IMPORT[part])}"
+
+
+def module_of(path: Path) -> str:
+    """The name by which a source file is imported."""
+    return ".".join(("sparsernn", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def imported_files(tree: ast.AST, known: set[str]) -> set[str]:
+    """The modules of this package that a file needs; a package named for one of its modules counts as that module."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names = (f"{node.module}.{alias.name}" for alias in node.names)
+            found |= {name if name in known else str(node.module) for name in names}
+    return found & known
+
+
+def circle(needs: dict[str, set[str]]) -> list[str]:
+    """What is left when files that need nothing that is left are taken away, again and again: [] without a circle.
+
+    >>> circle({"a": {"b"}, "b": set()}), circle({"a": {"b"}, "b": {"a"}, "c": {"a"}})
+    ([], ['a', 'b', 'c'])
+    """
+    left = dict(needs)
+    while free := {name for name, wanted in left.items() if not wanted & left.keys()}:
+        left = {name: wanted for name, wanted in left.items() if name not in free}
+    return sorted(left)
+
+
+def test_imports_have_no_circle():
+    """Not under TYPE_CHECKING or inside a function either."""
+    known = {module_of(path) for path in SOURCES}
+    needs = {module_of(path): imported_files(parsed(path), known) - {module_of(path)} for path in SOURCES}
+    assert circle({"a": {"b"}, "b": {"a"}}) == ["a", "b"]
+    assert sum(map(len, needs.values())) > 500, "imports are seen"
+    assert not circle(needs)
 
 
 def test_no_file_name_twice():

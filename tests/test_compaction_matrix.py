@@ -113,7 +113,8 @@ TASK_CASES = {
 }
 PENALTIES = {"iss": {"strength": 1e-3}, "l1": {"strength": 1e-4}}
 TOGETHER = {"together": {"of": [{"name": name, **settings} for name, settings in PENALTIES.items()]}}
-STRENGTHS = {**PENALTIES, **TOGETHER, "dense": {}, "frozen": {}}
+CHAIN = {"chain": {"of": [{"name": "rigl", "density": 0.5}, {"name": "iss", "strength": 1e-3}]}}
+STRENGTHS = {**PENALTIES, **TOGETHER, **CHAIN, "dense": {}, "frozen": {}}
 BASES = {"alternating": {"base": 1}}
 TRAINING_CASES = {
     **{f"optimizer {name}": {"optimizer": {"name": name, "lr": 0.1}} for name in OPTIMIZERS},

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from sparsernn.core.errors import InputError
 from sparsernn.core.registry import make
-from sparsernn.nn import EMBEDDINGS, BlockEmbedding, BlockHead, Embedding, LinearHead
+from sparsernn.nn import EMBEDDINGS, HEADS, TIED_HEADS, BlockEmbedding, BlockHead, Embedding, LinearHead
 from sparsernn.nn.blocks.block_embedding import rows_by_count
 from sparsernn.nn.blocks.geometry import STRIPS, geometric_strips, greedy_strips
 from sparsernn.structure.units import Units, remove
@@ -268,7 +268,7 @@ def test_every_embedding_of_the_registry(name):
     assert made.vocabulary_size == 20
     width = Units("features", 6, made.outputs()).norms()
     assert (width > 0).all()
-    heads = made.tied_heads or {"linear": LinearHead}
+    heads = TIED_HEADS.get(name, HEADS)
     head = make(
         "head", heads, "linear", vocabulary_size=20, input_size=6, embedding_size=6, tied=made.decoder
     )

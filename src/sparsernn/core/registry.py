@@ -57,6 +57,15 @@ def make(kind: str, registry: Registry, spec: str | Mapping[str, Any], **context
         raise InputError(f"{kind} '{name}' cannot be built from {settings}: {reason}.") from error
 
 
+def name_of(spec: str | Mapping[str, Any]) -> str:
+    """The name in a component's spec.
+
+    >>> name_of("lstm"), name_of({"name": "rhn", "depth": 2})
+    ('lstm', 'rhn')
+    """
+    return spec if isinstance(spec, str) else str(spec["name"])
+
+
 def _split(kind: str, spec: str | Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     if isinstance(spec, str):
         return spec, {}

@@ -15,7 +15,7 @@ def tensors(state: Any) -> Iterator[Tensor]:
     """
     if isinstance(state, Tensor):
         yield state
-    elif state is not None:
+    elif isinstance(state, tuple | list):
         for part in state:
             yield from tensors(part)
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as tree
 
+from sparsernn.contracts import Model
 from sparsernn.core.errors import InputError
 from sparsernn.core.streams import stream
 from sparsernn.nn.cells.elman import ElmanCell
@@ -55,13 +56,13 @@ class OneStep(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = _frozen(copy.deepcopy(model).eval())
-        self.words = hasattr(self.model, "head")
-        if not self.words and not hasattr(self.model, "read_out"):
+        if not isinstance(model, Model) or model.reads == "sequences":
             raise InputError(
                 f"a {type(model).__name__} reads whole sequences, so it cannot be exported as one step; "
                 "language models and sequence models can."
             )
+        self.model: Any = _frozen(copy.deepcopy(model).eval())
+        self.words = model.reads == "words"
         leaves, self._form = tree.tree_flatten(self.model.initial_state(1))
         self.names = ["words" if self.words else "x", *(f"state.{k}" for k in range(len(leaves)))]
         self.outputs = ["log_prob" if self.words else "y", *(f"next.{k}" for k in range(len(leaves)))]

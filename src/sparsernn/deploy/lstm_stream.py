@@ -1,37 +1,14 @@
 """Texts read by stacked LSTM layers, one call into C per token, or the same written out in torch."""
 
-from __future__ import annotations
-
 import ctypes
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from sparsernn.deploy.lstm_weights import LSTMWeights
 from sparsernn.deploy.token_stream import Stream
-from sparsernn.kernels.weight_formats import CMatrix, padded
-
-if TYPE_CHECKING:
-    from sparsernn.deploy.runtime import LSTMRuntime
-
-
-class CLayer(ctypes.Structure):
-    """`Layer` of token.c."""
-
-    _fields_ = (("ih", CMatrix), ("hh", CMatrix), ("bias", ctypes.c_void_p))
-
-
-class CModel(ctypes.Structure):
-    """`Model` of token.c."""
-
-    _fields_ = (
-        *((name, ctypes.c_int32) for name in ("layers", "threads")),
-        ("table", CMatrix),
-        ("layer", ctypes.POINTER(CLayer)),
-        ("head", CMatrix),
-        ("head_bias", ctypes.c_void_p),
-    )
+from sparsernn.kernels.weight_formats import padded
 
 
 class CBuffers(ctypes.Structure):
@@ -44,9 +21,9 @@ class CBuffers(ctypes.Structure):
 
 
 class LSTMStream(Stream):
-    """Texts read by an `LSTMRuntime`; `state` is a tuple of (h, c), each (B, H), one pair per layer."""
+    """Texts read by stacked LSTM layers; `state` is a tuple of (h, c), each (B, H), one pair per layer."""
 
-    def __init__(self, model: LSTMRuntime, batch: int, threads: int) -> None:
+    def __init__(self, model: LSTMWeights, batch: int, threads: int) -> None:
         self.model, self.batch, self.width = model, batch, padded(batch)
         self.vocabulary_size = model.head.shape[0]
         width, cells = self.width, sum(model.hidden)

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparsernn.contracts import Model
 from sparsernn.core.errors import InputError
+from sparsernn.core.states import tensors
 from sparsernn.structure.observation import CLOSE, distance, doubled
 
 WINDOWS = 4
@@ -78,31 +80,15 @@ class _Reader:
     def read(self, batch: Any) -> tuple[list[Tensor], float]:
         """The outputs, and the mean nats."""
         self.outputs.clear()
-        counted = self.task.state_dict() if hasattr(self.task, "state_dict") else None
+        counted = self.task.state_dict()
         nats, _, self.state = self.task.loss(self.model, batch, self.state)
-        if counted is not None:
-            self.task.load_state_dict(counted)
+        self.task.load_state_dict(counted)
         return [t for output in self.outputs for t in answers(self.model, output)], float(nats)
 
 
-def answers(model: Any, output: Any) -> Iterator[Tensor]:
-    """The numbers that a forward pass is for: probabilities of words, answers of a read-out, scores."""
-    raw = getattr(output, "raw", None)
-    if raw is not None and hasattr(model, "head"):
-        yield model.head.log_prob(raw)
-    elif raw is not None and hasattr(model, "read_out"):
-        yield model.read_out(raw)
-    else:
-        yield from tensors(output)
-
-
-def tensors(tree: Any) -> Iterator[Tensor]:
-    """All tensors of a tensor or nested tuples."""
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, tuple | list):
-        for part in tree:
-            yield from tensors(part)
+def answers(model: nn.Module, output: Any) -> Iterator[Tensor]:
+    """The numbers that a forward pass is for: what a model of this library says they are, else all tensors."""
+    yield from model.answers(output) if isinstance(model, Model) else tensors(output)
 
 
 def _widened(module: nn.Module, args: Any, kwargs: Any) -> Any:

@@ -31,8 +31,8 @@ from sparsernn.runs.run_folders import fresh_folder
 if TYPE_CHECKING:
     from torch import nn
 
+    from sparsernn.contracts import Sparsifier
     from sparsernn.runs.run import Run
-    from sparsernn.sparsity import Sparsifier
 
 SAMPLE_TOKENS = 60
 """Length of the text that a finished run keeps as its sample: three or four lines of a page."""
@@ -98,14 +98,12 @@ class TrainedRun:
     @property
     def model(self) -> nn.Module:
         """The network with its best weights, in evaluation mode."""
-        model: nn.Module = self._best().model
-        return model.eval()
+        return self._best().model.eval()
 
     @property
     def sparsifier(self) -> Sparsifier:
         """What decided which weights exist, as it stood last: `masks()`, `summary()`."""
-        sparsifier: Sparsifier = self._best().sparsifier
-        return sparsifier
+        return self._best().sparsifier
 
     def evaluate(self, split: str = "test", batch_size: int | None = None) -> dict[str, Any]:
         """The scores of the best weights on a split ("train", "valid" or "test"), read again.

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 
-from torch import nn
-
+from sparsernn.contracts import Model
 from sparsernn.models.bidaf import BiDAF
 from sparsernn.models.language_model import LanguageModel
 from sparsernn.models.sequence_model import SequenceModel
 from sparsernn.models.tagger import Tagger
 
-MODELS: dict[str, Callable[..., nn.Module]] = {
+MODELS: dict[str, Callable[..., Model]] = {
     "bidaf": BiDAF,
     "language_model": LanguageModel,
     "sequence_model": SequenceModel,

@@ -6,6 +6,7 @@ from typing import Annotated, Any, NamedTuple, TypedDict
 import torch
 from torch import Tensor, nn
 
+from sparsernn.contracts import Model
 from sparsernn.core.checks import checked
 from sparsernn.core.limits import Count, DropRate, Entries, OneOf, Size
 from sparsernn.nn.drive.bilstm import BothEnds, turning
@@ -69,7 +70,7 @@ class Pointers(NamedTuple):
     """Of its last word, (B, T), likewise."""
 
 
-class BiDAF(nn.Module):
+class BiDAF(Model):
     """Bidirectional attention flow: a context and a question in, two scores for each word of the context out.
 
         words and characters -> highway -> `phrase` LSTMs -> attention: p (8H) -> `first` -> `second` LSTMs: m (2H)
@@ -160,10 +161,6 @@ class BiDAF(nn.Module):
         dropped = drop_quickly(torch.cat([x, p], -1), self.dropout["output"], self.training)
         scores: Tensor = layer(dropped).squeeze(-1).T
         return scores.masked_fill(~inside, NEVER)
-
-    def penalty(self) -> float:
-        """None of its own."""
-        return 0.0
 
     def units(self) -> list[Units]:
         """Hidden units of the LSTMs that `groups` names, one direction after the other; see `bidaf_units`."""

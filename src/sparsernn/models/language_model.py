@@ -1,17 +1,18 @@
 """Embedding, recurrent stack, head."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, NamedTuple, TypedDict
 
 from torch import Tensor, nn
 
+from sparsernn.contracts import Model
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import DropRate, Entries, Kind, Positive, Size, Spec
-from sparsernn.core.registry import make
-from sparsernn.nn import EMBEDDINGS, HEADS, LAYERS, Head, Layer, Stack
+from sparsernn.core.registry import make, name_of
+from sparsernn.nn import EMBEDDINGS, HEADS, LAYERS, TIED_HEADS, Head, Layer, Stack
 from sparsernn.nn.drive.layer import State
 from sparsernn.nn.dropout import drop
 from sparsernn.structure.units import Units
@@ -41,7 +42,7 @@ class Features(NamedTuple):
     state: State
 
 
-class LanguageModel(nn.Module):
+class LanguageModel(Model):
     """A recurrent language model.
 
     Args:
@@ -68,6 +69,8 @@ class LanguageModel(nn.Module):
         >>> features.raw.shape
         torch.Size([5, 2, 6])
     """
+
+    reads = "words"
 
     @checked
     def __init__(
@@ -99,7 +102,7 @@ class LanguageModel(nn.Module):
         self.tied = tied
         self.head: Head = make(
             "head",
-            (self.embedding.tied_heads or HEADS) if tied else HEADS,
+            TIED_HEADS.get(name_of(embedding), HEADS) if tied else HEADS,
             head,
             vocabulary_size=vocabulary_size,
             input_size=hidden_sizes[-1],
@@ -134,6 +137,10 @@ class LanguageModel(nn.Module):
     def penalty(self) -> Tensor | float:
         """The layers' own regularisers."""
         return sum((layer.penalty() for layer in self.layers.members), 0.0)
+
+    def answers(self, output: Features) -> Iterator[Tensor]:
+        """log P(word), (T, B, V)."""
+        yield self.head.log_prob(output.raw)
 
     def units(self) -> list[Units]:
         """Hidden units of every layer, from the bottom, each with all its readers.

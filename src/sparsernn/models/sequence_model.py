@@ -1,10 +1,11 @@
 """Vectors in, a recurrent stack, a linear read-out."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple, TypedDict
 
 from torch import Tensor, nn
 
+from sparsernn.contracts import Model
 from sparsernn.core.checks import checked
 from sparsernn.core.limits import DropRate, Size
 from sparsernn.models.language_model import LayerSpecs, Sizes, layer_specs, layers_between
@@ -29,7 +30,7 @@ class Read(NamedTuple):
     state: State
 
 
-class SequenceModel(nn.Module):
+class SequenceModel(Model):
     """A recurrent network over vectors.
 
     The task says where it is asked: `read_out(model(x).raw)` answers at every step, `read_out(model(x).raw[-1])` at
@@ -51,6 +52,8 @@ class SequenceModel(nn.Module):
         >>> features.raw.shape, model.read_out(features.raw[-1]).shape
         (torch.Size([7, 4, 5]), torch.Size([4, 2]))
     """
+
+    reads = "vectors"
 
     @checked
     def __init__(
@@ -87,6 +90,10 @@ class SequenceModel(nn.Module):
     def penalty(self) -> Tensor | float:
         """The layers' own regularisers."""
         return sum((layer.penalty() for layer in self.layers.members), 0.0)
+
+    def answers(self, output: Read) -> Iterator[Tensor]:
+        """What is read out at every step, (T, B, output_size)."""
+        yield self.read_out(output.raw)
 
     def units(self) -> list[Units]:
         """Hidden units of every layer, from the bottom, each with all its readers."""

@@ -6,6 +6,7 @@ from typing import Annotated, Any, TypedDict
 
 from torch import Tensor, nn
 
+from sparsernn.contracts import Model
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import DropRate, Kind, Size, Spec
@@ -57,7 +58,7 @@ BOTH_WAYS: dict[str, Callable[..., BlockLSTM]] = {
 """Layers that read a sequence from both ends, by name."""
 
 
-class Tagger(nn.Module):
+class Tagger(Model):
     """Scores of every tag for every word of a sentence.
 
     words -> embedding -> layers, each from both ends -> linear to H -> tanh -> linear to the tags
@@ -134,10 +135,6 @@ class Tagger(nn.Module):
         x = drop(self.hidden(x).tanh(), self.dropout["hidden"], self.training)
         scores: Tensor = self.output(x)
         return scores
-
-    def penalty(self) -> float:
-        """None of its own."""
-        return 0.0
 
     def units(self) -> list[Units]:
         """Hidden units of the recurrent layers, one direction after the other, and of the layer before the last."""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from sparsernn.nn.blocks.block_embedding import BlockEmbedding
 from sparsernn.nn.blocks.block_head import BlockHead
 from sparsernn.nn.blocks.block_lstm import BlockLSTM
+from sparsernn.nn.blocks.block_mixture import BlockMixtureHead
 from sparsernn.nn.cells.elman import Elman
 from sparsernn.nn.cells.gru import GRU
 from sparsernn.nn.cells.lstm import LSTM
@@ -33,6 +34,10 @@ LAYERS: dict[str, Callable[..., Layer]] = {
     "rhn": RHN,
 }
 HEADS: dict[str, Callable[..., Head]] = {"linear": LinearHead, "mixture": MixtureHead, "split": SplitHead}
+TIED_HEADS: dict[str, dict[str, Callable[..., Head]]] = {
+    "block": {"linear": BlockHead, "mixture": BlockMixtureHead},
+}
+"""Embedding -> the heads that can decode with it; embeddings that are not here are matrices, which all heads take."""
 
 __all__ = [
     "EMBEDDINGS",
@@ -43,6 +48,7 @@ __all__ = [
     "ONLSTM",
     "QRNN",
     "RHN",
+    "TIED_HEADS",
     "Bidirectional",
     "BlockEmbedding",
     "BlockHead",

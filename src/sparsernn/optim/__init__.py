@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
-from torch.optim import Optimizer
-
+from sparsernn.contracts import Optimizer
 from sparsernn.optim.ema import ema
 from sparsernn.optim.learning_rate import (
     CosineRestarts,

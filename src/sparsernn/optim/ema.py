@@ -30,6 +30,7 @@ class Averaging:
     updates: int
     pending: bool
     exhausted = False
+    finetunes = False
     param_groups: list[dict[str, Any]]
     state: Any
 

@@ -66,6 +66,8 @@ class NTASGD(torch.optim.Optimizer):
     takes part in any model; the learning rate is read at every step; dense models work too.
     """
 
+    finetunes = True
+
     @checked
     def __init__(
         self,

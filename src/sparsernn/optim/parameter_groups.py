@@ -5,8 +5,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
-from torch.optim import Optimizer
 
+from sparsernn.contracts import Optimizer
 from sparsernn.core.checks import check_value
 from sparsernn.core.errors import InputError
 from sparsernn.core.forms import check_names

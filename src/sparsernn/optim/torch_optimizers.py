@@ -9,6 +9,7 @@ class SteadyWeights:
     """The null members: an optimizer that keeps no averages."""
 
     averaging = False
+    finetunes = False
 
     def trigger(self, validation_loss: float) -> bool:
         """Called after each epoch's validation; True in the moment when averaging starts."""

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from sparsernn.core.errors import InputError
 from sparsernn.core.streams import stream
+from sparsernn.data.text_corpus import Corpus
 from sparsernn.data.text_styles import style_of
 from sparsernn.data.vocabulary import EOS
 from sparsernn.deploy import compare, macs_per_token, measure_latency, pack, sizes
 from sparsernn.deploy.graph_export import Exported, export
+from sparsernn.models.bidaf import BiDAF
 from sparsernn.models.language_model import LanguageModel
 from sparsernn.models.text_sampler import sample
 from sparsernn.runs.checkpoint import load_checkpoint
@@ -30,17 +32,24 @@ PREDICTIONS = "predictions.json"
 
 def reads_tokens(run: Run) -> bool:
     """Whether the run's model reads one token after the other, so that a token has a latency."""
-    return isinstance(run.model, LanguageModel)
+    return run.model.reads == "words"
 
 
 def writes_text(run: Run) -> bool:
     """Whether the run's model can write: it reads tokens, and its task has the text they come from."""
-    return reads_tokens(run) and hasattr(run.task, "corpus")
+    return reads_tokens(run) and run.task.corpus is not None
 
 
 def answers_questions(run: Run) -> bool:
     """Whether the run's task asks for spans of paragraphs."""
     return isinstance(run.task, QuestionAnswering)
+
+
+def _questions_of(run: Run) -> QuestionAnswering:
+    """The run's task, if it is one of questions."""
+    if not isinstance(run.task, QuestionAnswering):
+        raise InputError(f"{run.home} trains for {type(run.task).__name__}, which answers no questions.")
+    return run.task
 
 
 def answer(run: Run, paragraph: str, question: str) -> Found:
@@ -49,17 +58,16 @@ def answer(run: Run, paragraph: str, question: str) -> Found:
     Raises:
         InputError: the run answers no questions, or a text without a word.
     """
-    if not answers_questions(run):
-        raise InputError(f"{run.home} trains for {type(run.task).__name__}, which answers no questions.")
-    found: Found = run.task.answer(run.model, paragraph, question)
-    return found
+    return _questions_of(run).answer(cast(BiDAF, run.model), paragraph, question)
 
 
 def write_predictions(run: Run, split: str = "test") -> Path:
     """Write the answers to a split, {question id: answer}, as the evaluation script of SQuAD 1.1 reads them."""
     run.require_data("answering a split")
     path = run.home / PREDICTIONS
-    path.write_text(json.dumps(run.task.predictions(run.model, split), indent=1), encoding="utf-8")
+    path.write_text(
+        json.dumps(_questions_of(run).predictions(cast(BiDAF, run.model), split), indent=1), encoding="utf-8"
+    )
     return path
 
 
@@ -87,7 +95,7 @@ def generate(run: Run, prompt: str = "", tokens: int = 100, temperature: float =
         InputError: no language model, a prompt with a token that the vocabulary lacks, or a temperature below 0.
     """
     require(writes_text(run), run, "writing text")
-    corpus = run.task.corpus
+    corpus = cast(Corpus, run.task.corpus)
     style, vocabulary = style_of(corpus.info), corpus.vocabulary
     given = style.prompt(prompt)
     start = vocabulary.encode(given or [EOS if EOS in vocabulary else vocabulary.tokens[0]]).tolist()

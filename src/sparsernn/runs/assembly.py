@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 import sparsernn
+from sparsernn.contracts import Model, Optimizer
 from sparsernn.core.errors import InputError
 from sparsernn.core.registry import make
 from sparsernn.core.safe_files import sole_user
@@ -79,7 +80,7 @@ def assemble(
         steps_per_epoch=per_epoch,
         epochs=recipe.epochs,
         seed=recipe.seed,
-        window=getattr(task, "window", None),
+        window=task.window,
     )
     boundary = make(
         "boundary", BOUNDARIES, recipe.boundary, model=model, seed=recipe.seed, epochs=recipe.epochs
@@ -89,9 +90,10 @@ def assemble(
     return Run(recipe, task, model, optimizer, sparsifier, boundary, schedule, without_data=without)
 
 
-def model_of(recipe: Recipe, task: Task) -> Any:
+def model_of(recipe: Recipe, task: Task) -> Model:
     """The model that a recipe describes, in the sizes that the task's data ask for."""
-    return make("model", MODELS, recipe.model, **task.sizes)
+    model: Model = make("model", MODELS, recipe.model, **task.sizes)
+    return model
 
 
 def _task(recipe: Recipe, data_dir: Path | None, vocabularies: Vocabularies | None) -> Task:
@@ -108,8 +110,8 @@ def _task(recipe: Recipe, data_dir: Path | None, vocabularies: Vocabularies | No
 
 def _task_without_data(recipe: Recipe, vocabularies: Vocabularies, remembered: Mapping[str, Any]) -> Task:
     """The task, reading something random in place of its data."""
-    constructor: Any = TASKS.get(recipe.task["name"])
-    instead = constructor.stand_in(remembered, vocabularies) if hasattr(constructor, "stand_in") else {}
+    constructor = TASKS.get(recipe.task["name"])
+    instead = {} if constructor is None else constructor.stand_in(remembered, vocabularies)
     settings = {key: value for key, value in recipe.task.items() if key not in instead}
     task: Task = make("task", TASKS, settings, **{"vocabularies": vocabularies, "data_dir": None, **instead})
     task.info = dict(remembered)
@@ -120,9 +122,7 @@ def _takes(constructor: Callable[..., Any] | None, name: str) -> bool:
     return constructor is not None and name in inspect.signature(constructor).parameters
 
 
-def _optimizer(
-    recipe: Recipe, model: torch.nn.Module, steps: int
-) -> tuple[LearningRate, torch.optim.Optimizer]:
+def _optimizer(recipe: Recipe, model: torch.nn.Module, steps: int) -> tuple[LearningRate, Optimizer]:
     if "lr" not in recipe.optimizer:
         raise InputError(
             "optimizer.lr is missing; it must be a number or a schedule, such as 20 or {name: cosine, ...}."
@@ -134,7 +134,7 @@ def _optimizer(
         )
     settings = {**recipe.optimizer, "lr": schedule(0)}
     params = parameter_groups(model.named_parameters(), settings.pop("groups", None))
-    optimizer: torch.optim.Optimizer = make("optimizer", OPTIMIZERS, settings, params=params)
+    optimizer: Optimizer = make("optimizer", OPTIMIZERS, settings, params=params)
     check_groups(optimizer)
     return schedule, optimizer
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsernn.contracts import Optimizer
 from sparsernn.core.errors import InputError
 
 LAST_KEYS: dict[str, type | tuple[type, ...]] = {
@@ -128,7 +129,7 @@ def check_state(state: Any, own: Any, source: Any, path: str = "") -> None:
         _check_tensor(path, state, own, source)
 
 
-def check_buffers(state: Mapping[str, Any], optimizer: torch.optim.Optimizer, source: Any) -> None:
+def check_buffers(state: Mapping[str, Any], optimizer: Optimizer, source: Any) -> None:
     """What an optimizer keeps beside a parameter is of its shape, or one number."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for number, held in state["state"].items():

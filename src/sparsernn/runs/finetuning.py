@@ -78,7 +78,7 @@ def next_name(name: str) -> str:
 def _recipe(original: Run, source: Path, changes: Sequence[str]) -> Recipe:
     """The recipe of `source` with the settings of finetuning where `changes` do not say otherwise."""
     given = {change.partition("=")[0].strip() for change in changes}
-    averages, by_zeros = hasattr(original.optimizer, "stop_when_worse"), original.sparsifier.in_zeros
+    averages, by_zeros = original.optimizer.finetunes, original.sparsifier.in_zeros
     fixed = FIXED_ZEROS if by_zeros else FIXED_MASKS if original.sparsifier.masks() else ()
     plain = by_zeros or "sparsity" in given  # no finetuning by averages
     # After the changes: one of them may put another optimizer in place of the whole old one.

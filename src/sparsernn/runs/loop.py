@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsernn.contracts import Optimizer
 from sparsernn.core.safe_files import sole_user
 from sparsernn.core.states import detached
 from sparsernn.runs.divergence import Diverged, check_evaluation, check_step, strayed_for
@@ -162,7 +163,7 @@ def with_last(items: Iterable[Any]) -> Iterator[tuple[Any, bool]]:
         yield held.pop(), True
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
     """Give every parameter group `lr`, times the group's own `lr_scale` where it has one."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparsernn.contracts import Boundary, Model, Optimizer, Schedule, Sparsifier, State, Task
 from sparsernn.core.errors import InputError
 from sparsernn.runs.checkpoint import load_checkpoint, save_checkpoint
 from sparsernn.runs.checkpoint_schema import (
@@ -21,6 +22,7 @@ from sparsernn.runs.checkpoint_schema import (
     told,
 )
 from sparsernn.runs.event_log import EventLog
+from sparsernn.runs.recipe import Recipe
 
 UNFIT = (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError)
 """What parts raise that are given a state which is not theirs."""
@@ -70,15 +72,15 @@ class Run:
         log_bytes: how much of metrics.jsonl belongs to the restored state; None: all of it.
     """
 
-    recipe: Any
-    task: Any
-    model: Any
-    optimizer: Any
-    sparsifier: Any
-    boundary: Any
-    schedule: Any
+    recipe: Recipe
+    task: Task
+    model: Model
+    optimizer: Optimizer
+    sparsifier: Sparsifier
+    boundary: Boundary
+    schedule: Schedule
     position: Position = field(default_factory=Position)
-    carried: Any = None
+    carried: State = None
     folder: Path | None = None
     log_bytes: int | None = None
     without_data: bool = False

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-import torch
-
+from sparsernn.contracts import Optimizer
 from sparsernn.runs.interruption import Request
 from sparsernn.runs.plan import plan
 from sparsernn.runs.reporter import Reporter
@@ -11,7 +10,7 @@ from sparsernn.runs.run import Run
 from sparsernn.runs.saving import Safekeeping
 
 
-def learning_rate(optimizer: torch.optim.Optimizer) -> float:
+def learning_rate(optimizer: Optimizer) -> float:
     """What `set_learning_rate` was last given."""
     first = optimizer.param_groups[0]
     return float(first["lr"] / first.get("lr_scale", 1.0))

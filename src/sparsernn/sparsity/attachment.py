@@ -4,17 +4,40 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sparsernn.core.errors import InputError
 
-if TYPE_CHECKING:
-    from sparsernn.sparsity.sparsifier import Sparsifier
-
 _ATTACHED: weakref.WeakKeyDictionary[Optimizer, weakref.WeakSet[Attachment]] = weakref.WeakKeyDictionary()
+
+
+class Hooked(Protocol):
+    """What an attachment calls of a sparsifier; `Sparsifier` says what each of these is."""
+
+    @property
+    def in_zeros(self) -> bool:
+        """Whether it removes weights by making them zeros, and has no masks."""
+
+    def touches(self) -> list[nn.Parameter]:
+        """The parameters whose weights it removes or shrinks."""
+
+    def before_step(self, optimizer: Optimizer, scale: float = 1.0) -> None:
+        """Before an optimizer's step, or after each evaluation of its closure."""
+
+    def forget_gradients(self) -> None:
+        """Where gradients are thrown away."""
+
+    def value(self) -> float:
+        """What a penalty adds to the loss by its gradients alone."""
+
+    def after_step(self) -> object:
+        """After the step of the first optimizer."""
+
+    def project(self) -> None:
+        """After the step of another one."""
 
 
 class Attachment:
@@ -35,7 +58,7 @@ class Attachment:
         InputError: one of them has a sparsifier already that works on the same weights in the same way.
     """
 
-    def __init__(self, sparsifier: Sparsifier, optimizers: tuple[Optimizer, ...]) -> None:
+    def __init__(self, sparsifier: Hooked, optimizers: tuple[Optimizer, ...]) -> None:
         for optimizer in optimizers:
             _check_free(sparsifier, optimizer)
         self.sparsifier, self.optimizers = sparsifier, optimizers
@@ -92,7 +115,7 @@ class Attachment:
         self._hook()
 
 
-def _check_free(sparsifier: Sparsifier, optimizer: Optimizer) -> None:
+def _check_free(sparsifier: Hooked, optimizer: Optimizer) -> None:
     """Masks on top of masks would hide each other's zeros; a penalty beside masks is fine."""
     mine = {id(parameter) for parameter in sparsifier.touches()}
     for other in _ATTACHED.get(optimizer, ()):

@@ -1,7 +1,7 @@
 """Training on with the zeros that are there: what a penalty removed stays removed."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -35,7 +35,7 @@ class Frozen(Sparsifier):
     before may cross 0.
     """
 
-    in_zeros: ClassVar[bool] = True
+    in_zeros: bool = True
 
     def __init__(self, model: nn.Module, optimizer: Optimizers = None) -> None:
         super().__init__(model, optimizer)

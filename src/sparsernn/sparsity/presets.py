@@ -1,11 +1,15 @@
 """The published methods as settings of one engine: a preset has defaults, and what the user gives wins."""
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
 
 from torch import nn
 
+from sparsernn.core.errors import InputError
+from sparsernn.core.limits import Entries, Kind, Spec
+from sparsernn.core.registry import make
+from sparsernn.core.streams import stream_seed
 from sparsernn.sparsity.dynamic.engine import DynamicSparse
 from sparsernn.sparsity.dynamic.engine_settings import GROUPS, accepted, parse
 from sparsernn.sparsity.dynamic.update_times import Length
@@ -13,7 +17,7 @@ from sparsernn.sparsity.frozen_zeros import Frozen
 from sparsernn.sparsity.optimizer_state import Optimizers
 from sparsernn.sparsity.penalties.penalty import Penalty
 from sparsernn.sparsity.penalties.sum_of_penalties import SINGLE, Together
-from sparsernn.sparsity.sparsifier import Sparsifier
+from sparsernn.sparsity.sparsifier import Chain, Sparsifier
 
 # name -> what differs from the defaults in settings.py.
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -103,7 +107,56 @@ def _preset(name: str) -> Callable[..., Sparsifier]:
 # Penalties that bring weights to 0; W. Wen et al., 2018, arXiv:1709.05027.
 PENALTIES: Mapping[str, Callable[..., Penalty]] = {**SINGLE, "together": Together}
 
+
+def chain(
+    model: nn.Module,
+    optimizer: Optimizers = None,
+    *,
+    of: Annotated[Sequence[Annotated[Spec, Kind("sparsity")]], Entries(1)],
+    total_steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    epochs: int | None = None,
+    seed: int = 0,
+    window: int | None = None,
+) -> Chain:
+    """Several methods in one run, one after the other, such as masks and a penalty on the units that they leave.
+
+    Args:
+        model: is masked in place.
+        optimizer: whose buffers follow the masks.
+        of: their specs, {name: ..., density or strength, ...}, at least one; no two of them may mask the same tensor.
+        total_steps, steps_per_epoch, epochs, seed, window: what a run knows of itself; each member takes what it
+            needs. The first one draws its masks as it would alone, the others from streams of their own.
+
+    Raises:
+        InputError: an empty list, a tensor that two of them mask, or what a member refuses.
+
+    Example:
+        >>> specs = [{"name": "static", "density": 0.5}, {"name": "l1", "strength": 0.1}]
+        >>> made = chain(nn.Linear(4, 4), of=specs)
+        >>> [type(member).__name__ for member in made.members]
+        ['DynamicSparse', 'L1']
+    """
+    if not isinstance(of, list | tuple) or not of:
+        raise InputError(
+            f"of is {of!r}; it must list methods, such as [{{name: selfish, density: 0.3}}, {{name: iss, ...}}]."
+        )
+    known = {
+        "total_steps": total_steps,
+        "steps_per_epoch": steps_per_epoch,
+        "epochs": epochs,
+        "window": window,
+    }
+    single = {name: made for name, made in SPARSIFIERS.items() if name != "chain"}
+    seeds = [seed, *(stream_seed("chain", seed, number) for number in range(1, len(of)))]
+    context = {"model": model, "optimizer": optimizer, **known}
+    return Chain(
+        [make("sparsity.of", single, spec, seed=own, **context) for spec, own in zip(of, seeds, strict=True)]
+    )
+
+
 SPARSIFIERS: Mapping[str, Callable[..., Sparsifier]] = {
+    "chain": chain,
     "dense": Sparsifier,
     "frozen": Frozen,
     **PENALTIES,

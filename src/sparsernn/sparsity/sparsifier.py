@@ -1,7 +1,7 @@
 """The contract of everything that decides which weights exist, its dense null member, and composition."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ class Sparsifier:
         ([], {}, 1.0)
     """
 
-    in_zeros: ClassVar[bool] = False
+    in_zeros: bool = False
     """Whether what is absent is known by exact zeros among the weights, and not by masks."""
 
     def __init__(self, model: nn.Module | None = None, optimizer: Optimizers = None) -> None:
@@ -185,7 +185,16 @@ class Chain(Sparsifier):
         super().__init__(next((m.model for m in members if m.model is not None), None))
         self.members = list(members)
         self._optimizers = next((m.optimizers for m in members if m.optimizers), ())
+        self.in_zeros = bool(self.members) and all(member.in_zeros for member in self.members)
         self.masks()
+
+    def summary(self) -> dict[str, Any]:
+        """As `summarize`; of members that work by zeros, these count as absent. `units` where a member has them."""
+        found = [member.summary() for member in self.members if member.in_zeros]
+        named = dict(self.model.named_parameters()) if self.model is not None else {}
+        masks = {name: named[name].detach() != 0 for one in found for name in one["tensors"]} | self.masks()
+        units = [row for one in found for row in one.get("units", ())]
+        return {**summarize(self.model, masks), **({"units": units} if units else {})}
 
     def penalty(self) -> Tensor | float:
         """The sum of the members' penalties."""

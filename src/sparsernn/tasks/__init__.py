@@ -1,7 +1,5 @@
 """Tasks: batches, loss, evaluation; `TASKS` names the ones that a recipe can ask for."""
 
-from collections.abc import Callable
-
 from sparsernn.tasks.adding import Adding
 from sparsernn.tasks.copying import Copying, Denoising
 from sparsernn.tasks.language import LanguageModelling
@@ -12,7 +10,7 @@ from sparsernn.tasks.recite import Recitation
 from sparsernn.tasks.tagging import Tagging
 from sparsernn.tasks.task import Task
 
-TASKS: dict[str, Callable[..., Task]] = {
+TASKS: dict[str, type[Task]] = {
     "adding": Adding,
     "copying": Copying,
     "denoising": Denoising,

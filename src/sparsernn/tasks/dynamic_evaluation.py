@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import NonNegative, Positive, Size
+from sparsernn.core.states import detached
 from sparsernn.data.windows import streams, window_bounds, window_of
 from sparsernn.models.language_model import LanguageModel
 from sparsernn.tasks.language import scores
-from sparsernn.tasks.segments import cut, dropouts_off, text_of
+from sparsernn.tasks.segments import dropouts_off, text_of
 
 Tick = Callable[[float], None]
 
@@ -208,7 +209,7 @@ def _gradients(
             gradients = torch.autograd.grad(
                 nats.mean(), parameters, allow_unused=True, materialize_grads=True
             )
-        state = cut(features.state)
+        state = detached(features.state)
         yield nats.detach().double().sum().item(), list(gradients)
 
 

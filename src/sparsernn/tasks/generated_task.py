@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sparsernn.contracts import Tick
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Share, Size
@@ -16,7 +17,7 @@ from sparsernn.core.streams import stream
 from sparsernn.nn.maps import RecurrentMap
 from sparsernn.tasks.gradient_record import LOOKED_AT, lag_record
 from sparsernn.tasks.segments import dropouts_off
-from sparsernn.tasks.task import Task, Tick
+from sparsernn.tasks.task import Task
 
 
 class Sequences(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from sparsernn.contracts import Tick
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import NonNegative, Size
@@ -20,7 +21,7 @@ from sparsernn.models.language_model import Features, LanguageModel
 from sparsernn.nn.drive.layer import State
 from sparsernn.tasks.gradient_record import lag_record
 from sparsernn.tasks.segments import dropouts_off
-from sparsernn.tasks.task import Task, Tick
+from sparsernn.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,9 @@ class LanguageModelling(Task):
 
     counts = "tokens"
     eval_batch_size: int
+
+    corpus: Corpus
+    window: int
 
     @checked
     def __init__(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sparsernn.contracts import Tick
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Kind, Size, Spec
@@ -19,7 +20,7 @@ from sparsernn.data.vocabulary import Vocabulary
 from sparsernn.tasks.generated_task import Sequences, manifold_error
 from sparsernn.tasks.gradient_record import LOOKED_AT, lag_record
 from sparsernn.tasks.segments import dropouts_off
-from sparsernn.tasks.task import Task, Tick
+from sparsernn.tasks.task import Task
 
 
 class Pixels(Task):

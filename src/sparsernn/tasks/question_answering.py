@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sparsernn.contracts import Tick
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Size
@@ -20,7 +21,7 @@ from sparsernn.models.bidaf import BiDAF, Pointers, Text
 from sparsernn.tasks.encoded_questions import Encoded, Found, found
 from sparsernn.tasks.lexicon import CHARACTERS, FIXED, TRAINED, Lexicon, counts, frequent, tokens_of
 from sparsernn.tasks.segments import dropouts_off
-from sparsernn.tasks.task import Task, Tick
+from sparsernn.tasks.task import Task
 
 
 class Limits(TypedDict, total=False):

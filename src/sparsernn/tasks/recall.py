@@ -42,6 +42,8 @@ class Recall(Synthetic):
 
     metric, counts = "accuracy", "signs"
 
+    window: int
+
     @checked
     def __init__(
         self,

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from sparsernn.contracts import Tick
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import AtLeast, DropRate, Size
@@ -14,7 +15,6 @@ from sparsernn.data.vocabulary import ordered
 from sparsernn.models.language_model import LanguageModel
 from sparsernn.nn.drive.layer import State
 from sparsernn.tasks.language import Batch, LanguageModelling, scores
-from sparsernn.tasks.task import Tick
 
 
 class Recitation(LanguageModelling):

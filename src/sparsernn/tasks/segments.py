@@ -1,18 +1,16 @@
-"""What the evaluation modes of language models share: the text to read, dropouts off, the cut between segments."""
+"""What the evaluation modes of language models share: the text to read, and dropouts off."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from torch import Tensor, nn
 
+from sparsernn.contracts import Model, Task
 from sparsernn.core.errors import InputError
 from sparsernn.data.windows import streams
-from sparsernn.models.language_model import LanguageModel
-from sparsernn.nn.drive.layer import State
 
 
-def text_of(task: Any, model: nn.Module, split: str, batch_size: int, mode: str) -> Tensor:
+def text_of(task: Task, model: nn.Module, split: str, batch_size: int, mode: str) -> Tensor:
     """A split of a language-modelling task as `batch_size` parallel streams, (N, B) int64.
 
     Args:
@@ -25,7 +23,7 @@ def text_of(task: Any, model: nn.Module, split: str, batch_size: int, mode: str)
     Raises:
         InputError: not a language model, or a split that is too short.
     """
-    if not isinstance(model, LanguageModel) or not hasattr(task, "corpus"):
+    if not isinstance(model, Model) or model.reads != "words" or task.corpus is None:
         raise InputError(
             f"{mode} needs a language model that reads a text, but this is a {type(model).__name__} "
             f"for {type(task).__name__}."
@@ -42,8 +40,3 @@ def dropouts_off(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
-
-
-def cut(state: State) -> State:
-    """A recurrent state (a tensor, or tuples of them) without the graph that computed it."""
-    return state.detach() if isinstance(state, Tensor) else tuple(cut(part) for part in state)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+from sparsernn.contracts import Tick
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import OneOf, Share, Size
@@ -19,7 +20,7 @@ from sparsernn.data.vocabulary import ORDERS, UNKNOWN, ordered
 from sparsernn.models.tagger import Tagger
 from sparsernn.tasks.confusion_counts import confusion
 from sparsernn.tasks.segments import dropouts_off
-from sparsernn.tasks.task import Task, Tick
+from sparsernn.tasks.task import Task
 
 
 @dataclass(frozen=True)

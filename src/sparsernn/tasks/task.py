@@ -1,29 +1,16 @@
 """The contract of a task: the data, the batches made of them, the loss, and the score that people look at."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
+from sparsernn.contracts import Tick
+from sparsernn.data.text_corpus import Corpus
 from sparsernn.data.vocabulary import Vocabulary
 from sparsernn.nn.maps.map_records import recurrences
-
-Tick = Callable[[float], None]
-"""Told the fraction done of an evaluation."""
-
-
-class Trainable(Protocol):
-    """What the training loop reads of a batch; the rest is between `Task.batches` and `Task.loss`."""
-
-    @property
-    def targets(self) -> Tensor:
-        """What is scored; its number of elements weighs the batch in the epoch's mean loss."""
-
-    @property
-    def lr_scale(self) -> float:
-        """Factor on the learning rate of this step, 1.0 for batches of the usual size."""
 
 
 class Task(ABC):
@@ -43,6 +30,8 @@ class Task(ABC):
         counts: what a target is called in the plural ("tokens").
         vocabularies: saved into the run folder as NAME.txt and handed back when it is opened.
         eval_batch_size: sequences evaluated at once unless said otherwise; None: the task sees to it.
+        window: time steps of a training batch where a text is cut into such; None: batches are whole sequences.
+        corpus: the text that is read; None: the task reads none.
     """
 
     info: dict[str, Any]
@@ -53,6 +42,8 @@ class Task(ABC):
     counts: str = "targets"
     vocabularies: Mapping[str, Vocabulary] = MappingProxyType({})
     eval_batch_size: int | None = None
+    window: int | None = None
+    corpus: Corpus | None = None
 
     @classmethod
     def stand_in(cls, info: Mapping[str, Any], vocabularies: Mapping[str, Vocabulary]) -> dict[str, Any]:
@@ -73,7 +64,7 @@ class Task(ABC):
 
     @abstractmethod
     def batches(self, seed: int, epoch: int, start: int = 0) -> Iterator[Any]:
-        """The training batches (`Trainable`) of an epoch from number `start` on.
+        """The training batches (`contracts.Batch`) of an epoch from number `start` on.
 
         A pure function of its arguments: a resumed run must see what the undisturbed one would have seen.
         """

@@ -1,7 +1,7 @@
 """An embedding whose rare words have short vectors: strips of falling height, and nothing where they end."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,6 @@ from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Density, DropRate, OneOf, Size
 from sparsernn.core.streams import stream
 from sparsernn.nn.blocks import strips
-from sparsernn.nn.blocks.block_head import BlockHead
-from sparsernn.nn.blocks.block_mixture import BlockMixtureHead
 from sparsernn.nn.blocks.geometry import STRIPS, Listed, Strips, exact, listed_strips
 from sparsernn.structure.units import Slice
 
@@ -87,12 +85,6 @@ class BlockEmbedding(nn.Module):
     Differs from the original: the vocabulary need not be sorted, for the table keeps its own order of rows; words
     that are not in the training text are among the rarest; no zeros are stored; see `block_geometry` for borders.
     """
-
-    tied_heads: ClassVar[Mapping[str, Callable[..., Any]]] = {
-        "linear": BlockHead,
-        "mixture": BlockMixtureHead,
-    }
-    """The heads that can decode with this table, by name."""
 
     word: Tensor
     row: Tensor

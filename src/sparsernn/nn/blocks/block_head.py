@@ -1,18 +1,14 @@
 """The head that decodes with an embedding of strips."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from sparsernn.core.errors import InputError
 from sparsernn.nn.blocks import strips
+from sparsernn.nn.blocks.block_embedding import BlockEmbedding
 from sparsernn.nn.words.heads import EVAL_ROWS, Head, unused_prior
 from sparsernn.structure.units import Slice
-
-if TYPE_CHECKING:
-    from sparsernn.nn.blocks.block_embedding import BlockEmbedding
 
 
 class BlockHead(Head):
@@ -35,7 +31,7 @@ class BlockHead(Head):
     2018, arXiv:1808.08720.
     """
 
-    def __init__(self, input_size: int, tied: "BlockEmbedding", *, idle_prior: bool = False) -> None:
+    def __init__(self, input_size: int, tied: BlockEmbedding, *, idle_prior: bool = False) -> None:
         super().__init__()
         if tied.embedding_size != input_size:
             raise InputError(

@@ -1,17 +1,15 @@
 """A mixture of softmaxes that decodes with an embedding of strips."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import DropRate, Size
+from sparsernn.nn.blocks.block_embedding import BlockEmbedding
 from sparsernn.nn.words.mixture import MixtureHead
 from sparsernn.structure.units import Slice
-
-if TYPE_CHECKING:
-    from sparsernn.nn.blocks.block_embedding import BlockEmbedding
 
 
 class BlockMixtureHead(MixtureHead):
@@ -45,7 +43,7 @@ class BlockMixtureHead(MixtureHead):
         self,
         input_size: Size,
         embedding_size: Size,
-        tied: "BlockEmbedding",
+        tied: BlockEmbedding,
         *,
         experts: Size = 10,
         dropout: DropRate = 0.0,

@@ -1,7 +1,7 @@
 """Words to vectors, with whole word types dropped in training."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,9 +31,6 @@ class Embedding(nn.Module):
     Source of the dropout: Y. Gal and Z. Ghahramani, "A Theoretically Grounded Application of Dropout in Recurrent
     Neural Networks", 2016, arXiv:1512.05287.
     """
-
-    tied_heads: ClassVar[Mapping[str, Callable[..., Any]]] = {}
-    """The heads that can decode with this kind of table, by name; {}: all that take a matrix."""
 
     @checked
     def __init__(self, vocabulary_size: Size, embedding_size: Size, dropout: DropRate = 0.0) -> None:

@@ -1,7 +1,7 @@
 """What penalties on weights have in common: when they add to the gradients, and thresholds."""
 
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
@@ -26,7 +26,7 @@ class Penalty(Sparsifier):
         optimizer: of the model's parameters; needed by those that shrink weights at the learning rate.
     """
 
-    in_zeros: ClassVar[bool] = True
+    in_zeros: bool = True
 
     def __init__(self, model: nn.Module, optimizer: Optimizers = None) -> None:
         super().__init__(model, optimizer)
