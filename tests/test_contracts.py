@@ -43,7 +43,9 @@ PROTOCOLS = [
 def promised(protocol):
     """The methods that a contract names."""
     return {
-        name for name, value in vars(protocol).items() if not name.startswith("_") and inspect.isfunction(value)
+        name
+        for name, value in vars(protocol).items()
+        if not name.startswith("_") and inspect.isfunction(value)
     }
 
 
@@ -105,7 +107,15 @@ def test_optimizers(name):
 
 @pytest.mark.parametrize("spec", [0.1, *({"name": name} for name in sorted(SCHEDULES))], ids=str)
 def test_learning_rates(spec):
-    given = {"value": 0.1, "start": 0.1, "end": 0.01, "factor": 0.5, "every": 1, "divide_by": 2.0, "epochs": [1]}
+    given = {
+        "value": 0.1,
+        "start": 0.1,
+        "end": 0.01,
+        "factor": 0.5,
+        "every": 1,
+        "divide_by": 2.0,
+        "epochs": [1],
+    }
     if isinstance(spec, dict):
         known = inspect.signature(SCHEDULES[spec["name"]]).parameters
         spec = spec | {key: value for key, value in given.items() if key in known}
@@ -116,7 +126,9 @@ def test_learning_rates(spec):
 def test_sparsifiers(name):
     model = LanguageModel(10, 4, [4])
     spec = {"name": name, **SETTINGS.get(name, {"density": 0.5})}
-    made = make("sparsity", SPARSIFIERS, spec, model=model, optimizer=None, window=5, total_steps=100, epochs=2)
+    made = make(
+        "sparsity", SPARSIFIERS, spec, model=model, optimizer=None, window=5, total_steps=100, epochs=2
+    )
     assert_kept(made, contracts.Sparsifier)
 
 
@@ -137,7 +149,7 @@ def test_what_lacks_a_method_keeps_no_contract(protocol):
     """All methods but one of them."""
     methods = sorted(promised(protocol))
     others = {name: (lambda self: None) for name in dir(protocol) if not name.startswith("__")}
-    others |= {name: None for name in protocol.__annotations__} | {"__call__": lambda self: None}
+    others |= dict.fromkeys(protocol.__annotations__) | {"__call__": lambda self: None}
     assert isinstance(type("All", (), others)(), protocol)
     for name in methods:
         less = {other: value for other, value in others.items() if other != name}

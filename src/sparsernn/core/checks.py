@@ -63,7 +63,7 @@ def _switches(function: Callable[..., Any]) -> Iterator[tuple[str, Form]]:
             yield name, TRUTH
 
 
-def _resolved(hint: Any, names: Mapping[str, Any]) -> Any:
+def _resolved(hint: object, names: Mapping[str, Any]) -> Any:
     holder = types.SimpleNamespace(__annotations__={"it": hint})
     try:
         return typing.get_type_hints(holder, dict(names), include_extras=True)["it"]
@@ -71,7 +71,7 @@ def _resolved(hint: Any, names: Mapping[str, Any]) -> Any:
         return Any
 
 
-def check_value(what: str, value: Any, hint: Any) -> None:
+def check_value(what: str, value: object, hint: object) -> None:
     """Refuse a value that an annotation does not allow.
 
     Args:

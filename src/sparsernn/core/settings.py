@@ -55,7 +55,7 @@ class _Dumper(yaml.SafeDumper):
         del indentless  # items of a list are indented, which reads better inside a mapping
         super().increase_indent(flow, False)
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: object) -> bool:
         return True
 
 
@@ -240,7 +240,7 @@ def assignments(settings: Mapping[str, Any]) -> list[str]:
     return [f"{path}={_flow(value)}" for path, value in settings.items()]
 
 
-def _flow(value: Any) -> str:
+def _flow(value: object) -> str:
     text = yaml.dump(
         value, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=math.inf, sort_keys=False
     )
@@ -264,7 +264,7 @@ def split_assignment(assignment: str) -> tuple[list[str], Any]:
     return keys, parse(text, f"the value of '{assignment}'")
 
 
-def _nested(tree: Mapping[str, Any], path: list[str], value: Any, assignment: str) -> Tree:
+def _nested(tree: Mapping[str, Any], path: list[str], value: object, assignment: str) -> Tree:
     """`value` under the keys of `path`, where the keys on the way are mappings (or bare component names)."""
     here: Any = tree
     result: Any = value

@@ -127,7 +127,7 @@ class _Reader:
         """All of them, in the order in which they first came."""
         return [Paragraph(title, text, tuple(asked)) for title, text, asked in self.found]
 
-    def read(self, entry: Any, where: str) -> None:
+    def read(self, entry: object, where: str) -> None:
         """An article, a paragraph, or a single question with its paragraph."""
         if not isinstance(entry, dict):
             raise _not_squad(
@@ -164,7 +164,7 @@ class _Reader:
             return self.untitled.setdefault(key, f"article {len(self.untitled) + 1}")
         return _text(entry, "title", where)
 
-    def _paragraph(self, entry: Any, title: str, where: str) -> None:
+    def _paragraph(self, entry: object, title: str, where: str) -> None:
         if not isinstance(entry, dict):
             raise _not_squad(where, f"it is {_shown(entry)}, where a paragraph is needed")
         context = _text(entry, "context", where)
@@ -173,7 +173,7 @@ class _Reader:
             made = self._question(question, title, context, f"{where}, question {number}")
             asked += [made] if made else []
 
-    def _question(self, entry: Any, title: str, context: str, where: str) -> Question | None:
+    def _question(self, entry: object, title: str, context: str, where: str) -> Question | None:
         if not isinstance(entry, dict):
             raise _not_squad(where, f"it is {_shown(entry)}, where a question is needed")
         text = _text(entry, "question", where).strip()
@@ -184,7 +184,7 @@ class _Reader:
             return None
         return Question(self._id(entry.get("id"), title, where), text, answers)
 
-    def _id(self, given: Any, title: str, where: str) -> str:
+    def _id(self, given: object, title: str, where: str) -> str:
         if given is not None and (isinstance(given, bool) or not isinstance(given, str | int)):
             raise _not_squad(where, f"its id is {_shown(given)}, where a text is needed")
         wanted = f"{title}, question {len(self.ids) + 1}" if given is None else str(given)
@@ -261,6 +261,6 @@ def _not_squad(where: str, what: str) -> InputError:
     return InputError(f"{where} is not in the format of SQuAD 1.1: {what}.")
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "..."

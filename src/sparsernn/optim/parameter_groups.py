@@ -86,7 +86,7 @@ def _check_shape(groups: Mapping[str, Mapping[str, Any]] | None) -> None:
             )
 
 
-def _check_setting(key: str, value: Any, default: Any) -> None:
+def _check_setting(key: str, value: object, default: object) -> None:
     if isinstance(default, bool) or not isinstance(default, int | float):
         return
     check_value(f"optimizer.groups: {key}", value, Positive if key == "lr_scale" else NonNegative)

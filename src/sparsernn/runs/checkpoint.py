@@ -132,7 +132,7 @@ def _digest(state: str, tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _to_plain(node: Any, path: str, tensors: dict[str, Tensor], packed: bool) -> Any:
+def _to_plain(node: object, path: str, tensors: dict[str, Tensor], packed: bool) -> Any:
     if isinstance(node, Tensor):
         if packed and bitpack.pays(node):
             tensors.update({f"{path}/{part}": piece for part, piece in bitpack.pieces(node).items()})
@@ -163,7 +163,7 @@ def _own_bytes(tensor: Tensor, others: Mapping[str, Tensor]) -> Tensor:
     return own.clone() if shared else own
 
 
-def _from_plain(node: Any, tensors: Mapping[str, Tensor]) -> Any:
+def _from_plain(node: object, tensors: Mapping[str, Tensor]) -> Any:
     if isinstance(node, list):
         return [_from_plain(value, tensors) for value in node]
     if not isinstance(node, dict):

@@ -45,7 +45,9 @@ def told(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200].rstrip('.')}"
 
 
-def check_keys(tree: Mapping[str, Any], wanted: Mapping[str, type | tuple[type, ...]], source: Any) -> None:
+def check_keys(
+    tree: Mapping[str, Any], wanted: Mapping[str, type | tuple[type, ...]], source: object
+) -> None:
     """Raise InputError unless each key is there with a value of its type.
 
     >>> check_keys({"recipe": "small"}, {"recipe": str}, "last")
@@ -56,7 +58,7 @@ def check_keys(tree: Mapping[str, Any], wanted: Mapping[str, type | tuple[type, 
             raise InputError(f"{source} {what} '{key}', so it is not this kind of checkpoint.")
 
 
-def check_position(position: Mapping[str, Any], kind: type, source: Any) -> None:
+def check_position(position: Mapping[str, Any], kind: type, source: object) -> None:
     """Raise InputError unless `position` is one of the dataclass `kind`, with numbers of the right sign."""
     known = {field.name for field in fields(kind)}
     for name, value in position.items():
@@ -71,7 +73,7 @@ def check_position(position: Mapping[str, Any], kind: type, source: Any) -> None
             raise InputError(f"{source} says '{name}' is {str(value)[:60]!r}; it must be a whole number.")
 
 
-def check_tensors(saved: Any, own: Mapping[str, Tensor], source: Any, finite: bool = True) -> None:
+def check_tensors(saved: Any, own: Mapping[str, Tensor], source: object, finite: bool = True) -> None:
     """Raise InputError unless the saved tensors have the names, types and shapes of the own, and are finite.
 
     >>> check_tensors({"w": torch.zeros(2)}, {"w": torch.zeros(3)}, "last")
@@ -90,7 +92,7 @@ def check_tensors(saved: Any, own: Mapping[str, Tensor], source: Any, finite: bo
             check_finite(name, saved[name], source)
 
 
-def _check_tensor(name: str, saved: Any, own: Tensor, source: Any) -> None:
+def _check_tensor(name: str, saved: Any, own: Tensor, source: object) -> None:
     if not isinstance(saved, Tensor):
         raise InputError(
             f"{source} cannot be used: '{name}' is a {type(saved).__name__}, where a tensor is needed."
@@ -105,7 +107,7 @@ def _check_tensor(name: str, saved: Any, own: Tensor, source: Any) -> None:
             )
 
 
-def check_finite(name: str, tensor: Tensor, source: Any) -> None:
+def check_finite(name: str, tensor: Tensor, source: object) -> None:
     """Raise InputError where a number is NaN or infinite."""
     if not bool(torch.isfinite(tensor).all()):
         raise InputError(
@@ -114,7 +116,7 @@ def check_finite(name: str, tensor: Tensor, source: Any) -> None:
         )
 
 
-def check_state(state: Any, own: Any, source: Any, path: str = "") -> None:
+def check_state(state: Any, own: Any, source: object, path: str = "") -> None:
     """Compare a nested state with one of the same object: where both have a tensor, type and shape are the same.
 
     Raises:
@@ -129,7 +131,7 @@ def check_state(state: Any, own: Any, source: Any, path: str = "") -> None:
         _check_tensor(path, state, own, source)
 
 
-def check_buffers(state: Mapping[str, Any], optimizer: Optimizer, source: Any) -> None:
+def check_buffers(state: Mapping[str, Any], optimizer: Optimizer, source: object) -> None:
     """What an optimizer keeps beside a parameter is of its shape, or one number."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for number, held in state["state"].items():

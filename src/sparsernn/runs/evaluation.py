@@ -17,7 +17,7 @@ class Mode(Protocol):
 
     def evaluate(
         self,
-        task: Any,
+        task: object,
         model: Any,
         split: str,
         *,

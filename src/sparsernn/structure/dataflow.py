@@ -265,7 +265,7 @@ class _Walk:
             else:
                 self.uses.binding.add(self._words(part))
 
-    def _use_size(self, node: fx.Node, axis: Any, rank: int | None) -> None:
+    def _use_size(self, node: fx.Node, axis: object, rank: int | None) -> None:
         if axis == slice(None, -1) or (isinstance(axis, int) and is_before_last(axis, rank)):
             return
         self.seen[node] = Value("width")

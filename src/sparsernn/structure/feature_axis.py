@@ -86,7 +86,7 @@ def name_of(node: fx.Node) -> str:
     return name if known or attribute_of(node) else ""
 
 
-def is_before_last(axis: Any, rank: int | None) -> bool:
+def is_before_last(axis: object, rank: int | None) -> bool:
     """Whether an axis is none of the features: negative ones are; others where the number of axes is known."""
     if isinstance(axis, bool) or not isinstance(axis, int):
         return False
@@ -97,7 +97,7 @@ def _less(rank: int | None, by: int = 1) -> int | None:
     return None if rank is None else rank - by
 
 
-def taken(index: Any, rank: int | None) -> Value | None:
+def taken(index: object, rank: int | None) -> Value | None:
     """Features after indexing; None where their own axis is, or may be, indexed."""
     entries = list(index) if isinstance(index, tuple) else [index]
     if entries[-1] is None or any(isinstance(e, list | bool) for e in entries):

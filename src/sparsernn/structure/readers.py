@@ -52,7 +52,7 @@ class ReaderSearch:
         returned: names of the modules whose outputs are outputs of the model too, as far as was seen.
     """
 
-    def __init__(self, model: nn.Module, consumers: Consumers, *, removable: bool, example: Any) -> None:
+    def __init__(self, model: nn.Module, consumers: Consumers, *, removable: bool, example: object) -> None:
         self.model, self.consumers = model, consumers
         self.removable, self.example = removable, example
         self.returned: set[str] = set()

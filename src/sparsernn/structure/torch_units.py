@@ -17,7 +17,7 @@ RECURRENT: tuple[type, ...] = (nn.LSTM, nn.GRU, nn.RNN, UnevenRNN)
 
 
 def units_of(
-    model: nn.Module, consumers: Consumers | None = None, *, removable: bool = False, example: Any = None
+    model: nn.Module, consumers: Consumers | None = None, *, removable: bool = False, example: object = None
 ) -> list[Units]:
     """The units of a model: what its method `units` says, or those of its `nn.LSTM`, `nn.GRU`, `nn.RNN`.
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from sparsernn.contracts import Tick
+from sparsernn.contracts import Model, Tick
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import NonNegative, Size
@@ -99,10 +99,9 @@ class LanguageModelling(Task):
         """A text of random tokens."""
         return {"corpus": stand_ins.text(info, vocabularies["vocabulary"])}
 
-    def check_model(self, model: Any) -> None:
+    def check_model(self, model: Model) -> None:
         """Refuse an embedding that takes the last words for the most frequent where order is that of appearance."""
-        trusting = getattr(getattr(model, "embedding", None), "trusts_order", False)
-        if trusting and self.corpus.info.get("order", "first") == "first":
+        if model.reads == "words" and model.embedding.trusts_order and self.corpus.info.get("order", "first") == "first":
             raise InputError(
                 "the block embedding gives the longest vectors to the last words, but task.corpus.order is 'first'; "
                 "it must be 'up' (or 'down' or 'random', to see what that costs)."

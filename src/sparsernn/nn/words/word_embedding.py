@@ -32,6 +32,9 @@ class Embedding(nn.Module):
     Neural Networks", 2016, arXiv:1512.05287.
     """
 
+    trusts_order = False
+    """Whether the order of words is taken for that of their frequencies."""
+
     @checked
     def __init__(self, vocabulary_size: Size, embedding_size: Size, dropout: DropRate = 0.0) -> None:
         super().__init__()

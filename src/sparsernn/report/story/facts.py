@@ -103,7 +103,7 @@ def gather(run: RunRecord) -> Facts:
     )
 
 
-def component_name(spec: Any) -> str:
+def component_name(spec: object) -> str:
     """The name of a component of a recipe, whether it is written as a name or as a mapping.
 
     >>> component_name("sgd"), component_name({"name": "selfish", "density": 0.33}), component_name(None)

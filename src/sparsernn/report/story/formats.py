@@ -11,7 +11,7 @@ MISSING = "–"
 KIBI = 1024
 
 
-def whole(value: Any) -> str:
+def whole(value: object) -> str:
     """A count with thousands separators.
 
     >>> whole(21780000), whole(None)
@@ -22,7 +22,7 @@ def whole(value: Any) -> str:
     return f"{round(number(value)):,}" if math.isfinite(number(value)) else "NaN"
 
 
-def short(value: Any) -> str:
+def short(value: object) -> str:
     """A count in three digits and a unit.
 
     >>> short(21_780_000), short(999), short(15_200)
@@ -50,7 +50,7 @@ def three(value: float) -> str:
     return f"{value:,.{digits}f}"
 
 
-def quality(value: Any, metric: str = "loss") -> str:
+def quality(value: object, metric: str = "loss") -> str:
     """A score: two decimals, three below 10; two and a per cent sign where the metric is a share.
 
     >>> quality(71.654), quality(1.2345), quality(None), quality(float("nan")), quality(0.98125, "accuracy")
@@ -70,7 +70,7 @@ def quality(value: Any, metric: str = "loss") -> str:
     return f"{value:,.3f}" if abs(value) < 10 else f"{value:,.2f}"
 
 
-def fraction(value: Any) -> str:
+def fraction(value: object) -> str:
     """A density or a rate between 0 and 1, with three or four decimals.
 
     >>> fraction(0.33), fraction(0.0051), fraction(None)
@@ -84,7 +84,7 @@ def fraction(value: Any) -> str:
     return f"{value:.4f}" if 0 < abs(value) < 0.1 else f"{value:.3f}"
 
 
-def size(value: Any) -> str:
+def size(value: object) -> str:
     """Bytes in binary units.
 
     >>> size(512), size(1536), size(3 * 1024**2), size(None)
@@ -100,7 +100,7 @@ def size(value: Any) -> str:
     return f"{three(amount)} GiB"
 
 
-def duration(seconds: Any) -> str:
+def duration(seconds: object) -> str:
     """A time span.
 
     >>> duration(0.25), duration(42), duration(3671), duration(90000), duration(None)
@@ -121,7 +121,7 @@ def duration(seconds: Any) -> str:
     return f"{int(days)} d {int(hours) % 24} h"
 
 
-def milliseconds(value: Any) -> str:
+def milliseconds(value: object) -> str:
     """A latency.
 
     >>> milliseconds(0.0423), milliseconds(12.345)
@@ -130,7 +130,7 @@ def milliseconds(value: Any) -> str:
     return MISSING if value is None else f"{three(number(value))} ms"
 
 
-def ratio(part: Any, whole_: Any) -> str:
+def ratio(part: object, whole_: object) -> str:
     """How many times smaller `part` is than `whole_`; '' where that says nothing.
 
     >>> ratio(25, 100), ratio(None, 3)
@@ -140,7 +140,7 @@ def ratio(part: Any, whole_: Any) -> str:
     return f"{three(total / part)}×" if part > 0 and math.isfinite(total) else ""
 
 
-def plain(value: Any) -> str:
+def plain(value: object) -> str:
     """A setting of a recipe or of the environment, on one line.
 
     >>> plain(True), plain(None), plain([1500, 1500]), plain(1.2e-6)

@@ -96,7 +96,7 @@ def read_events(path: Path) -> tuple[Event, ...]:
     return tuple(event for event in events if event is not None)
 
 
-def number(value: Any) -> float:
+def number(value: object) -> float:
     """`value` as a float; NaN for what is missing or not a number.
 
     >>> number(3), number(None), number("x")

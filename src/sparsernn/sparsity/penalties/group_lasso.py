@@ -258,7 +258,7 @@ def group_lasso(
     count_diagonal_twice: bool = True,
     group_by: str = "units",
     consumers: Mapping[str, Iterable[str]] | None = None,
-    example: Any = None,
+    example: object = None,
 ) -> GroupLasso:
     """Group lasso over the hidden units of a model ("iss", intrinsic sparse structures).
 
