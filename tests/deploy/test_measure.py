@@ -2,10 +2,14 @@
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.utils import parametrizations, prune
 
 from sparsernn.core.errors import InputError
 from sparsernn.deploy import LSTMRuntime, compare, macs_per_token, measure_latency, sizes
 from sparsernn.models.language_model import LanguageModel
+from sparsernn.nn.words.characters import CharacterCNN
+from sparsernn.nn.words.word_table import WordTable
 
 
 def test_the_large_model_takes_51_million_macs():
@@ -29,6 +33,84 @@ def test_an_untied_embedding_costs_nothing():
     model = LanguageModel(100, 20, [30])
     masks = {"embedding.weight": torch.zeros(100, 20, dtype=torch.bool)}
     assert macs_per_token(model, masks) == macs_per_token(model) == 4 * 30 * 50 + 100 * 30
+
+
+class Named(nn.Module):
+    """A language model of torch's modules whose table has the name that it was given."""
+
+    def __init__(self, name, table, tied=False):
+        super().__init__()
+        setattr(self, name, table)
+        self.rnn, self.out = nn.LSTM(16, 24), nn.Linear(24, 100)
+        if tied:
+            self.out.weight = table.weight
+
+
+RNN_AND_OUT = 4 * 24 * (16 + 24) + 24 * 100  # 6,240
+
+
+@pytest.mark.parametrize("name", ["embedding", "encoder", "wte"])
+@pytest.mark.parametrize(
+    "table",
+    [
+        lambda: nn.Embedding(100, 16),
+        lambda: nn.EmbeddingBag(100, 16),
+        lambda: type("Mine", (nn.Embedding,), {})(100, 16),
+        lambda: WordTable(60, 16, fixed=40),
+    ],
+)
+def test_an_embedding_is_known_by_its_type(name, table):
+    assert macs_per_token(Named(name, table())) == RNN_AND_OUT == 6240
+
+
+def test_the_name_embedding_alone_hides_nothing():
+    assert macs_per_token(Named("embedding", nn.Linear(16, 100))) == RNN_AND_OUT + 1600
+
+
+def test_a_tied_table_of_any_name_counts_once():
+    model = Named("wte", nn.Embedding(100, 24), tied=True)
+    assert macs_per_token(model) == RNN_AND_OUT
+    assert macs_per_token(model, {"wte.weight": torch.eye(100, 24, dtype=torch.bool)}) == RNN_AND_OUT - 2376
+
+
+def test_a_table_that_two_readers_of_words_share_is_only_looked_up():
+    table = nn.Embedding(100, 16)
+    model = nn.ModuleList([Named("encoder", table), Named("decoder", table)])
+    assert macs_per_token(model) == 2 * RNN_AND_OUT
+
+
+def test_characters_are_looked_up_and_their_filters_multiplied():
+    assert macs_per_token(CharacterCNN(50, 8, filters=100, width=5)) == 100 * 40
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("head", ["linear", "mixture"])
+def test_strips_count_where_they_decode(tied, head):
+    blocks = {"name": "block", "blocks": 2, "density": 0.75}
+    model = LanguageModel(50, 12, [12], tied=tied, embedding=blocks, head=head)
+    alone = LanguageModel(50, 12, [12], tied=False, head=head)
+    strips = sum(p.numel() for n, p in model.embedding.named_parameters() if n.startswith("strip"))
+    assert macs_per_token(model) == macs_per_token(alone) - tied * (50 * 12 - strips)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        parametrizations.weight_norm,
+        parametrizations.orthogonal,
+        parametrizations.spectral_norm,
+        lambda layer: prune.identity(layer, "weight"),
+    ],
+)
+def test_a_computed_weight_counts_once(wrap):
+    model = nn.Sequential(nn.Linear(7, 5), wrap(nn.Linear(5, 5)))
+    assert macs_per_token(model) == 35 + 25
+
+
+def test_a_mask_on_a_computed_weight_counts():
+    model = nn.Sequential(parametrizations.spectral_norm(nn.Linear(5, 5)))
+    name = "0.parametrizations.weight.original"
+    assert macs_per_token(model, {name: torch.eye(5, dtype=torch.bool)}) == 5
 
 
 def test_sizes_count_tied_weights_once():
