@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from torch import nn
 
 from sparsernn.core.errors import InputError
-from sparsernn.deploy import pack, read_packed, sizes, unpack
+from sparsernn.deploy import macs_per_token, pack, read_packed, sizes, unpack
 
 
 def sample(density=0.3, shape=(40, 30), seed=0):
@@ -127,3 +128,136 @@ def test_a_table_that_does_not_fit_is_refused(tmp_path):
         packed._write(tmp_path / "m", {"b": torch.zeros(2)}, about)
         with pytest.raises(InputError, match="table of tensors"):
             unpack(tmp_path / "m")
+
+
+def test_equal_matrices_keep_a_mask_each(tmp_path):
+    """Both are 0 where either mask says so; only the masks tell them apart."""
+    weight = torch.diag(torch.tensor([1.0, 2.0, 3.0]))
+    masks = {"a": torch.eye(3, dtype=torch.bool), "b": torch.ones(3, 3, dtype=torch.bool), "c": None}
+    masks["d"] = masks["b"].clone()
+    state = {name: weight.clone() for name in masks}
+    pack(state, {name: mask for name, mask in masks.items() if mask is not None}, tmp_path / "m")
+    found = read_packed(tmp_path / "m")
+    assert {name: int(mask.sum()) for name, mask in found.masks.items()} == {"a": 3, "b": 9, "d": 9}
+    assert all(same_bits(found.state[name], weight) for name in masks)
+    assert found.state["b"] is found.state["d"]
+
+
+@pytest.mark.parametrize("masked", [("x", "y"), ("x",), ("y",)])
+def test_one_mask_is_enough_for_a_tied_weight(tmp_path, masked):
+    state, masks = sample()
+    size = pack({"x": state["w"]}, {"x": masks["w"]}, tmp_path / "alone")
+    tied = {"x": state["w"], "y": state["w"]}
+    assert pack(tied, dict.fromkeys(masked, masks["w"]), tmp_path / "m") < size + 200
+    found = read_packed(tmp_path / "m")
+    assert set(masked) <= set(found.masks)
+    assert all(torch.equal(mask, masks["w"]) for mask in found.masks.values())
+    assert found.state["x"] is found.state["y"]
+
+
+def test_a_transposed_view_and_a_negative_zero_are_other_matrices(tmp_path):
+    square = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    state = {"w": square, "t": square.t(), "zero": torch.zeros(2, 2), "below": -torch.zeros(2, 2)}
+    pack(state, {}, tmp_path / "m")
+    found = unpack(tmp_path / "m")
+    assert all(same_bits(found[name], state[name].contiguous()) for name in state)
+
+
+@pytest.mark.parametrize("values", ["float32", "int8"])
+@pytest.mark.parametrize(
+    "kind", [torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.int32, torch.complex64]
+)
+def test_types_stay_what_they_are(tmp_path, kind, values):
+    state, masks = sample()
+    state = {name: (10 * t).to(kind) for name, t in state.items()}
+    pack(state, masks, tmp_path / "m", values=values)
+    found = unpack(tmp_path / "m")
+    assert {name: t.dtype for name, t in found.items()} == dict.fromkeys(state, kind)
+    if values == "int8" and kind.is_floating_point:
+        step = state["w"].double().abs().amax(1, keepdim=True) / 127
+        assert (
+            (found["w"].double() - state["w"].double()).abs() <= 0.51 * step + state["w"].double().abs() / 256
+        ).all()
+        assert not torch.equal(found["w"], state["w"])
+    else:
+        assert torch.equal(found["w"], state["w"])
+    assert torch.equal(found["b"], state["b"])
+
+
+@pytest.mark.parametrize("values", ["float32", "int8"])
+@pytest.mark.parametrize("shape", [(), (0,), (0, 3), (3, 0), (1, 1), (2, 3, 4)])
+def test_tensors_of_any_shape(tmp_path, shape, values):
+    state = {"w": torch.full(shape, 0.5), "d": torch.full(shape, 0.25)}
+    masks = {"w": torch.ones(shape, dtype=torch.bool)}
+    pack(state, masks, tmp_path / "m", values=values)
+    found = read_packed(tmp_path / "m")
+    assert found.masks["w"].shape == found.state["w"].shape == shape
+    torch.testing.assert_close(found.state, state)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
+def test_what_8_bits_cannot_hold_is_refused(tmp_path, value):
+    weight = torch.tensor([[value, 1.0], [2.0, 3.0]], dtype=torch.float64)
+    everywhere = {"w": torch.ones(2, 2, dtype=torch.bool)}
+    with pytest.raises(InputError, match="not finite or too large"):
+        pack({"w": weight}, everywhere, tmp_path / "m", values="int8")
+    assert not (tmp_path / "m").exists()
+    pack({"w": weight}, everywhere, tmp_path / "m")
+    assert torch.equal(unpack(tmp_path / "m")["w"].nan_to_num(5), weight.nan_to_num(5))
+
+
+class Remembering(nn.Linear):
+    """A layer with extra state, which is whatever it was given."""
+
+    def __init__(self, extra):
+        super().__init__(2, 2)
+        self.extra = extra
+
+    def get_extra_state(self):
+        return self.extra
+
+    def set_extra_state(self, state):
+        self.extra = state
+
+
+def test_extra_state_that_is_a_tensor_is_kept(tmp_path):
+    model, other = Remembering(torch.tensor([7, 8])), Remembering(torch.zeros(2, dtype=torch.long))
+    pack(model.state_dict(), {}, tmp_path / "m")
+    other.load_state_dict(unpack(tmp_path / "m"))
+    assert other.extra.tolist() == [7, 8]
+    assert torch.equal(other.weight, model.weight)
+
+
+@pytest.mark.parametrize("extra", [{"steps": 3}, 3, "text", b"bytes", None])
+def test_other_extra_state_is_one_sentence(tmp_path, extra):
+    state = Remembering(extra).state_dict()
+    with pytest.raises(InputError, match=r"'_extra_state' is a .* which a packed file cannot hold") as caught:
+        pack(state, {}, tmp_path / "m")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "m").exists()
+    assert macs_per_token(Remembering(extra)) == macs_per_token(state) == 4
+    assert sizes(state, {})["dense_bytes"] == 24
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ({"w": torch.eye(3).to_sparse()}, "dense tensors"),
+        ({"w": torch.zeros(3, device="meta")}, "on meta"),
+        ({"w": [1.0]}, "'w' is a list"),
+        ({"w": torch.eye(2), "w/bits": torch.zeros(1)}, "'w/bits' stands for"),
+        ({"w/bits": torch.zeros(1), "w": torch.eye(2)}, "'w/bits' stands for"),
+    ],
+)
+def test_a_state_that_does_not_go_into_a_file_is_one_sentence(tmp_path, state, said):
+    masks = {"w": torch.eye(2, dtype=torch.bool)} if len(state) == 2 else {}
+    with pytest.raises(InputError, match=said) as caught:
+        pack(state, masks, tmp_path / "m")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("recipe", [{"a": {1, 2}}, {"lr": float("nan")}, {"t": torch.zeros(2)}, {(1, 2): 3}])
+def test_a_recipe_that_is_no_plain_data_is_one_sentence(tmp_path, recipe):
+    with pytest.raises(InputError, match="recipe is not plain data") as caught:
+        pack({"w": torch.eye(2)}, {}, tmp_path / "m", recipe=recipe)
+    assert "\n" not in str(caught.value)

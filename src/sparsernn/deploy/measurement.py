@@ -206,7 +206,7 @@ def _distinct(state: Mapping[str, Tensor]) -> dict[str, int]:
     """Sizes of the distinct matrices by first name."""
     first: dict[int, str] = {}
     for name, tensor in state.items():
-        if tensor.ndim > 1:
+        if isinstance(tensor, Tensor) and tensor.ndim > 1:  # and no module's extra state
             first.setdefault(_place(tensor), name)
     return {name: state[name].numel() for name in first.values()}
 
@@ -226,7 +226,8 @@ def sizes(state: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str,
         >>> sizes({"w": weight}, {"w": weight.bool()})
         {'dense_bytes': 16384, 'packed_bytes': 768, 'packed_int8_bytes': 832}
     """
-    distinct = {_place(t) if t.ndim > 1 else name: name for name, t in reversed(list(state.items()))}
+    tensors = [(name, t) for name, t in state.items() if isinstance(t, Tensor)]  # no module's extra state
+    distinct = {_place(t) if t.ndim > 1 else name: name for name, t in reversed(tensors)}
     total = dict.fromkeys(("dense_bytes", "packed_bytes", "packed_int8_bytes"), 0)
     for name in distinct.values():
         for key, size in zip(total, _bytes(state[name], masks.get(name)), strict=True):

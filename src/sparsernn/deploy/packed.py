@@ -7,7 +7,6 @@ file: readable anywhere, never unpickled.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,16 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from sparsernn.core.errors import InputError
 from sparsernn.core.safe_files import replacing
+from sparsernn.deploy.unpacking import FORMAT, ROUNDED, UNFIT, VALUES, digest, read_table
 from sparsernn.kernels.weight_formats import to_int8
-
-FORMAT = "sparsernn-packed-1"
-VALUES = ("float32", "int8")
 
 
 @dataclass
@@ -59,10 +55,12 @@ def pack(
     """Writes a packed model file, in one step (a reader never sees half of it).
 
     Args:
-        state: parameter name -> tensor. Equal matrices (tied weights) are stored once.
-        masks: parameter name -> bool tensor of its shape; tensors without one are stored dense.
+        state: parameter name -> tensor. Matrices of equal bits and equal masks (tied weights) are stored once.
+        masks: parameter name -> bool tensor of its shape; tensors without one are stored dense. Of the names of a
+            tied weight one is enough.
         path: file to write.
-        values: "float32" keeps every bit; "int8" rounds masked matrices to 8 bits with one factor per row.
+        values: "float32" keeps every bit; "int8" rounds masked matrices of floating point to 8 bits with one factor
+            per row. Types stay what they are.
         recipe: plain data (JSON) that says what the model is.
         vocabulary: hash of its vocabulary.
 
@@ -70,7 +68,8 @@ def pack(
         Size of the file in bytes.
 
     Raises:
-        InputError: a mask fits no tensor, or a tensor is not zero where its mask says absent.
+        InputError: a mask fits no tensor, a tensor is not zero where its mask says absent or cannot be rounded, or
+            state (a module's extra state, for example) or recipe have something that such a file cannot hold.
 
     Example:
         >>> import tempfile
@@ -82,17 +81,18 @@ def pack(
     """
     if values not in VALUES:
         raise InputError(f"values is {values!r}; it must be one of {', '.join(VALUES)}.")
+    _check_state(state)
     _check_masks(state, masks)
     tensors: dict[str, Tensor] = {}
     plan: dict[str, dict[str, Any]] = {}
-    aliases = _aliases(state)
+    aliases, masks = _aliases(state, masks)
     for name, tensor in state.items():
         if name in aliases:
-            plan[name] = {"as": "alias", "of": aliases[name]}
+            plan[name] = {"as": "alias", "of": aliases[name], "masked": name in masks}
         else:
             plan[name] = _store(tensors, name, tensor.detach().cpu(), masks.get(name), values)
     about = {"tensors": plan, "recipe": dict(recipe or {}), "vocabulary": vocabulary, "values": values}
-    return _write(Path(path), tensors, json.dumps(about))
+    return _write(Path(path), tensors, _plain(about))
 
 
 def unpack(path: str | Path) -> dict[str, Tensor]:
@@ -101,7 +101,7 @@ def unpack(path: str | Path) -> dict[str, Tensor]:
 
 
 def read_packed(path: str | Path) -> Packed:
-    """Reads everything in a packed file.
+    """Reads everything in a packed file, whoever wrote it: what does not fit is refused, never guessed.
 
     Raises:
         InputError: the file is missing, damaged, or something else.
@@ -109,19 +109,23 @@ def read_packed(path: str | Path) -> Packed:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path} is not a file; a packed model file is wanted.")
-    about, tensors = _read(path)
-    try:
-        plan = about["tensors"]
-        found = {
-            name: _restore(tensors, name, entry) for name, entry in plan.items() if entry["as"] != "alias"
-        }
-        state = {name: found[entry.get("of", name)][0] for name, entry in plan.items()}
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as fault:
-        raise InputError(
-            f"{path} is damaged: its table of tensors does not fit its contents ({fault})."
-        ) from fault
+    about, found = read_table(path)
+    state = {name: tensor for name, (tensor, _) in found.items()}
     masks = {name: mask for name, (_, mask) in found.items() if mask is not None}
     return Packed(state, masks, about["recipe"], about["vocabulary"], about["values"])
+
+
+def _check_state(state: Mapping[str, Tensor]) -> None:
+    for name, tensor in state.items():
+        if not isinstance(tensor, Tensor):
+            raise InputError(
+                f"'{name}' is a {type(tensor).__name__}, which a packed file cannot hold; leave it out of the state, "
+                "or let the module's get_extra_state return a tensor."
+            )
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+            raise InputError(
+                f"'{name}' is {tensor.layout} on {tensor.device}; a packed file holds dense tensors."
+            )
 
 
 def _check_masks(state: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
@@ -139,17 +143,46 @@ def _check_masks(state: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> No
             )
 
 
-def _aliases(state: Mapping[str, Tensor]) -> dict[str, str]:
-    """Name -> earlier name of an equal matrix."""
+def _aliases(
+    state: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Name -> earlier name of a matrix that is the same under the same mask; and the masks, tied weights sharing one.
+
+    A mask that is there for one name of a tied weight only is stored with the first name, as its own if it has none.
+    """
     aliases: dict[str, str] = {}
+    held = dict(masks)
     matrices = [(name, t.detach()) for name, t in state.items() if t.ndim > 1]
     for position, (name, tensor) in enumerate(matrices):
         for earlier, other in matrices[:position]:
-            alike = tensor.shape == other.shape and tensor.dtype == other.dtype
-            if alike and (tensor.data_ptr() == other.data_ptr() or torch.equal(tensor, other)):
-                aliases[name] = aliases.get(earlier, earlier)
+            if earlier in aliases or not _same_bits(tensor, other):
+                continue
+            mine, theirs = held.get(name), held.get(earlier)
+            if mine is None or theirs is None:
+                alike = mine is theirs or _is_one(tensor, other)
+            else:
+                alike = torch.equal(mine.bool(), theirs.bool())
+            if alike:
+                aliases[name] = earlier
+                if theirs is None and mine is not None:
+                    held[earlier] = mine
                 break
-    return aliases
+    return aliases, held
+
+
+def _is_one(tensor: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of one shape lie in the same place in memory."""
+    return tensor.data_ptr() == other.data_ptr() and tensor.stride() == other.stride()
+
+
+def _same_bits(tensor: Tensor, other: Tensor) -> bool:
+    if tensor.shape != other.shape or tensor.dtype != other.dtype or tensor.device != other.device:
+        return False
+    if _is_one(tensor, other):
+        return True
+    # bits, because 0.0 equals -0.0, and what is no number does not equal itself
+    pair = (t.contiguous().reshape(-1).view(torch.uint8) for t in (tensor, other))
+    return torch.equal(*pair)
 
 
 def _store(
@@ -157,62 +190,46 @@ def _store(
 ) -> dict[str, Any]:
     """Adds what represents one tensor to `tensors`; returns its entry of the table."""
     if mask is None:
-        tensors[name] = tensor.clone().contiguous()
+        _add(tensors, name, tensor.clone())
         return {"as": "dense"}
     mask = mask.detach().cpu().bool()
     bits = np.packbits(mask.reshape(-1).numpy(), bitorder="little")
-    tensors[f"{name}/bits"] = torch.from_numpy(bits)
-    entry = {"as": "bits", "shape": list(tensor.shape)}
-    if values == "int8" and tensor.ndim > 1:
+    _add(tensors, f"{name}/bits", torch.from_numpy(bits))
+    entry: dict[str, Any] = {"as": "bits", "shape": list(tensor.shape)}
+    kind = str(tensor.dtype).removeprefix("torch.")
+    if values == "int8" and tensor.ndim > 1 and tensor.numel() and kind in ROUNDED:
         rounded, scale = to_int8(tensor.float().reshape(tensor.shape[0], -1))
-        tensors[f"{name}/scale"] = scale
-        tensor, entry["as"] = rounded.reshape(tensor.shape), "bits_int8"
-    tensors[f"{name}/values"] = tensor[mask].contiguous()
+        if not bool(torch.isfinite(scale).all()):
+            raise InputError(
+                f"{name!r} has numbers that are not finite or too large for 8 bits; use float32."
+            )
+        _add(tensors, f"{name}/scale", scale)
+        tensor = rounded.reshape(tensor.shape)
+        entry |= {"as": "bits_int8", "dtype": kind}
+    _add(tensors, f"{name}/values", tensor[mask])
     return entry
 
 
-def _restore(
-    tensors: Mapping[str, Tensor], name: str, entry: Mapping[str, Any]
-) -> tuple[Tensor, Tensor | None]:
-    if entry["as"] == "dense":
-        return tensors[name], None
-    shape = torch.Size(entry["shape"])
-    bits = np.unpackbits(tensors[f"{name}/bits"].numpy(), count=shape.numel(), bitorder="little")
-    mask, values = torch.from_numpy(bits).bool().reshape(shape), tensors[f"{name}/values"]
-    dense = torch.zeros(shape, dtype=values.dtype)
-    dense[mask] = values
-    if entry["as"] == "bits_int8":
-        dense = dense * tensors[f"{name}/scale"].reshape(-1, *[1] * (len(shape) - 1))
-    return dense, mask
+def _add(tensors: dict[str, Tensor], name: str, tensor: Tensor) -> None:
+    if name in tensors:
+        raise InputError(f"the name {name!r} stands for a tensor and for a part of a masked one; rename it.")
+    tensors[name] = tensor.contiguous()
 
 
-def _digest(tensors: Mapping[str, Tensor], about: str) -> str:
-    digest = hashlib.sha256(about.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def _plain(about: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(about, allow_nan=False)
+    except UNFIT as fault:
+        raise InputError(
+            f"the recipe is not plain data ({fault}); give text, numbers, lists and mappings."
+        ) from fault
 
 
 def _write(path: Path, tensors: dict[str, Tensor], about: str) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as beside:
-        save_file(tensors, beside, {"format": FORMAT, "about": about, "sha256": _digest(tensors, about)})
+        try:
+            save_file(tensors, beside, {"format": FORMAT, "about": about, "sha256": digest(tensors, about)})
+        except (KeyError, ValueError, TypeError) as fault:  # a type that the format does not know
+            raise InputError(f"{path} cannot hold these tensors ({fault}).") from fault
     return path.stat().st_size
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                kind = metadata.get("format", "a safetensors file of another program")
-                raise InputError(f"{path} is not a packed model ({kind}); a file written by pack is wanted.")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as fault:
-        raise InputError(f"{path} is no safetensors file or is damaged ({fault}).") from fault
-    about = metadata.get("about", "")
-    if _digest(tensors, about) != metadata.get("sha256"):
-        raise InputError(f"{path} is damaged: its checksum does not fit its contents.")
-    return json.loads(about), tensors
