@@ -123,6 +123,15 @@ def test_sizes_count_tied_weights_once():
     assert packed["packed_int8_bytes"] == 4 * numbers + 2000 // 8 - 3 * 2000 + 4 * 100
 
 
+@pytest.mark.parametrize("name", ["wte.weight", "out.weight"])
+def test_a_mask_counts_under_any_name_of_a_tied_weight(name):
+    model = Named("wte", nn.Embedding(100, 24), tied=True)
+    masks = {name: torch.eye(100, 24, dtype=torch.bool)}
+    assert macs_per_token(model, masks) == RNN_AND_OUT - 2400 + 24
+    found = [sizes(model.state_dict(), given)["packed_bytes"] for given in ({}, masks)]
+    assert found[0] - found[1] == 4 * (2400 - 24) - 300
+
+
 def test_latency_rows():
     model = LanguageModel(30, 8, [8])
     rows = measure_latency({"a": model, "b": LSTMRuntime(model.state_dict(), threads=1)}, batch=2, repeats=2)

@@ -158,8 +158,9 @@ def macs_per_token(model: nn.Module | Mapping[str, Tensor], masks: Mapping[str, 
         >>> macs_per_token(nn.ModuleDict({"table": nn.Embedding(100, 10), "rnn": nn.RNN(10, 20)}))   # 20 x (10 + 20)
         600
     """
-    masks = masks or {}
+    state = model.state_dict(keep_vars=True) if isinstance(model, nn.Module) else model
     matrices = _matrices_of(model) if isinstance(model, nn.Module) else _matrices_in(model)
+    masks = _by_first_name(state, masks or {})
     return sum(int(masks[name].sum()) if name in masks else size for name, size in matrices.items())
 
 
@@ -202,6 +203,15 @@ def _tables(model: nn.Module) -> set[int]:
     return looked_up - read
 
 
+def _by_first_name(state: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The masks, those of tied weights under their first name whichever one they were given for."""
+    first: dict[int, str] = {}
+    for name, tensor in state.items():
+        if isinstance(tensor, Tensor):
+            first.setdefault(_place(tensor), name)
+    return {first[_place(state[name])] if name in state else name: mask for name, mask in masks.items()}
+
+
 def _distinct(state: Mapping[str, Tensor]) -> dict[str, int]:
     """Sizes of the distinct matrices by first name."""
     first: dict[int, str] = {}
@@ -228,6 +238,7 @@ def sizes(state: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str,
     """
     tensors = [(name, t) for name, t in state.items() if isinstance(t, Tensor)]  # no module's extra state
     distinct = {_place(t) if t.ndim > 1 else name: name for name, t in reversed(tensors)}
+    masks = {**masks, **_by_first_name(state, masks)}
     total = dict.fromkeys(("dense_bytes", "packed_bytes", "packed_int8_bytes"), 0)
     for name in distinct.values():
         for key, size in zip(total, _bytes(state[name], masks.get(name)), strict=True):
