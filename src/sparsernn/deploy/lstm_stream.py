@@ -2,10 +2,12 @@
 
 import ctypes
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from sparsernn.core.errors import InputError
 from sparsernn.deploy.lstm_weights import LSTMWeights
 from sparsernn.deploy.token_stream import Stream
 from sparsernn.kernels.weight_formats import padded
@@ -52,10 +54,26 @@ class LSTMStream(Stream):
 
     @state.setter
     def state(self, state: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Takes up another reading: a `state` of this or of the model's own forward pass."""
-        pairs = list(state)
+        """Takes up another reading: a `state` of this or of the model's own forward pass.
+
+        Raises:
+            InputError: it is of other layers or another batch, or not finite.
+        """
+        pairs = self._checked(state)
         for target, values in ((self._h[self._now], 0), (self._c, 1)):
             target[:, : self.batch] = torch.cat([pair[values] for pair in pairs], 1).t()
+
+    def _checked(self, state: Any) -> list[tuple[Tensor, Tensor]]:
+        wanted = [(self.batch, hidden) for hidden in self.model.hidden for _ in range(2)]
+        try:
+            tensors = [t for pair in state for t in pair]
+            fits = [tuple(t.shape) for t in tensors] == wanted and all(map(_is_number, tensors))
+        except (TypeError, AttributeError):
+            fits = False
+        if not fits:
+            shapes = ", ".join(f"two of {shape}" for shape in wanted[::2])
+            raise InputError(f"the state does not fit: it must be finite tensors, {shapes}.")
+        return [(tensors[k], tensors[k + 1]) for k in range(0, len(tensors), 2)]
 
     @torch.no_grad()
     def step(self, words: Sequence[int] | Tensor) -> Tensor:
@@ -85,3 +103,7 @@ class LSTMStream(Stream):
             x = torch.mul(o.sigmoid(), c.tanh(), out=new)
             at += hidden
         torch.add(model.head.twin() @ x, model.head_bias.unsqueeze(1), out=self._logits)
+
+
+def _is_number(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and bool(torch.isfinite(tensor).all())

@@ -54,6 +54,17 @@ def count_layers(state: Mapping[str, Tensor]) -> int:
         raise InputError(
             f"this is no LSTM language model: {min(odd, default='layers.0.weight_hh')} is missing or odd."
         )
+    for name, tensor in state.items():
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or not tensor.numel():
+            what = (
+                f"{tensor.dtype} {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else repr(tensor)[:60]
+            )
+            raise InputError(
+                f"this is no LSTM language model: {name} is {what}, not numbers of floating point."
+            )
+    for name in ("embedding.weight", *(f"layers.{n}.weight_hh" for n in range(layers))):
+        if state[name].ndim != 2:
+            raise InputError(f"this is no LSTM language model: {name} has {state[name].ndim} axes and not 2.")
     wrong = [name for name, shape in _shapes(state, layers).items() if state[name].shape != shape]
     if wrong:
         raise InputError(
@@ -91,6 +102,10 @@ class LSTMWeights:
     Attributes:
         held: parameter name -> its `Format`.
         structure: `Model` of token.c; its number of threads may be set.
+    Raises:
+        InputError: other tensors, numbers that are not finite, masks or products for what is not there, weights that
+            are not 0 where their mask says absent, or an impossible number of threads or streams.
+
     """
 
     def __init__(
@@ -103,6 +118,7 @@ class LSTMWeights:
         batch: int = 1,
     ) -> None:
         self.layers = count_layers(state)
+        _check_given(state, masks or {}, products)
         self.tied = _is_tied(state)
         self.bias = [
             _float(state[f"layers.{n}.bias_ih"] + state[f"layers.{n}.bias_hh"]) for n in range(self.layers)
@@ -152,6 +168,22 @@ class LSTMWeights:
         if self._dense_table is None:
             self._dense_table = self.table.restored()
         return self._dense_table[ids]
+
+
+def _check_given(state: Mapping[str, Tensor], masks: Mapping[str, Tensor], products: Any) -> None:
+    for name, tensor in state.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise InputError(f"{name} has numbers that are not finite, so nothing can be computed with it.")
+    names = state.keys() | {"head.weight"}
+    for what, given in (("mask", masks), ("product", products if isinstance(products, Mapping) else {})):
+        if odd := sorted(given.keys() - names):
+            raise InputError(
+                f"there is a {what} for '{odd[0]}', but the model has {', '.join(sorted(names))}."
+            )
+    for name, mask in masks.items():
+        weight = state.get(name)
+        if weight is not None and weight.shape == mask.shape and bool(weight[~mask.bool()].any()):
+            raise InputError(f"{name} is not 0 where its mask says absent; mask it first.")
 
 
 def _float(tensor: Tensor) -> Tensor:

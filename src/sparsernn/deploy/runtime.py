@@ -16,7 +16,13 @@ from sparsernn.deploy.autotune import fastest
 from sparsernn.deploy.lstm_stream import LSTMStream
 from sparsernn.deploy.lstm_weights import LSTMWeights, count_layers
 from sparsernn.deploy.token_stream import ModuleRuntime, Stream
+from sparsernn.kernels.library import check_threads
 from sparsernn.nn.cells.lstm import LSTM
+from sparsernn.nn.drive.layer import Stack
+from sparsernn.nn.words.heads import LinearHead
+from sparsernn.nn.words.word_embedding import Embedding
+
+SETTINGS = {"products", "int8", "threads", "batch"}
 
 
 def runtime(
@@ -25,21 +31,39 @@ def runtime(
     """The runtime that fits: `LSTMRuntime` for stacked plain LSTMs, else the model's own forward pass.
 
     Args:
-        model: a model, or the tensors of an LSTM language model by name (as `unpack` gives them).
+        model: a language model (see `ModuleRuntime` for those of others), or the tensors of an LSTM language model by
+            name (as `unpack` gives them).
         masks: parameter name -> bool tensor.
         settings: of `LSTMRuntime`; without effect for other models.
+
+    Raises:
+        InputError: an unknown setting, a model that cannot be read token by token, or what `LSTMRuntime` refuses.
 
     Example:
         >>> from sparsernn.models.language_model import LanguageModel
         >>> type(runtime(LanguageModel(10, 4, [6]))).__name__
         'LSTMRuntime'
     """
+    if odd := sorted(settings.keys() - SETTINGS):
+        raise InputError(f"a runtime has no setting '{odd[0]}'; it has {', '.join(sorted(SETTINGS))}.")
     if isinstance(model, nn.Module):
-        layers = getattr(model, "layers", ())
-        if not layers or any(type(layer) is not LSTM for layer in layers) or not _fits(model.state_dict()):
+        if not _is_plain(model):
             return ModuleRuntime(model)
         model = model.state_dict()
     return LSTMRuntime(model, masks, **settings)
+
+
+def _is_plain(model: nn.Module) -> bool:
+    """Whether the model computes what `LSTMRuntime` does: no part of it, nor the whole, is another's version."""
+    layers, forward = getattr(model, "layers", None), getattr(type(model).forward, "__module__", "")
+    return (
+        forward == "sparsernn.models.language_model"
+        and type(getattr(model, "embedding", None)) is Embedding
+        and type(getattr(model, "head", None)) is LinearHead
+        and isinstance(layers, Stack)
+        and all(type(layer) is LSTM for layer in layers)
+        and _fits(model.state_dict())
+    )
 
 
 def _fits(state: Mapping[str, Tensor]) -> bool:
@@ -74,6 +98,7 @@ class LSTMRuntime(LSTMWeights):
         threads: int | None = None,
         batch: int = 1,
     ) -> None:
+        check_threads(threads)
         super().__init__(state, masks, products=products, int8=int8, batch=batch)
         self.threads = 1 if self.library is None else self._threads(threads, batch)
         self.structure.threads = self.threads

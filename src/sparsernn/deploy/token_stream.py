@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -38,47 +39,103 @@ class Stream(ABC):
         return torch.stack([self.step(row) for row in words])
 
     def _ids(self, words: Sequence[int] | Tensor) -> list[int]:
-        ids = words.tolist() if isinstance(words, Tensor) else list(words)
-        if len(ids) != self.batch or min(ids) < 0 or max(ids) >= self.vocabulary_size:
+        found: Any = words.tolist() if isinstance(words, Tensor) else words
+        ids: list[Any] = (
+            list(found) if isinstance(found, Sequence) and not isinstance(found, str | bytes) else [found]
+        )
+        whole = len(ids) == self.batch and all(_is_whole(i) and 0 <= i < self.vocabulary_size for i in ids)
+        if not whole:
             limits = f"{self.batch} ids from 0 to {self.vocabulary_size - 1}"
-            raise InputError(f"the words are {ids}; this stream takes {limits}.")
+            raise InputError(f"the words are {str(words)[:60]}; this stream takes {limits}.")
         return ids
 
 
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool)
+
+
+def check_batch(batch: Any) -> int:
+    """The batch, if it is a whole number from 1 on.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not _is_whole(batch) or batch < 1:
+        raise InputError(f"batch is {batch!r}; it must be a whole number, at least 1.")
+    return int(batch)
+
+
 class ModuleRuntime:
-    """A model run by its own forward pass, in evaluation mode.
+    """A language model run by its own forward pass, as in evaluation.
 
     Args:
-        model: forward(words (T, B), state) -> something with `raw` (T, B, H) and `state`; its `head` has
-            `logits` or `log_prob`. `LanguageModel` is one.
+        model: forward(words (T, B), state) -> something with `raw` (T, B, H) and `state`; it has `vocabulary_size`,
+            and its `head` has `logits` or `log_prob`. `LanguageModel` is one. Whether it is in training is left as
+            it is.
+
+    Raises:
+        InputError: the model lacks one of these, so that nobody can know how a token is read.
+
+    Example:
+        >>> from sparsernn.models.language_model import LanguageModel
+        >>> ModuleRuntime(LanguageModel(10, 4, [6], "gru")).stream(2).step([3, 5]).shape
+        torch.Size([2, 10])
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.model = model.eval()
+        head = getattr(model, "head", None)
+        can = hasattr(model, "vocabulary_size"), hasattr(head, "logits") or hasattr(head, "log_prob")
+        if not all(can):
+            missing = "head with logits or log_prob" if can[0] else "vocabulary_size"
+            raise InputError(
+                f"a {type(model).__name__} has no {missing}, so it cannot be read token by token; a runtime takes "
+                "this library's language models, and models with forward(words, state), vocabulary_size and head."
+            )
+        self.model = model
+        self._modules = list(model.modules())
 
     def describe(self) -> str:
         """One line."""
         return "the model's own forward pass"
 
     def stream(self, batch: int = 1) -> Stream:
-        """New texts, from the model's initial state."""
-        return ModuleStream(self.model, batch)
+        """New texts, from the model's initial state; `batch` at least 1."""
+        return ModuleStream(self, check_batch(batch))
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """The model in evaluation mode, each of its modules as it was afterwards."""
+        training = [module for module in self._modules if module.training]
+        for module in training:
+            module.training = False
+        try:
+            yield
+        finally:
+            for module in training:
+                module.training = True
 
 
 class ModuleStream(Stream):
     """Texts read by a model's own forward pass."""
 
-    def __init__(self, model: Any, batch: int) -> None:
-        self.model, self.batch, self.state = model, batch, None
+    def __init__(self, runtime: ModuleRuntime, batch: int) -> None:
+        model: Any = runtime.model
+        self.runtime, self.model, self.batch, self.state = runtime, model, batch, None
         self.vocabulary_size = model.vocabulary_size
         self._scores = model.head.logits if hasattr(model.head, "logits") else model.head.log_prob
+        self._device = next((p.device for p in model.parameters()), torch.device("cpu"))
 
     @torch.no_grad()
     def step(self, words: Sequence[int] | Tensor) -> Tensor:
         """One step of the model."""
-        words = torch.tensor([self._ids(words)])
-        with no_repacking():
+        words = torch.tensor([self._ids(words)], device=self._device)
+        with no_repacking(), self.runtime.evaluating():
             features = self.model(words, self.state)
+            if not (hasattr(features, "raw") and hasattr(features, "state")):
+                raise InputError(
+                    f"a {type(self.model).__name__} returns a {type(features).__name__}; a runtime needs what its "
+                    "forward pass returns to have raw (T, B, H) and state."
+                )
+            scores: Tensor = self._scores(features.raw[0])
         self.state = features.state
-        scores: Tensor = self._scores(features.raw[0])
         return scores

@@ -22,6 +22,9 @@ NEEDS = {"plain": "", "avx2": "AVX2", "avx512": "AVX512"}
 torch says AVX2 where there is FMA too, and AVX512 for the subsets F, BW, VL and DQ: what build.py asks for.
 """
 
+MOST_THREADS = 1024
+"""Threads that a call may ask for."""
+
 NOT_BUILT = "not compiled; python -m sparsernn.kernels.build does it"
 
 POINTER, INT, LONG, FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
@@ -72,8 +75,13 @@ class Library:
         raise AttributeError(name)
 
     def threads(self, wanted: int | None = None) -> int:
-        """How many threads a call uses: `wanted`, or torch's number; always 1 without OpenMP."""
-        return max(1, wanted or torch.get_num_threads()) if self.openmp else 1
+        """How many threads a call uses: `wanted`, or torch's number; always 1 without OpenMP.
+
+        Raises:
+            InputError: a number that no machine has.
+        """
+        check_threads(wanted)
+        return (wanted or torch.get_num_threads()) if self.openmp else 1
 
     def threads_between(self) -> int:
         """The same for calls between torch's own: 1 unless both use one pool of threads.
@@ -81,6 +89,19 @@ class Library:
         The threads of a second pool would compete with those of the first, which look for work for a while.
         """
         return torch.get_num_threads() if self.one_pool else 1
+
+
+def check_threads(wanted: int | None) -> None:
+    """Raise InputError unless the number of threads is None or one that a machine may have.
+
+    Example:
+        >>> check_threads(0)
+        Traceback (most recent call last):
+        sparsernn.core.errors.InputError: threads is 0; it must be from 1 to 1024, or None.
+    """
+    whole = isinstance(wanted, int) and not isinstance(wanted, bool)
+    if wanted is not None and not (whole and 1 <= wanted <= MOST_THREADS):
+        raise InputError(f"threads is {str(wanted)[:40]}; it must be from 1 to {MOST_THREADS}, or None.")
 
 
 def _one_pool() -> bool:

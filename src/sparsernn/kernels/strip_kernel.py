@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsernn.core.errors import InputError
 from sparsernn.kernels.library import library
 
 SHARED_FROM = 1 << 16
@@ -51,9 +52,15 @@ class Table:
 
     Args:
         strips: from the left, each with the last rows only, (height, width), heights falling.
+
+    Raises:
+        InputError: a strip that is higher than the first, or no matrix.
     """
 
     def __init__(self, strips: Sequence[Tensor]) -> None:
+        if any(strip.ndim != 2 or strip.shape[0] > strips[0].shape[0] for strip in strips):
+            shapes = ", ".join(str(tuple(strip.shape)) for strip in strips)
+            raise InputError(f"the strips have the shapes {shapes}; none may be higher than the first.")
         count, rows = len(strips), strips[0].shape[0]
         self.columns = sum(strip.shape[1] for strip in strips)
         self._kept = (
@@ -62,6 +69,7 @@ class Table:
             (ctypes.c_int32 * count)(*(rows - strip.shape[0] for strip in strips)),
         )
         addresses = (ctypes.addressof(array) for array in self._kept)
+        self.rows = rows
         self.structure = CTable(*addresses, count, rows, self.columns)
 
     @property
@@ -70,19 +78,43 @@ class Table:
         return ctypes.addressof(self.structure)
 
 
+def _checked(rows: Tensor, table: Table) -> Tensor:
+    """Row numbers as the functions read them: which rows there are, they do not know."""
+    if rows.dtype != torch.int64 or rows.ndim != 1:
+        raise InputError(f"rows are {rows.dtype} of shape {tuple(rows.shape)}; they must be int64 and (N,).")
+    if rows.numel():
+        least, largest = (int(end) for end in rows.aminmax())
+        if least < 0 or largest >= table.rows:
+            raise InputError(
+                f"rows go from {least} to {largest}; the table has rows from 0 to {table.rows - 1}."
+            )
+    return rows.contiguous()
+
+
 def _threads(found: Any, operations: int) -> int:
     return int(found.threads_between()) if operations >= SHARED_FROM else 1
 
 
+def _want(shape: tuple[int, ...], tensor: Tensor) -> None:
+    if tensor.shape != shape or tensor.dtype != torch.float32:
+        raise InputError(
+            f"a table of strips met {tensor.dtype} of shape {tuple(tensor.shape)}; it takes float32 of shape {shape}."
+        )
+
+
 def lookup(strips: Sequence[Tensor], rows: Tensor) -> Tensor:
     """The asked rows (N,) int64, each from 0 on and below the first strip's height -> (N, D).
+
+    Raises:
+        InputError: other rows.
 
     Example:
         >>> strips = [torch.ones(3, 1), torch.full((1, 2), 2.0)]
         >>> if takes(strips): assert lookup(strips, torch.tensor([2, 0])).tolist() == [[1, 2, 2], [1, 0, 0]]
     """
     found: Any = library()
-    table, rows = Table(strips), rows.contiguous()
+    table = Table(strips)
+    rows = _checked(rows, table)
     out = strips[0].new_empty(len(rows), table.columns)
     threads = _threads(found, out.numel())
     found.strips_lookup(table.address, rows.data_ptr(), out.data_ptr(), len(rows), threads)
@@ -99,7 +131,9 @@ def add(sums: Sequence[Tensor], rows: Tensor, gradient: Tensor) -> None:
         True
     """
     found: Any = library()
-    table, rows, gradient = Table(sums), rows.contiguous(), gradient.contiguous()
+    table, gradient = Table(sums), gradient.contiguous()
+    rows = _checked(rows, table)
+    _want((len(rows), table.columns), gradient)
     threads = _threads(found, gradient.numel())
     found.strips_add(table.address, rows.data_ptr(), gradient.data_ptr(), len(rows), threads)
 
@@ -113,6 +147,8 @@ def scores(strips: Sequence[Tensor], x: Tensor, bias: Tensor) -> Tensor:
     """
     found: Any = library()
     table, x, bias = Table(strips), x.contiguous(), bias.contiguous()
+    _want((len(x), table.columns), x)
+    _want((table.rows,), bias)
     n, rows = len(x), len(bias)
     out, lengths = x.new_empty(n, rows), torch.empty(-(-rows // 16), dtype=torch.int32)
     panels = x.new_empty(len(lengths) * 16 * table.columns) if n >= PANELS_FROM else None

@@ -45,8 +45,8 @@ class CMatrix(ctypes.Structure):
 
 def padded(batch: int) -> int:
     """The number of columns computed for a batch of 1 to 16."""
-    if not 1 <= batch <= BATCHES[-1]:
-        raise InputError(f"batch is {batch}; the inference products take 1 to {BATCHES[-1]}.")
+    if not isinstance(batch, int) or isinstance(batch, bool) or not 1 <= batch <= BATCHES[-1]:
+        raise InputError(f"batch is {batch!r}; the inference products take 1 to {BATCHES[-1]}.")
     return next(size for size in BATCHES if size >= batch)
 
 
@@ -66,13 +66,17 @@ class Format(ABC):
     """One weight matrix (R, C), held in a way of its own.
 
     Args:
-        weight: float (R, C), C < 65536. Zeros count as absent in the sparse formats.
+        weight: finite numbers of floating point (R, C), C < 65536, R C < 2^31. Zeros count as absent in the sparse
+            formats.
         mask: bool (R, C); given, the weights it keeps are stored even where they are 0.
 
     Attributes:
         kind: number of the format in common.h.
         shape: (R, C).
         start, index, values, scale: what the compiled product reads (common.h).
+
+    Raises:
+        InputError: another shape or type, a mask of another shape, or numbers that are not finite.
     """
 
     kind: ClassVar[int]
@@ -80,10 +84,10 @@ class Format(ABC):
     sparse: ClassVar[bool] = False
 
     def __init__(self, weight: Tensor, mask: Tensor | None = None) -> None:
-        if weight.ndim != 2 or weight.shape[1] >= 65536:
+        _check_weight(weight)
+        if mask is not None and mask.shape != weight.shape:
             raise InputError(
-                f"a weight of shape {tuple(weight.shape)} has no inference product; it needs two axes and "
-                "fewer than 65536 columns."
+                f"the mask of a weight of shape {tuple(weight.shape)} has shape {tuple(mask.shape)}; they must agree."
             )
         weight = weight.detach().to("cpu", torch.float32).contiguous()
         self.shape = (weight.shape[0], weight.shape[1])
@@ -118,7 +122,15 @@ class Format(ABC):
         return self._twin
 
     def multiply(self, x: Tensor, threads: int | None = None) -> Tensor:
-        """W x for x (C, B) float32, B from 1 to 16 -> (R, B)."""
+        """W x for x (C, B) float32, B from 1 to 16 -> (R, B).
+
+        Raises:
+            InputError: an x of another shape or type, or an impossible number of threads.
+        """
+        if x.ndim != 2 or x.shape[0] != self.shape[1] or x.dtype != torch.float32 or not x.is_cpu:
+            raise InputError(
+                f"x is {x.dtype} of shape {tuple(x.shape)}; it must be float32 on the CPU and ({self.shape[1]}, B)."
+            )
         found, used, batch = library(), x.shape[1], padded(x.shape[1])
         if found is None:
             return self.twin() @ x
@@ -243,6 +255,20 @@ class Block16Int8(Block16):
 
     def _decode(self, dense: Tensor) -> Tensor:
         return dense * self.scale.unsqueeze(1)
+
+
+def _check_weight(weight: Tensor) -> None:
+    """The products count columns in 16 bits and kept weights in 31."""
+    fits = weight.ndim == 2 and 0 < weight.shape[1] < 1 << 16 and 0 < weight.numel() < 1 << 31
+    if not (fits and weight.is_floating_point()):
+        raise InputError(
+            f"a weight of {weight.dtype} and shape {tuple(weight.shape)} has no inference product; it needs floats, "
+            "two axes, from 1 to 65535 columns and fewer than 2^31 weights."
+        )
+    if not bool(torch.isfinite(weight).all()):
+        raise InputError(
+            f"a weight of shape {tuple(weight.shape)} has numbers that are not finite, so no product would be."
+        )
 
 
 def _starts(kept: Tensor) -> Tensor:

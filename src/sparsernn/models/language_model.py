@@ -12,7 +12,17 @@ from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import DropRate, Entries, Kind, Positive, Size, Spec
 from sparsernn.core.registry import make, name_of
-from sparsernn.nn import EMBEDDINGS, HEADS, LAYERS, TIED_HEADS, Head, Layer, Stack
+from sparsernn.nn import (
+    EMBEDDINGS,
+    HEADS,
+    LAYERS,
+    TIED_HEADS,
+    BlockEmbedding,
+    Embedding,
+    Head,
+    Layer,
+    Stack,
+)
 from sparsernn.nn.drive.layer import State
 from sparsernn.nn.dropout import drop
 from sparsernn.structure.units import Units
@@ -89,7 +99,7 @@ class LanguageModel(Model):
         given: Mapping[str, Any] = {} if dropout is None else dropout
         self.dropout = {name: given.get(name, 0.0) for name in DROPOUTS}
         self.locked = bool(given.get("locked", False))
-        self.embedding = make(
+        self.embedding: Embedding | BlockEmbedding = make(
             "embedding",
             EMBEDDINGS,
             embedding,

@@ -101,7 +101,8 @@ class LanguageModelling(Task):
 
     def check_model(self, model: Model) -> None:
         """Refuse an embedding that takes the last words for the most frequent where order is that of appearance."""
-        if model.reads == "words" and model.embedding.trusts_order and self.corpus.info.get("order", "first") == "first":
+        trusting = isinstance(model, LanguageModel) and model.embedding.trusts_order
+        if trusting and self.corpus.info.get("order", "first") == "first":
             raise InputError(
                 "the block embedding gives the longest vectors to the last words, but task.corpus.order is 'first'; "
                 "it must be 'up' (or 'down' or 'random', to see what that costs)."
