@@ -27,22 +27,28 @@ def table(*columns: str, title: str | None = None, numbers: Iterable[int] = ()) 
     return made
 
 
+RECIPE_COLUMNS = ("recipe", "method", "corpus", "epochs", "published", "obtained", "about")
+
+
 def recipes_table(recipes: Sequence[Recipe], width: int) -> Table:
     """One line per recipe: method, corpus, epochs, test results published and obtained here, what it is.
 
     The last column is left out where `width` has no room for it.
     """
-    made = table("recipe", "method", "corpus", "epochs", "published", "obtained", numbers=(3, 4, 5))
-    told = width >= WIDTH_WITH_ABOUT
-    if told:
-        made.add_column("about", overflow="fold")
+    shown = len(RECIPE_COLUMNS) - (width < WIDTH_WITH_ABOUT)
+    made = table(*RECIPE_COLUMNS[:shown], numbers=(3, 4, 5))
     for column in made.columns:
         column.no_wrap = column.header != "about"
-    for r in recipes:
-        results = (_test_result(r.published, r), _test_result(r.obtained, r))
-        row = (r.name, r.sparsity["name"], _corpus_name(r), str(r.epochs), *results)
-        made.add_row(*row, *((r.about,) if told else ()))
+    for recipe in recipes:
+        made.add_row(*recipe_row(recipe)[:shown])
     return made
+
+
+def recipe_row(recipe: Recipe) -> tuple[str, ...]:
+    """A recipe's cells under `RECIPE_COLUMNS`."""
+    results = (_test_result(recipe.published, recipe), _test_result(recipe.obtained, recipe))
+    method, corpus = recipe.sparsity["name"], _corpus_name(recipe)
+    return (recipe.name, method, corpus, str(recipe.epochs), *results, recipe.about)
 
 
 def _corpus_name(recipe: Recipe) -> str:
