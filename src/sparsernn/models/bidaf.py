@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sparsernn.contracts import Model
 from sparsernn.core.checks import checked
+from sparsernn.core.devices import moved
 from sparsernn.core.limits import Count, DropRate, Entries, OneOf, Size
 from sparsernn.nn.drive.bilstm import BothEnds, turning
 from sparsernn.nn.dropout import drop_quickly
@@ -58,7 +59,7 @@ class Text(NamedTuple):
     characters: Tensor
     """(T, B, W) int64, every word cut or filled up to W characters."""
     lengths: Tensor
-    """(B,) int64, from 1 to T."""
+    """(B,) int64, from 1 to T, on the CPU."""
 
 
 class Pointers(NamedTuple):
@@ -139,11 +140,10 @@ class BiDAF(Model):
 
     def forward(self, context: Text, question: Text) -> Pointers:
         """Read a batch of contexts and their questions (of the same B) -> scores of each context word."""
-        order = turning(context.lengths, len(context.words))
+        order = _turning(context)
         inside, asked = _inside(context), _inside(question)
         h = self.phrase(self._encode(context), order, self.dropout["context"])
-        asking = turning(question.lengths, len(question.words))
-        u = self.phrase(self._encode(question), asking, self.dropout["lstm"])
+        u = self.phrase(self._encode(question), _turning(question), self.dropout["lstm"])
         p = self.attention(h, u, inside, asked)
         m = self.second(self.first(p, order, self.dropout["lstm"]), order, self.dropout["lstm"])
         start = self._score(self.start_score, m, p, inside)
@@ -190,8 +190,16 @@ def reader_widths(hidden_size: Size | Widths) -> dict[str, list[int]]:
 
 
 def _inside(text: Text) -> Tensor:
-    """bool (B, T)."""
-    return torch.arange(len(text.words)).unsqueeze(0) < text.lengths.unsqueeze(1)
+    """bool (B, T), on the device of the words."""
+    flags = torch.arange(len(text.words)).unsqueeze(0) < text.lengths.unsqueeze(1)
+    inside: Tensor = moved(flags, text.words.device)
+    return inside
+
+
+def _turning(text: Text) -> Tensor:
+    """As `turning`, on the device of the words."""
+    order: Tensor = moved(turning(text.lengths, len(text.words)), text.words.device)
+    return order
 
 
 def bidaf_units(model: Any, groups: str = "six") -> list[Units]:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 
 import sparsernn
 from sparsernn.contracts import Model, Optimizer
+from sparsernn.core.devices import chosen, described
 from sparsernn.core.errors import InputError
 from sparsernn.core.registry import make
 from sparsernn.core.safe_files import sole_user
@@ -60,6 +62,7 @@ def assemble(
     """
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
+    device = chosen(recipe.device)
     begin_weights(recipe.seed)
     if remembered is None:
         task = _task(recipe, data_dir, vocabularies)
@@ -67,6 +70,8 @@ def assemble(
         task = _task_without_data(recipe, vocabularies or {}, remembered)
     model = model_of(recipe, task)
     task.check_model(model)
+    model.to(device)
+    task.settle(device)
     per_epoch = task.steps_per_epoch(recipe.seed)
     steps = recipe.epochs * per_epoch
     schedule, optimizer = _optimizer(recipe, model, steps)
@@ -87,7 +92,9 @@ def assemble(
     )
     begin_dropout(recipe.seed)
     without = remembered is not None
-    return Run(recipe, task, model, optimizer, sparsifier, boundary, schedule, without_data=without)
+    return Run(
+        recipe, task, model, optimizer, sparsifier, boundary, schedule, without_data=without, device=device
+    )
 
 
 def model_of(recipe: Recipe, task: Task) -> Model:
@@ -200,14 +207,19 @@ class MissingData(InputError):
     """The data of a run are not where they were, or not what they were; its weights are good without them."""
 
 
-def open_run(folder: Path, data_dir: Path | None = None) -> Run:
+def open_run(folder: Path, data_dir: Path | None = None, device: str | None = None) -> Run:
     """An existing run with its data, taken up where its last checkpoint left it: to train on, or to be scored.
+
+    Args:
+        folder: of the run.
+        data_dir: where the data lie now; None: where they lay.
+        device: where to compute from now on; None: as the recipe says.
 
     Raises:
         MissingData: its data cannot be had, or are not what they were.
         InputError: no run there, or its checkpoint or vocabularies are not what they were.
     """
-    recipe, known, vocabularies = _read(folder)
+    recipe, known, vocabularies = _read(folder, device)
     try:
         run = assemble(recipe, data_dir or data_of(folder), vocabularies)
     except InputError as error:
@@ -222,29 +234,34 @@ def open_run(folder: Path, data_dir: Path | None = None) -> Run:
     return run
 
 
-def open_weights(folder: Path) -> Run:
+def open_weights(folder: Path, device: str = "cpu") -> Run:
     """An existing run without its data: for all that weights, recipe and vocabularies are enough for.
 
     It stands where its last checkpoint left it. Its task reads something random (`Task.stand_in`), whether the
     data are still there or not.
 
+    Args:
+        folder: of the run.
+        device: where its model shall be; the CPU, where the compiled kernels are, unless said.
+
     Raises:
         InputError: no run there, or its checkpoint or vocabularies are not what they were.
     """
-    recipe, known, vocabularies = _read(folder)
+    recipe, known, vocabularies = _read(folder, device)
     run = assemble(recipe, None, vocabularies, known["data"])
     run.folder = folder
     run.restore()
     return run
 
 
-def _read(folder: Path) -> tuple[Recipe, dict[str, Any], dict[str, Vocabulary]]:
+def _read(folder: Path, device: str | None) -> tuple[Recipe, dict[str, Any], dict[str, Vocabulary]]:
     """The settings, environment and vocabularies of a run; torch gets as many threads as it had."""
     if not (folder / RECIPE).is_file():
         raise InputError(f"{folder} is no run: it has no {RECIPE}.")
     known = read_environment(folder)
     vocabularies = _load_vocabularies(folder, known["data"])
     recipe = load_recipe(folder / RECIPE)
+    recipe = recipe if device is None else replace(recipe, device=device)
     # Sums are taken in another order on another number of threads: going on to the bit needs the same.
     torch.set_num_threads(recipe.threads or known["threads"])
     return recipe, known, vocabularies
@@ -313,6 +330,7 @@ def environment(run: Run, data_dir: Path | None = None) -> dict[str, Any]:
         "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "device": described(run.device),
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
         "command": " ".join(["sparsernn", *sys.argv[1:]]),
         "data_dir": str(data_dir.resolve()) if data_dir else None,

@@ -8,6 +8,7 @@ from copy import deepcopy
 
 import torch
 
+from sparsernn.core.devices import generator_states, moved, set_generator_states
 from sparsernn.runs.malloc import keep_buffers
 from sparsernn.runs.run import Run
 
@@ -41,7 +42,7 @@ def _seconds_per_step(run: Run, epoch: int) -> float:
     times = []
     for _ in range(TRIALS):
         started = time.perf_counter()
-        batch = next(iter(run.task.batches(run.recipe.seed, 0)))
+        batch = moved(next(iter(run.task.batches(run.recipe.seed, 0))), run.device)
         state = run.boundary.enter(run.model.initial_state(run.task.batch_size), first)
         _, objective, state = run.task.loss(run.model, batch, state)
         tensors, gradients = run.boundary.roots(state, batch.targets.numel(), last=False)
@@ -54,14 +55,14 @@ def _seconds_per_step(run: Run, epoch: int) -> float:
 @contextmanager
 def untouched(run: Run) -> Iterator[None]:
     """Whatever is tried inside: weights, buffers, gradients, generators, sums and the boundary come back."""
-    generator, counted = torch.get_rng_state(), deepcopy(run.task.state_dict())
+    generators, counted = generator_states(run.device), deepcopy(run.task.state_dict())
     learnt = deepcopy(run.boundary.state_dict())
     # A forward pass may change more than gradients: batch normalisation its statistics, an orthogonal map that is
     # rebased its parameter as well.
     before = [(t, t.detach().clone()) for t in (*run.model.parameters(), *run.model.buffers())]
     yield
     run.optimizer.zero_grad()
-    torch.set_rng_state(generator)
+    set_generator_states(generators, run.device)
     run.task.load_state_dict(counted)
     run.boundary.load_state_dict(learnt)
     run.boundary.begin(run.position.epoch + 1)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sparsernn.contracts import Optimizer
+from sparsernn.core.devices import moved
 from sparsernn.core.safe_files import sole_user
 from sparsernn.core.states import detached
 from sparsernn.runs.divergence import Diverged, check_evaluation, check_step, strayed_for
@@ -73,7 +74,7 @@ def _epoch(run: Run, watch: Watch, keep: Safekeeping, request: Request) -> None:
     run.model.train()
     watch.phase(run.boundary.begin(here.epoch + 1))
     for batch, last in with_last(task.batches(recipe.seed, here.epoch, here.window)):
-        started = time.perf_counter()
+        started, batch = time.perf_counter(), moved(batch, run.device)
         set_learning_rate(run.optimizer, run.schedule(here.step) * batch.lr_scale)
         first = run.carried is None
         state = run.model.initial_state(task.batch_size) if first else run.carried

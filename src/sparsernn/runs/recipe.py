@@ -19,7 +19,7 @@ from sparsernn.runs.validation import COMPONENTS, check
 # These describe one recipe and are not passed on through `base:`, nor do they hold once a setting is changed.
 DESCRIPTION = ("about", "source", "command", "published", "obtained")
 # Changing these does not change what a run computes: its published numbers still belong beside it.
-OPERATIONAL = ("name", "log_every", "checkpoint_seconds", "threads", *DESCRIPTION)
+OPERATIONAL = ("name", "log_every", "checkpoint_seconds", "threads", "device", "deterministic", *DESCRIPTION)
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,9 @@ class Recipe:
         log_every: steps between two `step` records, >= 1.
         checkpoint_seconds: seconds between two saves of `last`, >= 0 (0 saves after every step).
         threads: torch's threads; None leaves them to torch.
+        device: where it computes, "auto" (a CUDA device where there is one, else the CPU), "cpu", "cuda", "cuda:N" or
+            "mps".
+        deterministic: ask torch for algorithms that give the same bits every time, on accelerators too; slower.
         about, source, command: one sentence, the paper, the command line of the original code.
         published, obtained: `{"valid_perplexity": ..., "test_perplexity": ..., "note": ...}`: the authors'
             numbers, and ours; shares such as `test_accuracy` between 0 and 1.
@@ -61,6 +64,8 @@ class Recipe:
     log_every: int = 100
     checkpoint_seconds: float = 120
     threads: int | None = None
+    device: str = "auto"
+    deterministic: bool = False
     about: str = ""
     source: str = ""
     command: str = ""
@@ -103,7 +108,7 @@ class Recipe:
 _ORDER = (
     *("name", "about", "source", "command", "published", "obtained", "overrides"),
     *("task", "model", "optimizer", "sparsity", "boundary"),
-    *("seed", "epochs", "clip", "log_every", "checkpoint_seconds", "threads"),
+    *("seed", "epochs", "clip", "log_every", "checkpoint_seconds", "threads", "device", "deterministic"),
 )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sparsernn.contracts import Boundary, Model, Optimizer, Schedule, Sparsifier, State, Task
+from sparsernn.core.devices import CPU, generator_states, moved, set_generator_states
 from sparsernn.core.errors import InputError
 from sparsernn.runs.checkpoint import load_checkpoint, save_checkpoint
 from sparsernn.runs.checkpoint_schema import (
@@ -69,6 +70,7 @@ class Run:
         folder: where it is written; None until `create` or `open_run` gives it one.
         without_data: the task was put together without its data: what it reads is random, so that nothing may be
             trained on it or scored by it.
+        device: where it computes; model, optimizer, sparsifier and boundary are there.
         log_bytes: how much of metrics.jsonl belongs to the restored state; None: all of it.
     """
 
@@ -84,6 +86,7 @@ class Run:
     folder: Path | None = None
     log_bytes: int | None = None
     without_data: bool = False
+    device: torch.device = CPU
 
     @property
     def home(self) -> Path:
@@ -115,7 +118,7 @@ class Run:
             "task": self.task.state_dict(),
             "position": asdict(self.position),
             "carried": self.carried,
-            "generators": {"torch": torch.get_rng_state()},
+            "generators": generator_states(self.device),
             "history": {"metrics_bytes": self.events.size()},
         }
 
@@ -180,8 +183,8 @@ class Run:
         self.boundary.load_state_dict(tree["boundary"])
         self.task.load_state_dict(tree.get("task") or {})
         self.position = Position(**tree["position"])
-        self.carried = tree["carried"]
-        torch.set_rng_state(tree["generators"]["torch"])
+        self.carried = moved(tree["carried"], self.device)
+        set_generator_states(tree["generators"], self.device)
         self.log_bytes = tree["history"]["metrics_bytes"]
 
     def rewind(self) -> None:

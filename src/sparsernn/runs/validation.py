@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from sparsernn.core.device_names import ALLOWED, is_device_name
 from sparsernn.core.errors import InputError
 from sparsernn.core.metrics import METRICS
 from sparsernn.core.registry import suggest
@@ -132,5 +133,7 @@ _RULES: dict[str, Rule] = {
         lambda v: _is_integer(v) and 1 <= v <= MOST_THREADS,
         f"a whole number, 1 or more and at most {MOST_THREADS:,}, or null for torch's own choice",
     ),
+    "device": (is_device_name, ALLOWED),
+    "deterministic": (lambda v: isinstance(v, bool), "true or false"),
     "overrides": (_is_list_of_text, "a list of key=value texts"),
 }

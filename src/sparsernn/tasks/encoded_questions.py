@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from sparsernn.core.devices import CPU, moved
 from sparsernn.data.questions import Paragraph, text_of, token_spans, words_of
 from sparsernn.models.bidaf import Pointers
 from sparsernn.models.spans import best_spans
@@ -93,7 +94,7 @@ def found(
         texts: the paragraphs.
         spans: where their tokens stand.
     """
-    best = best_spans(*pointers)
+    best = best_spans(*moved(pointers, CPU))
     rows = zip(best.first.tolist(), best.last.tolist(), best.probability.tolist(), texts, spans, strict=True)
     return [Found(text_of(i, j, text, own), own[i][0], p) for i, j, p, text, own in rows]
 

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from sparsernn.contracts import Tick
 from sparsernn.core.checks import checked
+from sparsernn.core.devices import device_of, moved
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Share, Size
 from sparsernn.core.streams import stream
@@ -139,7 +140,8 @@ class Synthetic(Task):
         """
         total: dict[str, float] = {}
         with dropouts_off(model):
-            for number, part in enumerate(self._parts(split), 1):
+            for number, drawn in enumerate(self._parts(split), 1):
+                part = moved(drawn, device_of(model))
                 size = batch_size or len(part.targets.movedim(-1, 0))
                 pairs = zip(
                     torch.split(part.inputs, size, 1), torch.split(part.targets, size, -1), strict=True
@@ -154,7 +156,7 @@ class Synthetic(Task):
         """Also the gradient of the last answer's loss, against the time lag."""
         found = super().look(model, closely)
         if closely and hasattr(model, "layers"):
-            inputs, targets, _ = self._part("valid", 0, LOOKED_AT)
+            inputs, targets, _ = moved(self._part("valid", 0, LOOKED_AT), device_of(model))
             found.append(lag_record(model, inputs, lambda h: self.last_nats(model.read_out(h), targets)))
         return found
 

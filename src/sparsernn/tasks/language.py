@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sparsernn.contracts import Model, Tick
 from sparsernn.core.checks import checked
+from sparsernn.core.devices import device_of, moved, resident
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import NonNegative, Size
 from sparsernn.data import stand_ins
@@ -99,6 +100,12 @@ class LanguageModelling(Task):
         """A text of random tokens."""
         return {"corpus": stand_ins.text(info, vocabularies["vocabulary"])}
 
+    def settle(self, device: torch.device) -> None:
+        """The text lies on the device: its windows are views."""
+        splits = resident({**self.corpus.splits, "streams": self.train_streams}, device)
+        self.train_streams = splits.pop("streams")
+        self.corpus = replace(self.corpus, splits=splits)
+
     def check_model(self, model: Model) -> None:
         """Refuse an embedding that takes the last words for the most frequent where order is that of appearance."""
         trusting = isinstance(model, LanguageModel) and model.embedding.trusts_order
@@ -173,7 +180,7 @@ class LanguageModelling(Task):
         found = super().look(model, closely)
         if closely and (found or self.metric == "bits"):
             rows = streams(self.corpus.splits["valid"], self.eval_batch_size, "valid")
-            words, targets = window_of(rows, 0, min(self.window, len(rows) - 1))
+            words, targets = moved(window_of(rows, 0, min(self.window, len(rows) - 1)), device_of(model))
             with dropouts_off(model):
                 read = model.embedding(words).detach()
             found.append(lag_record(model, read, lambda h: model.head.nll(h[None], targets[-1:]).mean()))
@@ -187,10 +194,11 @@ class LanguageModelling(Task):
         Args as in `evaluate`.
         """
         rows = streams(self.corpus.splits[split], batch_size or self.eval_batch_size, split)
-        state, bounds = model.initial_state(rows.shape[1]), window_bounds(len(rows), self.window)
+        device, state = device_of(model), model.initial_state(rows.shape[1])
+        bounds = window_bounds(len(rows), self.window)
         with dropouts_off(model):
             for number, (first, length) in enumerate(bounds, 1):
-                words, targets = window_of(rows, first, length)
+                words, targets = moved(window_of(rows, first, length), device)
                 features = model(words, state)
                 state = features.state
                 yield features, targets

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from sparsernn.contracts import Tick
 from sparsernn.core.checks import checked
+from sparsernn.core.devices import device_of, moved
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Kind, Size, Spec
 from sparsernn.core.registry import make
@@ -122,7 +123,7 @@ class Pixels(Task):
         nats, right, count = 0.0, 0.0, self.examples[split]
         with dropouts_off(model):
             for chosen in torch.split(torch.arange(count), batch_size or self.eval_batch_size):
-                inputs, labels, _ = self._read(split, chosen)
+                inputs, labels, _ = moved(self._read(split, chosen), device_of(model))
                 logits = self.output(model, inputs)
                 nats += functional.cross_entropy(logits, labels, reduction="sum").item()
                 right += (logits.argmax(-1) == labels).sum().item()
@@ -133,7 +134,8 @@ class Pixels(Task):
         """Also the gradient of the loss against the time lag, of some validation pictures."""
         found = super().look(model, closely)
         if closely and hasattr(model, "layers"):
-            inputs, labels, _ = self._read("valid", torch.arange(min(LOOKED_AT, self.examples["valid"])))
+            chosen = torch.arange(min(LOOKED_AT, self.examples["valid"]))
+            inputs, labels, _ = moved(self._read("valid", chosen), device_of(model))
             found.append(
                 lag_record(model, inputs, lambda h: functional.cross_entropy(model.read_out(h), labels))
             )

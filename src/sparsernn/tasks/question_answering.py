@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from sparsernn.contracts import Tick
 from sparsernn.core.checks import checked
+from sparsernn.core.devices import device_of, moved
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Size
 from sparsernn.core.streams import draws
@@ -222,10 +223,11 @@ class QuestionAnswering(Task):
         with dropouts_off(model):
             for number, questions in enumerate(parts, 1):
                 asked = [data.asked[k] for k in questions]
-                batch = self._batch(data, questions, [(a.spans or [(0, 0)])[0] for a in asked], None)
+                spans = [(a.spans or [(0, 0)])[0] for a in asked]
+                batch = moved(self._batch(data, questions, spans, None), device_of(model))
                 pointers = model(batch.context, batch.question)
                 placed = torch.tensor([bool(a.spans) for a in asked])
-                nats.append(_nats(pointers, batch)[placed])
+                nats.append(_nats(pointers, batch).cpu()[placed])
                 answers |= {a.id: f.text for a, f in zip(asked, data.found(pointers, questions), strict=True)}
                 tick(number / len(parts))
         return answers, torch.cat(nats).double().mean().item()
@@ -240,7 +242,8 @@ class QuestionAnswering(Task):
         for name, text in (("paragraph", paragraph), ("question", question)):
             if not tokens_of(text):
                 raise InputError(f"the {name} is {text!r}; it needs at least one word.")
-        context, asked = (self.lexicon.text([self.lexicon.rows(tokens_of(t))]) for t in (paragraph, question))
+        texts = [self.lexicon.text([self.lexicon.rows(tokens_of(t))]) for t in (paragraph, question)]
+        context, asked = moved(texts, device_of(model))
         with dropouts_off(model):
             return found(model(context, asked), [paragraph], [token_spans(paragraph)])[0]
 

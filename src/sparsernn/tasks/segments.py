@@ -6,12 +6,13 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from sparsernn.contracts import Model, Task
+from sparsernn.core.devices import device_of, moved
 from sparsernn.core.errors import InputError
 from sparsernn.data.windows import streams
 
 
 def text_of(task: Task, model: nn.Module, split: str, batch_size: int, mode: str) -> Tensor:
-    """A split of a language-modelling task as `batch_size` parallel streams, (N, B) int64.
+    """A split of a language-modelling task as `batch_size` parallel streams, (N, B) int64, on the model's device.
 
     Args:
         task: with a `corpus`.
@@ -28,7 +29,8 @@ def text_of(task: Task, model: nn.Module, split: str, batch_size: int, mode: str
             f"{mode} needs a language model that reads a text, but this is a {type(model).__name__} "
             f"for {type(task).__name__}."
         )
-    return streams(task.corpus.splits[split], batch_size, split)
+    rows: Tensor = moved(streams(task.corpus.splits[split], batch_size, split), device_of(model))
+    return rows
 
 
 @contextmanager

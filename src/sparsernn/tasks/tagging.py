@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from sparsernn.contracts import Tick
 from sparsernn.core.checks import checked
+from sparsernn.core.devices import device_of, moved
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import OneOf, Share, Size
 from sparsernn.core.streams import draws
@@ -29,9 +30,10 @@ class Sentences:
 
     Attributes:
         words: (T, B) int64, `<pad>` beyond a sentence's end.
-        lengths: (B,) int64.
+        lengths: (B,) int64, on the CPU.
         targets: tags of all words, (N,) int64, in the order of `inside`.
         inside: (T, B) bool, where there are words.
+        places: (N,) int64, where they stand among the T * B of the batch.
         lr_scale: always 1.
     """
 
@@ -39,7 +41,12 @@ class Sentences:
     lengths: Tensor
     targets: Tensor
     inside: Tensor
+    places: Tensor
     lr_scale: float = 1.0
+
+    def of_words(self, values: Tensor) -> Tensor:
+        """What of (T, B, ...) belongs to words, (N, ...); how many they are is known without asking the device."""
+        return values.flatten(0, 1).index_select(0, self.places)
 
 
 @dataclass
@@ -152,11 +159,11 @@ class Tagging(Task):
         padded = pad_sequence([words[data.slice(k)] for k in chosen], padding_value=padding)
         tags = pad_sequence([data.tags[data.slice(k)] for k in chosen])
         inside = torch.arange(len(padded)).unsqueeze(1) < lengths
-        return Sentences(padded, lengths, tags[inside], inside)
+        return Sentences(padded, lengths, tags[inside], inside, inside.flatten().nonzero().squeeze(1))
 
     def loss(self, model: Tagger, batch: Sentences, state: None) -> tuple[Tensor, Tensor, None]:
         """Mean nats per word; nothing is carried."""
-        scores = model(batch.words, batch.lengths)[batch.inside]
+        scores = batch.of_words(model(batch.words, batch.lengths))
         nats = functional.cross_entropy(scores, batch.targets)
         return nats.detach(), nats, None
 
@@ -184,15 +191,16 @@ class Tagging(Task):
         parts = torch.split(torch.arange(len(data.starts)), batch_size or self.eval_batch_size)
         with dropouts_off(model):
             for number, chosen in enumerate(parts, 1):
-                self._count(model, self._batch(data, data.words, chosen.tolist()), tally)
+                batch = moved(self._batch(data, data.words, chosen.tolist()), device_of(model))
+                self._count(model, batch, tally)
                 tick(number / len(parts))
         return tally
 
     def _count(self, model: Tagger, batch: Sentences, tally: Tally) -> None:
-        scores, tags = model(batch.words, batch.lengths)[batch.inside], len(self.tags)
-        found, unknown = scores.argmax(1), batch.words[batch.inside] == self.words.index[UNKNOWN]
+        scores, tags = batch.of_words(model(batch.words, batch.lengths)), len(self.tags)
+        found, unknown = scores.argmax(1), batch.of_words(batch.words) == self.words.index[UNKNOWN]
         pairs = torch.bincount(batch.targets * tags + found, minlength=tags * tags)
-        tally.confusion += pairs.view(tags, tags)
+        tally.confusion += pairs.view(tags, tags).cpu()
         tally.nats += functional.cross_entropy(scores.double(), batch.targets, reduction="sum").item()
         tally.unknown += int(unknown.sum())
         tally.unknown_right += int((unknown & (found == batch.targets)).sum())

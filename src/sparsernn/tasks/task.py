@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sparsernn.contracts import Tick
@@ -96,6 +97,12 @@ class Task(ABC):
 
         Returns:
             At least "loss", the mean nats per target, and the task's metric.
+        """
+
+    def settle(self, device: torch.device) -> None:  # noqa: B027 - most tasks make or gather each batch anew
+        """Keep what is read all the time on the device, if there is such; asked once, before training.
+
+        A batch that lies elsewhere is moved before `loss` sees it.
         """
 
     def check_model(self, model: Any) -> None:  # noqa: B027 - most tasks take any model that fits their sizes

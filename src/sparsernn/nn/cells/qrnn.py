@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparsernn.core.checks import checked
+from sparsernn.core.devices import moved
 from sparsernn.core.limits import DropRate, OneOf, Share, Size
 from sparsernn.nn.cells.forget_mult import forget_mult, linear_scan
 from sparsernn.nn.drive.layer import Layer
@@ -128,7 +129,7 @@ class QRNN(Layer):
         """
         x = x.transpose(0, 1) if self.batch_first else x
         c0, *inputs = state if state is not None else self.initial_state(x.shape[1])
-        valid = None if lengths is None else within(lengths, len(x), x.shape[1]).to(x.device)
+        valid = None if lengths is None else moved(within(lengths, len(x), x.shape[1]), x.device)
         order = turned(valid, len(x)) if self.reverse else None
         x = x if order is None else x.gather(0, order.expand_as(x))
         seen = torch.cat([torch.stack(inputs[::-1]), x]) if inputs else x  # (window - 1 + T, B, I)

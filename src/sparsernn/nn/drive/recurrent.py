@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparsernn.core.devices import moved
 from sparsernn.core.errors import InputError
 from sparsernn.nn.drive.cell import Cell, CellState, StagedCell, step
 from sparsernn.nn.drive.layer import Layer
@@ -83,7 +84,7 @@ class Recurrent(Layer):
             y (T, B, H) or (B, T, H), and the final state.
         """
         x = x.transpose(0, 1) if self.batch_first else x
-        valid = None if lengths is None else within(lengths, x.shape[0], x.shape[1]).to(x.device)
+        valid = None if lengths is None else moved(within(lengths, x.shape[0], x.shape[1]), x.device)
         order = turned(valid, x.shape[0]) if self.reverse else None
         u = self.cell.project(x if order is None else x.gather(0, order.expand_as(x)))
         y, state = self._scan(u, self.initial_state(x.shape[1]) if state is None else state, valid)

@@ -1,0 +1,15 @@
+"""How devices are called in recipes and on the command line. Nothing here imports torch."""
+
+import re
+
+FORM = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
+ALLOWED = "auto, cpu, cuda, cuda:N with the number of a device, or mps"
+
+
+def is_device_name(value: object) -> bool:
+    """Whether a value has the form of a device's name, be there such a device or not.
+
+    >>> is_device_name("cuda:1"), is_device_name("gpu"), is_device_name(0)
+    (True, False, False)
+    """
+    return isinstance(value, str) and FORM.fullmatch(value) is not None

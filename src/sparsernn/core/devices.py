@@ -1,0 +1,149 @@
+"""Where a run computes, and the one place that moves things there.
+
+A run has one device. Its model is moved before anything is built on its parameters, so that states, masks, averages
+and whatever else is made like a parameter lies beside it. Random numbers that decide (weights, masks, batches) are
+drawn on the CPU and then moved: a seed means the same everywhere. Dropouts draw from the device's own generator.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparsernn.core.device_names import ALLOWED, is_device_name
+from sparsernn.core.errors import InputError
+
+CPU = torch.device("cpu")
+STAYING = frozenset(["lengths"])
+"""Fields that the CPU reads: how long the sequences of a padded batch are, which torch asks for there."""
+RESIDENT_UP_TO = 2**30
+"""Bytes of data that are kept on the device for a whole run; more are sent batch by batch."""
+
+
+def chosen(name: str) -> torch.device:
+    """The device that a recipe or a command asks for.
+
+    Args:
+        name: "auto" (the first CUDA device where there is one, else the CPU), "cpu", "cuda" (the current one),
+            "cuda:0", "cuda:1" ..., or "mps".
+
+    Raises:
+        InputError: another word, or a device that this machine does not have.
+
+    Example:
+        >>> chosen("cpu")
+        device(type='cpu')
+    """
+    if not is_device_name(name):
+        raise InputError(f"the device is {name!r}; it must be {ALLOWED}.")
+    if name == "auto":
+        return chosen("cuda:0") if torch.cuda.is_available() else CPU
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise _absent(name, "torch finds no Metal device here")
+    if not name.startswith("cuda"):
+        return torch.device(name)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not count:
+        raise _absent(name, "torch finds no CUDA device here")
+    index = int(name.partition(":")[2] or torch.cuda.current_device())
+    if index >= count:
+        raise _absent(name, f"torch finds {count} here, counted from 0")
+    return torch.device("cuda", index)
+
+
+def _absent(name: str, why: str) -> InputError:
+    return InputError(
+        f"the device is '{name}', but {why}; 'cpu' is always there and 'auto' takes what is there."
+    )
+
+
+def described(device: torch.device) -> str:
+    """A device in words, for plans and records: with its name where it has one.
+
+    >>> described(torch.device("cpu"))
+    'cpu'
+    """
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module's parameters are; the CPU for one that has none.
+
+    >>> device_of(nn.Linear(1, 1)), device_of(nn.Tanh())
+    (device(type='cpu'), device(type='cpu'))
+    """
+    first = next(module.parameters(), None)
+    return CPU if first is None else first.device
+
+
+def moved(tree: Any, device: torch.device) -> Any:
+    """A tree with its tensors on a device; what holds none of them comes back as it is.
+
+    Args:
+        tree: tensors, lists, tuples, named tuples, mappings and dataclasses of such in any nesting. Fields
+            that are called `lengths` stay where they are.
+        device: tensors that are there already are not copied. Copies to an accelerator are not waited for.
+
+    Example:
+        >>> batch = {"words": torch.zeros(2), "scale": 1.0, "state": (torch.ones(1), None)}
+        >>> moved(batch, torch.device("cpu"))["words"] is batch["words"]
+        True
+    """
+    if isinstance(tree, Tensor):
+        # from an accelerator to the CPU a copy that is not waited for would be read too early
+        return tree if tree.device == device else tree.to(device, non_blocking=device.type != "cpu")
+    if isinstance(tree, Mapping):
+        return {key: moved(value, device) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [moved(value, device) for value in tree]
+    if isinstance(tree, tuple):
+        names = getattr(tree, "_fields", None)
+        if names is None:
+            return tuple(moved(value, device) for value in tree)
+        pairs = zip(names, tree, strict=True)
+        return type(tree)(*(value if name in STAYING else moved(value, device) for name, value in pairs))
+    if is_dataclass(tree) and not isinstance(tree, type):
+        names = [f.name for f in fields(tree) if f.name not in STAYING]
+        return replace(tree, **{name: moved(getattr(tree, name), device) for name in names})
+    return tree
+
+
+def resident(tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Data that are read all the time: on the device where they fit, where they are otherwise.
+
+    >>> resident({"train": torch.arange(3)}, torch.device("cpu"))
+    {'train': tensor([0, 1, 2])}
+    """
+    size = sum(t.numel() * t.element_size() for t in {id(t): t for t in tensors.values()}.values())
+    if size > RESIDENT_UP_TO:
+        return dict(tensors)
+    known: dict[int, Tensor] = {}  # splits may be one tensor under several names
+    return {name: known.setdefault(id(t), moved(t, device)) for name, t in tensors.items()}
+
+
+def generator_states(device: torch.device) -> dict[str, Tensor]:
+    """The states of torch's global generators that a run on this device draws from, each on the CPU.
+
+    >>> sorted(generator_states(torch.device("cpu")))
+    ['torch']
+    """
+    states = {"torch": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def set_generator_states(states: Mapping[str, Tensor], device: torch.device) -> None:
+    """Let the generators go on from there; one whose state is not among them (another device's run) stays.
+
+    >>> set_generator_states(generator_states(torch.device("cpu")), torch.device("cpu"))
+    """
+    torch.set_rng_state(states["torch"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+    elif device.type == "mps" and "mps" in states:
+        torch.mps.set_rng_state(states["mps"])

@@ -1,0 +1,366 @@
+"""A CUDA device that is not there: values in the CPU's memory behind tensors that say that they are on `cuda:0`.
+
+It refuses what a real one refuses: operations on tensors of two devices, `.numpy()`, pointers for the compiled
+kernels, generators of another device. It counts what a real one makes the program wait for: copies to the CPU, copies
+to the device that are not sent ahead, and operations whose result has a size or a value that the CPU must know.
+"""
+
+import math
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+DEVICE, HOST = torch.device("cuda", 0), torch.device("cpu")
+
+ASKS = frozenset(
+    [
+        "_local_scalar_dense",
+        "nonzero",
+        "masked_select",
+        "is_nonzero",
+        "equal",
+        "repeat_interleave",
+        "bincount",
+        "unique_consecutive",
+        "_unique2",
+        "unique_dim",
+        "_linalg_check_errors",
+    ]
+)
+"""Operations that end on the CPU, or whose result is as large as their values say: the queue is waited for."""
+
+DRAWS = frozenset(
+    [
+        "uniform_",
+        "normal_",
+        "bernoulli_",
+        "random_",
+        "exponential_",
+        "native_dropout",
+        "multinomial",
+        "bernoulli",
+        "rand",
+        "randn",
+        "randint",
+        "randperm",
+        "rand_like",
+        "randn_like",
+        "randint_like",
+        "normal",
+    ]
+)
+INDEXING = frozenset(["index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"])
+
+
+class Pretended(torch.Tensor):
+    """A tensor on the pretended device; `values` is where its numbers really are."""
+
+    values: torch.Tensor
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @staticmethod
+    def __new__(cls, values: torch.Tensor) -> "Pretended":
+        shape = torch.empty_strided(values.size(), values.stride(), dtype=values.dtype, device="meta")
+        made = torch.Tensor._make_subclass(
+            cls, shape, False, dispatch_device=True, device_for_backend_keys=DEVICE
+        )
+        made.values = values.detach()
+        return made
+
+    device = property(lambda self: DEVICE)
+    is_cuda = property(lambda self: True)
+    is_cpu = property(lambda self: False)
+
+    def numpy(self, *args: Any, **options: Any) -> Any:
+        raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first.")
+
+    __array__ = numpy
+
+    def data_ptr(self) -> int:
+        raise RuntimeError(
+            "an address on the device is of no use here: compiled kernels are for CPU tensors."
+        )
+
+    def untyped_storage(self) -> Any:
+        return self.values.untyped_storage()
+
+    def tolist(self) -> Any:
+        return self.cpu().tolist()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        if id(self) not in memo:
+            copied: torch.Tensor = Pretended(self.values.clone())
+            if isinstance(self, torch.nn.Parameter):
+                copied = torch.nn.Parameter(copied, self.requires_grad)
+            memo[id(self)] = copied
+        return memo[id(self)]
+
+    def __repr__(self, **options: Any) -> str:
+        return f"Pretended({self.values!r})"
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # also where no mode is on: autograd's own threads
+        return THE_DEVICE.run(func, args, kwargs or {})
+
+
+def is_here(value: Any) -> bool:
+    """Whether a value is a tensor of the pretended device."""
+    return isinstance(value, Pretended)
+
+
+def _values(tree: Any) -> Any:
+    return tree_map(lambda leaf: leaf.values if isinstance(leaf, Pretended) else leaf, tree)
+
+
+def place() -> str:
+    """The innermost function of the library that is at work: "sparsity/projection.py:project"; "" for none."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        file = frame.f_code.co_filename.replace("\\", "/")
+        if "/sparsernn/" in file:
+            return f"{file.rsplit('/sparsernn/', 1)[1]}:{frame.f_code.co_name}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return ""
+
+
+class Device(TorchDispatchMode):
+    """Sends every operation where its tensors say, and counts.
+
+    Attributes:
+        fetched: copies to the CPU, by the place in the library that asks for them.
+        waits: everything that the CPU waits for, those copies included, by (operation, place).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetched: Counter[str] = Counter()
+        self.waits: Counter[tuple[str, str]] = Counter()
+        self.generator = torch.Generator().manual_seed(0).get_state()
+
+    def forget(self) -> None:
+        """Begin to count anew."""
+        self.fetched.clear()
+        self.waits.clear()
+
+    def wait(self, name: str) -> None:
+        """Count one wait."""
+        self.waits[name, place()] += 1
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self.run(func, args, kwargs or {})
+
+    def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """One operation."""
+        name = func.overloadpacket.__name__
+        if (
+            func.namespace == "prim"
+        ):  # torch's own code asks where a tensor is; this build knows no other place
+            return HOST
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        here = [tensor for tensor in given if isinstance(tensor, Pretended)]
+        if name in ("_to_copy", "_pin_memory"):
+            return self._moved(func, args, kwargs)
+        if name == "copy_":
+            return self._copied(func, args, kwargs)
+        wanted = kwargs.get("device")
+        to_device = bool(here) if wanted is None else torch.device(wanted).type == "cuda"
+        if not to_device and not here:
+            return func(*args, **kwargs)
+        self._check(name, args, kwargs, [t for t in given if not isinstance(t, Pretended)])
+        if name in ASKS or (name in INDEXING and _by_truth(args[1])):
+            self.wait(name)
+            if name == "_local_scalar_dense":
+                self.fetched[place()] += 1
+        plain = dict(_values(kwargs))
+        if wanted is not None:
+            plain["device"] = HOST
+        plain.pop("pin_memory", None)
+        result = self._worked_out(name, func, _values(args), plain)
+        same = {id(tensor.values): tensor for tensor in here}
+        return tree_map(lambda out: same.get(id(out), _here(out)), result) if to_device else result
+
+    def _worked_out(self, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """The operation on the values; what is drawn comes from the device's own generator."""
+        if name not in DRAWS:
+            return func(*args, **kwargs)
+        host = torch.get_rng_state()
+        torch.set_rng_state(self.generator)
+        try:
+            return func(*args, **kwargs)
+        finally:
+            self.generator = torch.get_rng_state()
+            torch.set_rng_state(host)
+
+    def _moved(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        source, wanted = args[0], kwargs.get("device")
+        target = source.device if wanted is None else torch.device(wanted)
+        rest = {key: value for key, value in kwargs.items() if key not in ("device", "pin_memory")}
+        self._crossing(source, target.type == "cuda", rest.get("non_blocking", False))
+        result = func(_values(source), *args[1:], **rest)
+        return Pretended(result) if target.type == "cuda" else result
+
+    def _copied(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        target, source, *rest = args
+        self._crossing(source, isinstance(target, Pretended), (*rest, kwargs.get("non_blocking", False))[0])
+        func(_values(target), _values(source), *rest, **kwargs)
+        return target
+
+    def _crossing(self, source: torch.Tensor, to_device: bool, ahead: bool) -> None:
+        if isinstance(source, Pretended) and not to_device:
+            self.fetched[place()] += 1
+            self.wait("to the CPU")
+        elif to_device and not isinstance(source, Pretended) and not ahead:
+            self.wait("to the device")
+
+    def _check(self, name: str, args: Any, kwargs: Any, others: list[torch.Tensor]) -> None:
+        generator = kwargs.get("generator")
+        if generator is not None and generator.device.type != "cuda":
+            raise RuntimeError(f"Expected a 'cuda' device type for generator but found 'cpu' ({name})")
+        strangers = [t for t in others if t.dim() > 0]  # a number may come along
+        if name in INDEXING and isinstance(args[0], Pretended):  # indices are brought over, and waited for
+            indices = [t for t in tree_leaves(args[1]) if isinstance(t, torch.Tensor)]
+            strangers = [t for t in strangers if not any(t is index for index in indices)]
+            if any(not isinstance(t, Pretended) for t in indices):
+                self.wait("index from the CPU")
+        if name in ("_pack_padded_sequence", "_pad_packed_sequence"):  # lengths stay on the CPU
+            strangers = [t for t in strangers if t.dtype != torch.int64]
+        if strangers:
+            raise RuntimeError(f"Expected all tensors to be on the same device: cuda:0 and cpu ({name})")
+
+
+THE_DEVICE = Device()
+
+
+def _here(out: Any) -> Any:
+    return Pretended(out) if isinstance(out, torch.Tensor) and not isinstance(out, Pretended) else out
+
+
+def _by_truth(indices: Any) -> bool:
+    kinds = [i.dtype for i in tree_leaves(indices) if isinstance(i, torch.Tensor)]
+    return torch.bool in kinds or torch.uint8 in kinds
+
+
+class Calls(TorchFunctionMode):
+    """Calls that torch would answer inside, where it takes the device's tensors for the CPU's.
+
+    Copies from device to device; `torch.lstm` and `torch.gru` as the device's library has them: one call that takes
+    tensors of one device.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.Tensor.to, torch.Tensor.cpu, torch.Tensor.cuda, torch.Tensor.type_as):
+            return _sent(func, *args, **(kwargs or {}))
+        kind = {torch.lstm: "lstm", torch.gru: "gru"}.get(func)
+        if kind is None or not any(isinstance(leaf, Pretended) for leaf in tree_leaves(args)):
+            return func(*args, **(kwargs or {}))
+        step = _lstm_step if kind == "lstm" else _gru_step
+        ragged = isinstance(args[1], torch.Tensor) and isinstance(args[3], list | tuple)
+        x, (start, weights) = args[0], (args[2:4] if ragged else args[1:3])
+        state = tuple(start) if kind == "lstm" else (start,)
+        if not all(isinstance(t, Pretended) for t in (x, *state, *weights)):
+            raise RuntimeError("Input, hidden and parameter tensors are not at the same device.")
+        if ragged and isinstance(args[1], Pretended):
+            raise RuntimeError("batch_sizes must be on the CPU.")
+        sizes = args[1].tolist() if ragged else [x.shape[1]] * len(x)
+        y, last = _driven(step, x if ragged else x.flatten(0, 1), sizes, state, weights)
+        return (y if ragged else y.view(len(x), -1, y.shape[-1])), *last
+
+
+def _sent(func: Any, source: torch.Tensor, *args: Any, copy: bool = False, **kwargs: Any) -> torch.Tensor:
+    device, kind, ahead = None, None, kwargs.get("non_blocking", False)
+    like = kwargs.pop("other", args[0] if args else None)
+    if func in (torch.Tensor.cpu, torch.Tensor.cuda):
+        device = HOST if func is torch.Tensor.cpu else DEVICE
+    elif isinstance(like, torch.Tensor):
+        device, kind = like.device, like.dtype
+    else:
+        device, kind, ahead, _ = torch._C._nn._parse_to(*args, **kwargs)
+    device = source.device if device is None else DEVICE if device.type == "cuda" else device
+    kind = kind or source.dtype
+    if device == source.device and kind == source.dtype and not copy:
+        return source
+    result: torch.Tensor = torch.ops.aten._to_copy.default(
+        source, dtype=kind, device=device, non_blocking=ahead
+    )
+    return result
+
+
+def _driven(step: Any, x: Any, sizes: list[int], state: tuple[Any, ...], weights: Any) -> tuple[Any, Any]:
+    """Rows of all time steps one after the other, `sizes` of them at each, never more than before."""
+    w_ih, w_hh, b_ih, b_hh = weights
+    now, ended, outputs, at = [part[0][: sizes[0]] for part in state], [], [], 0
+    for size in sizes:
+        if size < len(now[0]):
+            ended.insert(0, [part[size:] for part in now])
+            now = [part[:size] for part in now]
+        now = step(x[at : at + size] @ w_ih.t() + b_ih, now[0] @ w_hh.t() + b_hh, now)
+        outputs.append(now[0])
+        at += size
+    last = [torch.cat([part, *(old[k] for old in ended)]).unsqueeze(0) for k, part in enumerate(now)]
+    return torch.cat(outputs), last
+
+
+def _lstm_step(read: Any, fed: Any, now: list[Any]) -> list[Any]:
+    i, f, g, o = (read + fed).chunk(4, 1)
+    c = f.sigmoid() * now[1] + i.sigmoid() * g.tanh()
+    return [o.sigmoid() * c.tanh(), c]
+
+
+def _gru_step(read: Any, fed: Any, now: list[Any]) -> list[Any]:
+    (r, z, n), (r_h, z_h, n_h) = read.chunk(3, 1), fed.chunk(3, 1)
+    new = (n + (r + r_h).sigmoid() * n_h).tanh()
+    keep = (z + z_h).sigmoid()
+    return [new + keep * (now[0] - new)]
+
+
+@contextmanager
+def pretended() -> Iterator[Device]:
+    """Inside, there is one CUDA device; the counts begin anew."""
+    THE_DEVICE.forget()
+    swapping = torch.__future__.get_swap_module_params_on_conversion()
+    was = {name: getattr(torch.cuda, name) for name in REPLACED}
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    for name, instead in REPLACED.items():
+        setattr(torch.cuda, name, instead)
+    torch._C._ensureCUDADeviceGuardSet()
+    # A parameter stays the object that it is when it moves, as on a real device.
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        with THE_DEVICE, Calls():
+            yield THE_DEVICE
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+        torch.__future__.set_swap_module_params_on_conversion(swapping)
+        for name, function in was.items():
+            setattr(torch.cuda, name, function)
+
+
+def _seed(seed: int) -> None:
+    THE_DEVICE.generator = torch.Generator().manual_seed(seed ^ 0x5EED).get_state()
+
+
+def _take_generator(state: torch.Tensor, device: Any = None) -> None:
+    THE_DEVICE.generator = state.clone()
+
+
+REPLACED: dict[str, Any] = {
+    "_lazy_init": lambda: None,
+    "is_available": lambda: True,
+    "is_initialized": lambda: True,
+    "device_count": lambda: 1,
+    "current_device": lambda: 0,
+    "get_device_name": lambda device=None: "a pretended device",
+    "mem_get_info": lambda device=None: (math.inf, math.inf),
+    "synchronize": lambda device=None: THE_DEVICE.wait("synchronize"),
+    "get_rng_state": lambda device=None: THE_DEVICE.generator.clone(),
+    "set_rng_state": _take_generator,
+    "manual_seed_all": _seed,
+}
