@@ -131,6 +131,19 @@ def place() -> str:
     return ""
 
 
+def of_autograd() -> bool:
+    """Whether it is torch's backward pass itself that asks, which fills in zeros where it thinks the tensors are."""
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        file = frame.f_code.co_filename.replace("\\", "/")
+        if file != __file__ and not any(
+            part in file for part in ("/torch/_compile", "/torch/_dynamo", "/torch/_ops")
+        ):
+            return bool(frame.f_code.co_name == "_engine_run_backward")
+        frame = frame.f_back
+    return False
+
+
 class Device(TorchDispatchMode):
     """Sends every operation where its tensors say, and counts.
 
@@ -172,6 +185,8 @@ class Device(TorchDispatchMode):
             return self._copied(func, args, kwargs)
         wanted = kwargs.get("device")
         to_device = bool(here) if wanted is None else torch.device(wanted).type == "cuda"
+        if not to_device and wanted is not None and (here or not given) and of_autograd():
+            to_device = True
         if not to_device and not here:
             return func(*args, **kwargs)
         self._check(name, args, kwargs, [t for t in given if not isinstance(t, Pretended)])
@@ -256,11 +271,12 @@ class Calls(TorchFunctionMode):
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
         if func in (torch.Tensor.to, torch.Tensor.cpu, torch.Tensor.cuda, torch.Tensor.type_as):
-            return _sent(func, *args, **(kwargs or {}))
+            return _sent(func, *args, **kwargs)
         kind = {torch.lstm: "lstm", torch.gru: "gru"}.get(func)
         if kind is None or not any(isinstance(leaf, Pretended) for leaf in tree_leaves(args)):
-            return func(*args, **(kwargs or {}))
+            return func(*args, **kwargs)
         step = _lstm_step if kind == "lstm" else _gru_step
         ragged = isinstance(args[1], torch.Tensor) and isinstance(args[3], list | tuple)
         x, (start, weights) = args[0], (args[2:4] if ragged else args[1:3])
@@ -321,26 +337,49 @@ def _gru_step(read: Any, fed: Any, now: list[Any]) -> list[Any]:
     return [new + keep * (now[0] - new)]
 
 
+class Seeded(torch.Generator):
+    """A generator of either device, for its states: `Device` lets nothing on the device be drawn by it."""
+
+    def __new__(cls, device: Any = "cpu") -> "Seeded":
+        return super().__new__(cls)
+
+
 @contextmanager
 def pretended() -> Iterator[Device]:
     """Inside, there is one CUDA device; the counts begin anew."""
     THE_DEVICE.forget()
     swapping = torch.__future__.get_swap_module_params_on_conversion()
-    was = {name: getattr(torch.cuda, name) for name in REPLACED}
+    was, generator = {name: getattr(torch.cuda, name) for name in REPLACED}, torch.Generator
     deterministic = torch.are_deterministic_algorithms_enabled()
     for name, instead in REPLACED.items():
         setattr(torch.cuda, name, instead)
+    torch.Generator = Seeded
     torch._C._ensureCUDADeviceGuardSet()
+    grouped = torch.nn.utils.clip_grad._group_tensors_by_device_and_dtype
+    torch.nn.utils.clip_grad._group_tensors_by_device_and_dtype = _grouped
     # A parameter stays the object that it is when it moves, as on a real device.
     torch.__future__.set_swap_module_params_on_conversion(True)
     try:
         with THE_DEVICE, Calls():
             yield THE_DEVICE
     finally:
+        torch.Generator = generator
+        torch.nn.utils.clip_grad._group_tensors_by_device_and_dtype = grouped
         torch.use_deterministic_algorithms(deterministic)
         torch.__future__.set_swap_module_params_on_conversion(swapping)
         for name, function in was.items():
             setattr(torch.cuda, name, function)
+
+
+def _grouped(lists: list[list[torch.Tensor]], with_indices: bool = False) -> dict[Any, Any]:
+    """Tensors by device and kind, as torch puts them together where it knows the device."""
+    found: dict[Any, Any] = {}
+    for number, tensor in enumerate(lists[0]):
+        kept, places = found.setdefault((tensor.device, tensor.dtype), ([[] for _ in lists], []))
+        places.append(number)
+        for own, given in zip(kept, lists, strict=True):
+            own.append(given[number])
+    return found
 
 
 def _seed(seed: int) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sparsernn.cli.arguments import RunFolder, UnusedData
+from sparsernn.cli.arguments import RunFolder, UnusedData, WeightsDevice
 from sparsernn.core.errors import InputError
 
 
@@ -20,6 +20,7 @@ def answer(
     paragraph: Annotated[str, typer.Option(metavar="FILE|TEXT", help="Where the answer stands.")],
     question: Annotated[str, typer.Option(help="What to look for.")],
     data: UnusedData = None,
+    device: WeightsDevice = "cpu",
 ) -> None:
     """Answer a question with a span of a paragraph, by the best weights of a run."""
     from sparsernn.runs.artifacts import answer as find
@@ -27,7 +28,7 @@ def answer(
     from sparsernn.runs.assembly import open_weights
 
     text = paragraph_of(paragraph)
-    opened = open_weights(run)
+    opened = open_weights(run, device)
     take_best(opened)
     found = find(opened, text, question)
     end = found.start + len(found.text)

@@ -7,11 +7,33 @@ import typer
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change.")]
 Data = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="The corpus' folder.")]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="auto, cpu, cuda, cuda:N or mps; as the recipe says if not given (auto: CUDA if there is one).",
+    ),
+]
+WeightsDevice = Annotated[
+    str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
+]
 UnusedData = Annotated[
     Path | None,
     typer.Option("--data", metavar="DIR", help="Not needed: the weights are enough.", hidden=True),
 ]
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run folder; runs/NAME if not given.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.")]
+
+
+def with_device(overrides: list[str] | None, device: str | None) -> list[str]:
+    """The settings to change, that of the device among them where it was given.
+
+    >>> with_device(["epochs=2"], "cuda:1"), with_device(None, None)
+    (['epochs=2', 'device=cuda:1'], [])
+    """
+    return [*(overrides or []), *([] if device is None else [f"device={device}"])]
+
+
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.")]

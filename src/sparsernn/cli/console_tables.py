@@ -102,6 +102,8 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
     lines += [
         f"{'phases' if k == 0 else '':<12}{_phase(row)}" for k, row in enumerate(plan.get("phases") or ())
     ]
+    if plan.get("device"):
+        lines.append(f"device      {plan['device']}")
     if plan.get("estimated_seconds") is not None:
         lines.append(f"time        about {duration(plan['estimated_seconds'])} on this machine")
     return lines

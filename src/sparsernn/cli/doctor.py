@@ -40,11 +40,13 @@ def _torch() -> Iterator[tuple[str, str]]:
     except (ImportError, OSError) as fault:
         yield "torch", f"MISSING: {fault}; install the package again with its constraints"
         return
+    from sparsernn.core.devices import chosen, described
     from sparsernn.kernels import describe
 
     yield "torch", torch.__version__
     yield "cores", f"{os.cpu_count()} ({torch.get_num_threads()} threads used; OMP_NUM_THREADS sets them)"
     yield "processor", torch.backends.cpu.get_cpu_capability()
+    yield "device", described(chosen("auto"))
     yield "kernels", describe().removeprefix("kernels: ")
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from sparsernn.cli import evaluation_options as modes
-from sparsernn.cli.arguments import Data, RunFolder
+from sparsernn.cli.arguments import Data, Device, RunFolder
 from sparsernn.core.metrics import SCIENTIFIC
 
 
@@ -23,6 +23,7 @@ def evaluate(
         typer.Option("--batch-size", min=1, help="Parallel streams; 1 gives every token its full context."),
     ] = None,
     data: Data = None,
+    device: Device = None,
     pointer: modes.Pointer = False,
     preset: modes.Preset = None,
     window: modes.Window = None,
@@ -50,11 +51,16 @@ def evaluate(
         "statistics": "mean" if ms else None,
     }
     mode = modes.chosen_mode({"pointer": pointer, "dynamic": dynamic}, given)
-    _evaluate(run, split, batch_size, data, mode, tune)
+    _evaluate(run, split, batch_size, (data, device), mode, tune)
 
 
 def _evaluate(
-    run: Path, split: str, batch_size: int | None, data: Path | None, mode: Any, tune: bool
+    run: Path,
+    split: str,
+    batch_size: int | None,
+    where: tuple[Path | None, str | None],
+    mode: Any,
+    tune: bool,
 ) -> None:
     from sparsernn.report import load_run
     from sparsernn.report.console import output
@@ -62,7 +68,7 @@ def _evaluate(
     from sparsernn.runs.assembly import open_run
     from sparsernn.runs.evaluation import evaluate_run
 
-    opened = open_run(run, data)
+    opened = open_run(run, *where)
     with make_reporter(output(), opened.task.metric) as reporter:
         if tune:
             mode = modes.tuned(opened, mode, batch_size, lambda done: reporter.phase("tuning on valid", done))

@@ -2,7 +2,7 @@
 
 import typer
 
-from sparsernn.cli.arguments import Data, Out, Overrides, RunFolder
+from sparsernn.cli.arguments import Data, Device, Out, Overrides, RunFolder, with_device
 from sparsernn.cli.training import train_to_the_end
 from sparsernn.runs.run_folders import fresh_folder
 
@@ -12,7 +12,13 @@ def register(app: typer.Typer) -> None:
     app.command()(finetune)
 
 
-def finetune(run: RunFolder, overrides: Overrides = None, data: Data = None, out: Out = None) -> None:
+def finetune(
+    run: RunFolder,
+    overrides: Overrides = None,
+    data: Data = None,
+    out: Out = None,
+    device: Device = None,
+) -> None:
     """Train on from the best weights of a run, with averaging from the first step and masks that stay.
 
     A run with group lasso or L1 goes on without the penalty, with its own optimizer, and what is 0 stays 0.
@@ -24,7 +30,8 @@ def finetune(run: RunFolder, overrides: Overrides = None, data: Data = None, out
 
     folder = out or fresh_folder(next_name(run.name))
     with make_reporter(output(), "") as reporter:
-        new = start(run, folder, overrides or [], data, lambda done: reporter.phase("valid", done))
+        changes = with_device(overrides, device)
+        new = start(run, folder, changes, data, lambda done: reporter.phase("valid", done))
     before = new.position.best
     output().print(
         f"To beat: {before:.4f} on the validation split, by the best weights of {run}", soft_wrap=True

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from sparsernn.cli.arguments import RunFolder, UnusedData
+from sparsernn.cli.arguments import RunFolder, UnusedData, WeightsDevice
 
 
 def register(app: typer.Typer) -> None:
@@ -21,12 +21,13 @@ def generate(
     ] = 0.8,
     seed: Annotated[int, typer.Option(min=0, help="The same seed writes the same text.")] = 1,
     data: UnusedData = None,
+    device: WeightsDevice = "cpu",
 ) -> None:
     """Write text with the best weights of a run."""
     from sparsernn.runs.artifacts import generate as write
     from sparsernn.runs.artifacts import take_best
     from sparsernn.runs.assembly import open_weights
 
-    opened = open_weights(run)
+    opened = open_weights(run, device)
     take_best(opened)
     print(write(opened, prompt, tokens, temperature, seed))

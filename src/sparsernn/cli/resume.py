@@ -2,7 +2,7 @@
 
 import typer
 
-from sparsernn.cli.arguments import Data, RunFolder
+from sparsernn.cli.arguments import Data, Device, RunFolder
 from sparsernn.cli.training import train_to_the_end
 
 
@@ -11,7 +11,7 @@ def register(app: typer.Typer) -> None:
     app.command()(resume)
 
 
-def resume(run: RunFolder, data: Data = None) -> None:
+def resume(run: RunFolder, data: Data = None, device: Device = None) -> None:
     """Go on with a run that was stopped, exactly where it was."""
     from sparsernn.report import load_run
     from sparsernn.runs.assembly import open_run
@@ -19,4 +19,4 @@ def resume(run: RunFolder, data: Data = None) -> None:
     if load_run(run).is_complete:
         print(f"{run} is complete; to train on from its best weights: sparsernn finetune {run}")
         return
-    train_to_the_end(open_run(run, data))
+    train_to_the_end(open_run(run, data, device))

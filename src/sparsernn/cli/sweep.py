@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sparsernn.cli.arguments import Data
+from sparsernn.cli.arguments import Data, Device, with_device
 from sparsernn.core.errors import InputError
 
 
@@ -42,6 +42,7 @@ def sweep(
         typer.Option("--out", metavar="DIR", help="Folder of the runs; runs/NAME-sweep if not given."),
     ] = None,
     data: Data = None,
+    device: Device = None,
 ) -> None:
     """Train a recipe under many settings and seeds; more workers may join, here or on other machines."""
     if (join is None) == (recipe is None):
@@ -52,7 +53,7 @@ def sweep(
     from sparsernn.experiments import sweep as start
     from sparsernn.report.console import output
 
-    fixed, tried = _divided(settings or [])
+    fixed, tried = _divided(with_device(settings, device))
     made = start(
         str(recipe),
         tried,

@@ -5,6 +5,7 @@ and whatever else is made like a parameter lies beside it. Random numbers that d
 drawn on the CPU and then moved: a seed means the same everywhere. Dropouts draw from the device's own generator.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
@@ -57,6 +58,21 @@ def _absent(name: str, why: str) -> InputError:
     return InputError(
         f"the device is '{name}', but {why}; 'cpu' is always there and 'auto' takes what is there."
     )
+
+
+def same_bits() -> None:
+    """Ask torch for algorithms that give the same bits every time, from now on, or an error where it has none.
+
+    cuBLAS reads its part from the environment when it is first used.
+
+    >>> import os
+    >>> same_bits()
+    >>> torch.are_deterministic_algorithms_enabled(), "CUBLAS_WORKSPACE_CONFIG" in os.environ
+    (True, True)
+    >>> torch.use_deterministic_algorithms(False)
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
 
 
 def described(device: torch.device) -> str:
@@ -129,12 +145,8 @@ def generator_states(device: torch.device) -> dict[str, Tensor]:
     >>> sorted(generator_states(torch.device("cpu")))
     ['torch']
     """
-    states = {"torch": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    elif device.type == "mps":
-        states["mps"] = torch.mps.get_rng_state()
-    return states
+    own = {} if device.type == "cpu" else {device.type: generator_state(device)}
+    return {"torch": torch.get_rng_state(), **own}
 
 
 def set_generator_states(states: Mapping[str, Tensor], device: torch.device) -> None:
@@ -143,7 +155,38 @@ def set_generator_states(states: Mapping[str, Tensor], device: torch.device) -> 
     >>> set_generator_states(generator_states(torch.device("cpu")), torch.device("cpu"))
     """
     torch.set_rng_state(states["torch"])
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)
-    elif device.type == "mps" and "mps" in states:
-        torch.mps.set_rng_state(states["mps"])
+    if device.type != "cpu" and device.type in states:
+        set_generator_state(states[device.type], device)
+
+
+def generator_state(device: torch.device) -> Tensor:
+    """The state of the global generator that draws on this device, on the CPU.
+
+    >>> generator_state(torch.device("cpu")).equal(torch.get_rng_state())
+    True
+    """
+    if device.type == "cpu":
+        return torch.get_rng_state()
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.mps.get_rng_state()
+
+
+def set_generator_state(state: Tensor, device: torch.device) -> None:
+    """Let the generator that draws on this device go on from a state of such a one.
+
+    >>> set_generator_state(generator_state(torch.device("cpu")), torch.device("cpu"))
+    """
+    if device.type == "cpu":
+        torch.set_rng_state(state)
+    elif device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.mps.set_rng_state(state)
+
+
+def seeded_state(seed: int, device: torch.device) -> Tensor:
+    """The state of a generator of this device that begins at a seed.
+
+    >>> seeded_state(3, torch.device("cpu")).equal(torch.Generator().manual_seed(3).get_state())
+    True
+    """
+    return torch.Generator(device=device).manual_seed(seed).get_state()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sparsernn.core.devices import CPU
 from sparsernn.core.settings import assignments
 from sparsernn.report import Table, load_run, write_report
 from sparsernn.report.console import output
@@ -48,13 +49,14 @@ class TrainedRun:
         folder: of a run, finished or not.
         data: where its data lie now; None: where they lay when it was created. Only `evaluate` and `resume`
             need them.
+        device: where these two compute, "auto", "cpu", "cuda", "cuda:N" or "mps"; None: as the recipe says.
 
     Raises:
         InputError: no run folder.
     """
 
-    def __init__(self, folder: Path | str, data: Path | str | None = None) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: Path | str, data: Path | str | None = None, device: str | None = None) -> None:
+        self.folder, self.device = Path(folder), device
         self.data = None if data is None else Path(data)
         self._record = load_run(self.folder)
         self._opened: Run | None = None
@@ -111,7 +113,7 @@ class TrainedRun:
         Raises:
             InputError: an unknown split, or data that are not where they were.
         """
-        return evaluate_run(open_run(self.folder, self.data), split, batch_size)
+        return evaluate_run(open_run(self.folder, self.data, self.device), split, batch_size)
 
     def generate(self, prompt: str = "", tokens: int = 100, temperature: float = 0.8, seed: int = 1) -> str:
         """Text from the best weights of a language model; see `sparsernn generate`."""
@@ -129,8 +131,8 @@ class TrainedRun:
             KeyboardInterrupt: it was stopped again; the state is saved.
         """
         if not self.is_complete:
-            train_and_complete(open_run(self.folder, self.data), callback, progress)
-        return TrainedRun(self.folder, self.data)
+            train_and_complete(open_run(self.folder, self.data, self.device), callback, progress)
+        return TrainedRun(self.folder, self.data, self.device)
 
     def _best(self) -> Run:
         if self._opened is None:
@@ -188,13 +190,13 @@ def train(
     return TrainedRun(folder, data)
 
 
-def load(folder: Path | str, data: Path | str | None = None) -> TrainedRun:
+def load(folder: Path | str, data: Path | str | None = None, device: str | None = None) -> TrainedRun:
     """Open a run folder; see `TrainedRun`.
 
     Raises:
         InputError: no run folder.
     """
-    return TrainedRun(folder, data)
+    return TrainedRun(folder, data, device)
 
 
 def compare(runs: Iterable[TrainedRun | Path | str]) -> Table:
@@ -225,9 +227,14 @@ def train_and_complete(run: Run, callback: Callback = None, progress: bool = Tru
 def complete(run: Run, prompt: str = "") -> Path:
     """Measure the best weights of a trained run, let them write if they can, make its report; returns the page."""
     take_best(run)
-    run.events.append(measure(run))
+    # The compiled kernels that are measured, and that write a token at a time, are for the CPU.
+    resting = run
+    if run.device != CPU:
+        resting = open_weights(run.home)
+        take_best(resting)
+    run.events.append(measure(resting))
     if writes_text(run):
-        text = generate(run, prompt, SAMPLE_TOKENS)
+        text = generate(resting, prompt, SAMPLE_TOKENS)
         run.events.append({"event": "sample", "text": text, "prompt": prompt})
     if answers_questions(run):
         write_predictions(run)

@@ -6,11 +6,16 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from sparsernn.core.streams import stream
+from sparsernn.core.devices import CPU, generator_state, seeded_state, set_generator_state
+from sparsernn.core.streams import stream_seed
 
 
 class Dice:
     """A second state of torch's generator: whoever draws from it leaves the run's own draws as they are.
+
+    Args:
+        seed: of the run.
+        device: where it is drawn; every kind of device has a generator of its own.
 
     Example:
         >>> dice = Dice(1)
@@ -21,17 +26,22 @@ class Dice:
         True
     """
 
-    def __init__(self, seed: int) -> None:
-        self.state: Tensor = stream("synthesizer", seed).get_state()
+    def __init__(self, seed: int, device: torch.device = CPU) -> None:
+        self.device = device
+        self.state: Tensor = seeded_state(stream_seed("synthesizer", seed), device)
 
     @contextmanager
     def rolling(self, again: Tensor | None = None) -> Iterator[None]:
         """Draw inside; with the state `again`, the draws that followed it are made once more and do not count."""
-        outer = torch.get_rng_state()
-        torch.set_rng_state(self.state if again is None else again)
+        outer = generator_state(self.device)
+        set_generator_state(self.state if again is None else again, self.device)
         try:
             yield
         finally:
             if again is None:
-                self.state = torch.get_rng_state()
-            torch.set_rng_state(outer)
+                self.state = generator_state(self.device)
+            set_generator_state(outer, self.device)
+
+    def own(self, state: Tensor) -> Tensor:
+        """A saved state, or the present one where that was saved by a run on another kind of device."""
+        return state if state.shape == self.state.shape else self.state

@@ -1,5 +1,7 @@
 """How much of the gradient of a model's weights comes from beyond the window."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -22,7 +24,7 @@ class Share:
 
     def __init__(self, parameters: list[nn.Parameter]) -> None:
         self.parameters = parameters
-        self.value: float | None = None
+        self.value: Tensor | float | None = None
         self._beyond: list[Tensor | None] = []
 
     def measure(self, roots: list[Tensor], gradients: list[Tensor]) -> None:
@@ -38,18 +40,23 @@ class Share:
         """After it: the weights' gradients hold both, so that the rest is the window's own."""
         if not self._beyond:
             return
-        beyond = own = 0.0
+        beyond = own = self.parameters[0].new_zeros((), dtype=torch.double)
         for p, far in zip(self.parameters, self._beyond, strict=True):
             near = torch.zeros_like(p) if p.grad is None else p.grad
             if far is not None:
-                beyond += float(far.double().square().sum())
+                beyond = beyond + far.double().square().sum()
                 near = near - far
-            own += float(near.double().square().sum())
+            own = own + near.double().square().sum()
         self._beyond = []
-        self.value = (beyond / own) ** 0.5 if own else None
+        self.value = (beyond / own).sqrt()
 
     def take(self) -> dict[str, float]:
         """`sg_share`, |gradient from beyond the window| / |gradient of its own loss|, absent weights included; {}
         where nothing was injected since the last look."""
-        value, self.value = self.value, None
+        value, self.value = self.known(), None
         return {} if value is None else {"sg_share": value}
+
+    def known(self) -> float | None:
+        """The share as a number; None where there is none, or 0 of a gradient of 0."""
+        value = None if self.value is None else float(self.value)
+        return None if value is None or math.isnan(value) else value

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from sparsernn.core.devices import moved
+
 NAMES = ("windows", "product", "estimate", "target", "error", "injected")
 
 
@@ -22,14 +24,15 @@ class Readings:
 
     def __init__(self) -> None:
         self.sums = torch.zeros(len(NAMES), dtype=torch.double)
+        """Where the estimates are: nobody waits for them before they are asked for."""
 
     def add(self, estimate: Tensor, target: Tensor, injected: Tensor | None = None) -> None:
         """A window: estimate and target of its start (B, D), and what was injected at its end, in one unit."""
         e, t = estimate.flatten(), target.flatten()
         product, ee, tt = e @ t, e @ e, t @ t
-        entered = torch.zeros(()) if injected is None else injected.square().sum()
-        found = [torch.ones(()), product, ee, tt, (e - t).square().sum(), entered]
-        self.sums += torch.stack([x.detach().double().cpu() for x in found])
+        entered = e.new_zeros(()) if injected is None else injected.square().sum()
+        found = [e.new_ones(()), product, ee, tt, (e - t).square().sum(), entered]
+        self.sums = moved(self.sums, e.device) + torch.stack([x.detach().double() for x in found])
 
     def take(self) -> dict[str, float]:
         """What the sums say, and begin anew.

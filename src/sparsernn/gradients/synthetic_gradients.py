@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sparsernn.core.checks import checked
+from sparsernn.core.devices import CPU, moved
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Count, Entries, Kind, Size, Spec
 from sparsernn.core.registry import make
@@ -101,6 +102,7 @@ class SyntheticGradient(Truncate):
             )
         like = self.parts.join(self.parts.of(model.initial_state(1)))
         self.synthesizer: Synthesizer = made.to(like.device, like.dtype)
+        self.dice = self.dice if like.device == CPU else Dice(seed, like.device)
         self.optimizer = torch.optim.Adam(
             self.synthesizer.parameters(), self.settings.lr, weight_decay=self.settings.weight_decay
         )
@@ -281,7 +283,7 @@ class SyntheticGradient(Truncate):
             "dice": self.dice.state,
             "rms": self.rms,
             "readings": self.readings.sums,
-            "share": self.share.value,
+            "share": self.share.known(),
             "scale": self.settings.scale,
         }
 
@@ -289,8 +291,11 @@ class SyntheticGradient(Truncate):
         """Go on from what `state_dict` returned."""
         self.synthesizer.load_state_dict(state["synthesizer"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.memory, self._before, self.rms = state["memory"], state["before"], state["rms"]
-        self.dice.state, self.readings.sums = state["dice"], state["readings"]
+        device = self.dice.device
+        self.memory, self.rms = moved(state["memory"], device), state["rms"]
+        before = state["before"]
+        self._before = before and (moved(before[0], device), self.dice.own(before[1]))
+        self.dice.state, self.readings.sums = self.dice.own(state["dice"]), state["readings"]
         self.share.value = state.get("share")
         self._forget_window()
 

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import torch
 
 import sparsernn
 from sparsernn.contracts import Model, Optimizer
-from sparsernn.core.devices import chosen, described
+from sparsernn.core.devices import chosen, described, same_bits
 from sparsernn.core.errors import InputError
 from sparsernn.core.registry import make
 from sparsernn.core.safe_files import sole_user
@@ -48,6 +47,7 @@ def assemble(
     data_dir: Path | None = None,
     vocabularies: Vocabularies | None = None,
     remembered: Mapping[str, Any] | None = None,
+    device: str | None = None,
 ) -> Run:
     """Build every part of a run; the global torch generator is left where the dropouts of the recipe's seed begin.
 
@@ -56,13 +56,16 @@ def assemble(
         data_dir: where the data lie; None leaves the search to the corpus or the task.
         vocabularies: of an earlier run by name, so that its numbers hold.
         remembered: what an earlier run knew of its data (`Task.info`), to do without them; see `open_weights`.
+        device: where to compute, in place of what the recipe says; see `core.devices.chosen`.
 
     Raises:
         InputError: a setting that a component does not know or refuses, or data that cannot be had.
     """
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
-    device = chosen(recipe.device)
+    where = chosen(device or recipe.device)
+    if recipe.deterministic:
+        same_bits()
     begin_weights(recipe.seed)
     if remembered is None:
         task = _task(recipe, data_dir, vocabularies)
@@ -70,8 +73,8 @@ def assemble(
         task = _task_without_data(recipe, vocabularies or {}, remembered)
     model = model_of(recipe, task)
     task.check_model(model)
-    model.to(device)
-    task.settle(device)
+    model.to(where)
+    task.settle(where)
     per_epoch = task.steps_per_epoch(recipe.seed)
     steps = recipe.epochs * per_epoch
     schedule, optimizer = _optimizer(recipe, model, steps)
@@ -93,7 +96,7 @@ def assemble(
     begin_dropout(recipe.seed)
     without = remembered is not None
     return Run(
-        recipe, task, model, optimizer, sparsifier, boundary, schedule, without_data=without, device=device
+        recipe, task, model, optimizer, sparsifier, boundary, schedule, without_data=without, device=where
     )
 
 
@@ -153,6 +156,7 @@ def create(
     vocabularies: Vocabularies | None = None,
     begin: Callable[[Run], None] = lambda run: None,
     remembered: Mapping[str, Any] | None = None,
+    device: str | None = None,
 ) -> Run:
     """A new run in a new folder: recipe, environment and vocabularies are written before the first step.
 
@@ -162,13 +166,13 @@ def create(
         data_dir: where the data lie.
         vocabularies: see `assemble`.
         begin: sets the run's first state where it is not the random one, before anything is written.
-        remembered: see `assemble`.
+        remembered, device: see `assemble`.
 
     Raises:
         InputError: the folder already holds a run, or the recipe cannot be assembled.
     """
     _check_free(folder)
-    run = assemble(recipe, data_dir, vocabularies, remembered)
+    run = assemble(recipe, data_dir, vocabularies, remembered, device)
     take_synthesizer(run)
     was_there = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
@@ -219,11 +223,13 @@ def open_run(folder: Path, data_dir: Path | None = None, device: str | None = No
         MissingData: its data cannot be had, or are not what they were.
         InputError: no run there, or its checkpoint or vocabularies are not what they were.
     """
-    recipe, known, vocabularies = _read(folder, device)
+    recipe, known, vocabularies = _read(folder)
     try:
-        run = assemble(recipe, data_dir or data_of(folder), vocabularies)
+        run = assemble(recipe, data_dir or data_of(folder), vocabularies, device=device)
     except InputError as error:
-        assemble(recipe, None, vocabularies, known["data"])  # says so itself if the recipe is at fault
+        assemble(
+            recipe, None, vocabularies, known["data"], device
+        )  # says so itself if the recipe is at fault
         raise MissingData(
             f"the data of {folder} cannot be read ({str(error).rstrip('.')}); evaluating and training on need them "
             "(--data says where they are), all else works without them."
@@ -242,26 +248,26 @@ def open_weights(folder: Path, device: str = "cpu") -> Run:
 
     Args:
         folder: of the run.
-        device: where its model shall be; the CPU, where the compiled kernels are, unless said.
+        device: where its model shall be; on the CPU, unless said, whatever the recipe says: there are the
+            compiled kernels.
 
     Raises:
         InputError: no run there, or its checkpoint or vocabularies are not what they were.
     """
-    recipe, known, vocabularies = _read(folder, device)
-    run = assemble(recipe, None, vocabularies, known["data"])
+    recipe, known, vocabularies = _read(folder)
+    run = assemble(recipe, None, vocabularies, known["data"], device)
     run.folder = folder
     run.restore()
     return run
 
 
-def _read(folder: Path, device: str | None) -> tuple[Recipe, dict[str, Any], dict[str, Vocabulary]]:
+def _read(folder: Path) -> tuple[Recipe, dict[str, Any], dict[str, Vocabulary]]:
     """The settings, environment and vocabularies of a run; torch gets as many threads as it had."""
     if not (folder / RECIPE).is_file():
         raise InputError(f"{folder} is no run: it has no {RECIPE}.")
     known = read_environment(folder)
     vocabularies = _load_vocabularies(folder, known["data"])
     recipe = load_recipe(folder / RECIPE)
-    recipe = recipe if device is None else replace(recipe, device=device)
     # Sums are taken in another order on another number of threads: going on to the bit needs the same.
     torch.set_num_threads(recipe.threads or known["threads"])
     return recipe, known, vocabularies

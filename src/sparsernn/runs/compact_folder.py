@@ -49,7 +49,7 @@ def write(
 
     where = settings.data_dir or data_of(original.home)
     remembered = dict(original.task.info) if original.without_data else None
-    return create(recipe, folder, where, dict(original.task.vocabularies), begin, remembered)
+    return create(recipe, folder, where, dict(original.task.vocabularies), begin, remembered, "cpu")
 
 
 def resized_recipe(original: Run, after: nn.Module) -> Recipe:

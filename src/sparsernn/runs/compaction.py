@@ -74,9 +74,12 @@ def compact_run(source: Path, folder: Path, settings: Settings | None = None) ->
 
 
 def _opened(source: Path, data_dir: Path | None) -> Run:
-    """The run with its data, or where these cannot be had without: then the proof is on random input."""
+    """The run with its data, or where these cannot be had without: then the proof is on random input.
+
+    On the CPU, where the kernels are whose latency is told.
+    """
     try:
-        return open_run(source, data_dir)
+        return open_run(source, data_dir, "cpu")
     except MissingData:
         if data_dir is not None:
             raise

@@ -54,7 +54,7 @@ def start(
     Raises:
         InputError: `source` is no run or has no best weights yet, or its optimizer does not average.
     """
-    original = open_run(source, data_dir)
+    original = open_run(source, data_dir, "cpu")  # its weights and masks are all that is asked of it
     best = take_best(original)
     recipe = _recipe(original, source, changes)
 

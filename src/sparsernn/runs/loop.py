@@ -2,7 +2,7 @@
 
 A step: learning rate | boundary.enter | loss + penalties | zero gradients | one backward, from the loss and the
 boundary's roots | boundary.learn | sparsifier.after_backward | clip (dense gradients) | optimizer.step |
-sparsifier.after_step | log.
+sparsifier.after_step | log (loss and norm are read then; on a CPU before the step).
 An epoch's end: evaluate (averaged weights where the optimizer keeps them) | best checkpoint | trigger | schedule |
 sparsifier.end_epoch | checkpoint. The run's end: finalize | test.
 No branch knows a method or a task by name.
@@ -20,11 +20,12 @@ from sparsernn.contracts import Optimizer
 from sparsernn.core.devices import moved
 from sparsernn.core.safe_files import sole_user
 from sparsernn.core.states import detached
-from sparsernn.runs.divergence import Diverged, check_evaluation, check_step, strayed_for
+from sparsernn.runs.divergence import Diverged, check_evaluation
 from sparsernn.runs.interruption import Interrupted, Request, stop_requests
+from sparsernn.runs.ledger import Ledger
 from sparsernn.runs.malloc import keep_buffers
 from sparsernn.runs.reporter import Reporter
-from sparsernn.runs.run import Position, Run
+from sparsernn.runs.run import Run
 from sparsernn.runs.saving import Safekeeping
 from sparsernn.runs.watch import Watch
 
@@ -51,11 +52,13 @@ def train(run: Run, reporter: Reporter | None = None) -> dict[str, float]:
     with sole_user(run.home), stop_requests() as request, Safekeeping(run) as keep:
         run.rewind()
         watch = Watch(run, reporter or Reporter(), keep)
+        ledger = Ledger(run, watch, keep)
         watch.start()
         try:
             while run.position.epoch < run.recipe.epochs and not ended_early(run):
-                _epoch(run, watch, keep, request)
+                _epoch(run, watch, keep, ledger, request)
         except Interrupted:
+            ledger.read()
             keep.save()
             raise
         except Diverged:
@@ -68,7 +71,7 @@ def train(run: Run, reporter: Reporter | None = None) -> dict[str, float]:
         return scores
 
 
-def _epoch(run: Run, watch: Watch, keep: Safekeeping, request: Request) -> None:
+def _epoch(run: Run, watch: Watch, keep: Safekeeping, ledger: Ledger, request: Request) -> None:
     here, recipe, task = run.position, run.recipe, run.task
     parameters = [p for p in run.model.parameters() if p.requires_grad]
     run.model.train()
@@ -86,26 +89,18 @@ def _epoch(run: Run, watch: Watch, keep: Safekeeping, request: Request) -> None:
         torch.autograd.backward([total, *tensors], [None, *gradients])
         run.boundary.learn()
         run.sparsifier.after_backward()
-        norm = clip(parameters, recipe.clip)
-        _check(here, loss.item(), norm.item(), keep)
+        ledger.hear(loss, clip(parameters, recipe.clip))
         run.optimizer.step()
-        happened = run.sparsifier.after_step()
+        watch.happened(run.sparsifier.after_step())
         run.carried = detached(state)
         here.window, here.step = here.window + 1, here.step + 1
-        watch.step(loss.item(), norm.item(), batch, happened, time.perf_counter() - started)
-        keep.now_and_then()
+        ledger.count(batch.targets.numel(), time.perf_counter() - started)
+        if keep.due:
+            ledger.read()
+            keep.save()
         request.check()
+    ledger.read()
     _end_epoch(run, watch, keep, request)
-
-
-def _check(here: Position, loss: float, norm: float, keep: Safekeeping) -> None:
-    """A loss in range vouches for the weights that made it; one out of range, for a while, ends the run."""
-    first = loss if here.first_loss is None else here.first_loss
-    here.strayed = strayed_for(loss, first, here.strayed)
-    check_step(loss, norm, first, here.strayed, here.step + 1)
-    here.first_loss = first
-    if not here.strayed:
-        keep.vouch()
 
 
 def _end_epoch(run: Run, watch: Watch, keep: Safekeeping, request: Request) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from sparsernn.core.devices import described
 from sparsernn.runs.epoch_kinds import phase_rows
 from sparsernn.runs.estimate import estimated_seconds
 from sparsernn.runs.run import Run
@@ -23,8 +24,8 @@ def plan(run: Run, measure: bool = True) -> dict[str, Any]:
         parameters_total, parameters_active; parameters_idle, which never change; boundary: [{name, shape,
         numel}] of what is trained beside the model, such as a synthesizer; masked_total, masked_active;
         examples, scored targets per split; counts, what they are called; vocabularies {name: size}; metric;
-        steps, epochs, steps_per_epoch; phases, see `phase_rows`; estimated_seconds for the whole run on this
-        machine.
+        steps, epochs, steps_per_epoch; phases, see `phase_rows`; device; estimated_seconds for the whole run on
+        this machine.
     """
     masks, gates = run.sparsifier.masks(), gate_blocks(run.model)
     tensors = [
@@ -54,6 +55,7 @@ def plan(run: Run, measure: bool = True) -> dict[str, Any]:
         "phases": phase_rows(
             run.boundary.phases(), run.schedule.cycles(run.recipe.epochs), run.recipe.epochs
         ),
+        "device": described(run.device),
         "estimated_seconds": estimated_seconds(run, steps_per_epoch) if measure else None,
     }
 

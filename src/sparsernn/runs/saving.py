@@ -58,11 +58,11 @@ class Safekeeping:
             self.ballast.unlink(missing_ok=True)
             action()
 
-    def now_and_then(self) -> None:
-        """Save if `checkpoint_seconds` have passed since the last time, or if there was trouble."""
-        due = time.monotonic() - self.saved_at >= self.run.recipe.checkpoint_seconds
-        if due or self.trouble is not None:
-            self.save()
+    @property
+    def due(self) -> bool:
+        """Whether `checkpoint_seconds` have passed since the last save, or there was trouble."""
+        passed = time.monotonic() - self.saved_at >= self.run.recipe.checkpoint_seconds
+        return passed or self.trouble is not None
 
     def save(self) -> None:
         """Write `last` and keep the ballast as large as the checkpoints.
@@ -99,11 +99,13 @@ class Safekeeping:
     def save_before(self) -> None:
         """After a divergence: save the state before the step that showed it, unless its weights are to blame.
 
-        Then the newest state that a loss has vouched for becomes `last` again.
+        Then the newest state that a loss has vouched for becomes `last` again; also where the loss was read steps
+        later, from an accelerator.
         """
         vouched = self.vouched if self.unsure else self.run.home / LAST
         before = load_checkpoint(vouched)["model"].values()
-        if not self.run.position.strayed and not have_exploded(weights(self.run.model).values(), before):
+        present = self.run.device.type == "cpu" and not self.run.position.strayed
+        if present and not have_exploded(weights(self.run.model).values(), before):
             self.write(self.run.save)
             self.vouch()
         elif self.unsure:

@@ -22,14 +22,14 @@ class Watch:
     def __init__(self, run: Run, reporter: Reporter, keep: Safekeeping) -> None:
         self.run, self.reporter, self.keep = run, reporter, keep
         self.steps_per_epoch = run.task.steps_per_epoch(run.recipe.seed)
-        self.pace = 0.0
+        self.pace = self.speed = 0.0
 
     def start(self) -> None:
         """Say what is going to be done; a new run writes it down."""
         intent = plan(self.run)
         self.reporter.started(intent)
         if self.run.events.knows("start"):
-            self.record({"event": "resume"})
+            self.record({"event": "resume", "device": intent["device"]})
         else:
             self.record({"event": "start", "recipe": self.run.recipe.name, "plan": intent})
             self.look(closely=True, epoch=0)
@@ -46,19 +46,26 @@ class Watch:
         for found in self.run.task.look(self.run.model, closely):
             self.record({**at, **found})
 
-    def step(
-        self, loss: float, norm: float, batch: Any, happened: list[dict[str, Any]], seconds: float
-    ) -> None:
-        """After a step: sums for the next record, and a progress report."""
+    def step(self, loss: float, norm: float, tokens: int, seconds: float) -> None:
+        """A step that is done: sums for the next record."""
         here = self.run.position
-        recent, tokens = here.recent, batch.targets.numel()
+        recent = here.recent
         here.epoch_nats, here.epoch_tokens = here.epoch_nats + loss * tokens, here.epoch_tokens + tokens
         here.seconds += seconds
         recent["loss"], recent["norm"] = recent["loss"] + loss, recent["norm"] + norm
         recent["steps"] += 1
         self.pace = seconds if not self.pace else 0.95 * self.pace + 0.05 * seconds
-        self.record_all(happened)
-        speed = tokens / self.pace
+        self.speed = tokens / self.pace
+
+    def happened(self, events: list[dict[str, Any]]) -> None:
+        """What the sparsifier did in the step that is under way; the step counts as done."""
+        here = self.run.position
+        for event in events:
+            self.record({"step": here.step + 1, **event})
+
+    def tell(self, loss: float) -> None:
+        """After the newest of the steps: a record where one is due, and a progress report."""
+        here, speed = self.run.position, self.speed
         if here.step % self.run.recipe.log_every == 0:
             self._log(speed)
         self.reporter.step(self._status(loss, speed))
