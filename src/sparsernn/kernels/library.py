@@ -13,7 +13,7 @@ import torch
 
 from sparsernn.core.errors import InputError
 
-INTERFACE = 10
+INTERFACE = 11
 """Must equal sparsernn_interface() in sparse.c: signatures and structures agree."""
 
 NEEDS = {"plain": "", "avx2": "AVX2", "avx512": "AVX512"}
@@ -50,6 +50,15 @@ SIGNATURES: dict[str, list[Any]] = {
     "add_scaled": [*[POINTER] * 4, INT, INT, INT],
     "add_signs": [POINTER, POINTER, FLOAT, LONG, INT],
     "threshold": [POINTER, FLOAT, LONG, INT],
+    "blocks_forward": [*[POINTER] * 5, INT, INT, INT],
+    "blocks_back": [*[POINTER] * 5, INT, INT, INT],
+    "blocks_gradient": [*[POINTER] * 5, INT, INT],
+    "blocks_take": [*[POINTER] * 3, INT],
+    "blocks_put": [*[POINTER] * 3, INT],
+    "singles_forward": [*[POINTER] * 5, INT, INT, INT],
+    "singles_gradient": [*[POINTER] * 5, INT, INT],
+    "singles_take": [*[POINTER] * 3, LONG, INT],
+    "singles_put": [*[POINTER] * 3, LONG, LONG, INT],
 }
 
 OPENMP_RUNTIME = re.compile(r"/lib(?:g|i)?omp\d?[-.][^/]*$", re.MULTILINE)

@@ -1,0 +1,243 @@
+"""Where the weights of a sparse matrix lie, for products that leave out the others.
+
+A layout is made from a mask, once for as long as the mask stays. It knows two forms: blocks of 16 rows in one column
+(where every panel of 16 rows agrees on its columns), and single weights. `values` are the weights that exist, in the
+order of the layout.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsernn.core.errors import InputError
+from sparsernn.kernels.library import library
+
+TALL = 16
+"""Rows of a block, as in sparse_blocks.c."""
+
+STRIP = 256
+"""Columns of a strip of single weights: what 32 rows of x have there are 32 KiB."""
+
+MOST = 1 << 16
+"""Rows and columns stay below; places are kept in 16 bits."""
+
+MOST_NUMBERS = 1 << 31
+"""Entries of a matrix stay below; places in it are kept in 32 bits."""
+
+
+class CPlaces(ctypes.Structure):
+    """`Places` of tiles.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("rows", "columns", "strips", "unused")),
+        *((name, ctypes.c_void_p) for name in ("start", "index", "values")),
+    )
+
+
+class Table:
+    """The places of one form and direction, as the compiled products read them.
+
+    Attributes:
+        shape: rows and columns.
+        start: int32, see tiles.h.
+        index: int16 that holds unsigned numbers.
+    """
+
+    def __init__(self, shape: tuple[int, int], strips: int, start: Tensor, index: Tensor) -> None:
+        self.shape, self.strips = shape, strips
+        self.start, self.index = start.int().contiguous(), _in_16_bits(index)
+
+    def with_values(self, values: Tensor) -> CPlaces:
+        """The structure, with these values."""
+        places = (self.start.data_ptr(), self.index.data_ptr(), values.data_ptr())
+        return CPlaces(*self.shape, self.strips, 0, *places)
+
+
+def _in_16_bits(numbers: Tensor) -> Tensor:
+    return torch.where(numbers >= MOST // 2, numbers - MOST, numbers).to(torch.int16).contiguous()
+
+
+class Layout:
+    """The places of the weights of a matrix S (rows, columns).
+
+    Args:
+        mask: bool, True where a weight exists.
+
+    Attributes:
+        shape: rows and columns, each below 65536, and below 2^31 entries together.
+        blocks: whether weights exist in blocks of 16 rows x 1 column; the last panel may have fewer rows.
+        count: how many weights exist.
+        size: how many numbers `values` has: `count`, and for blocks those beyond the last row, which are 0.
+
+    Raises:
+        InputError: another shape or type, or a matrix that is too large.
+
+    Example:
+        >>> layout = Layout(torch.tensor([[True, False], [False, True]]))
+        >>> layout.blocks, layout.take(torch.tensor([[1.0, 2.0], [3.0, 4.0]])).tolist()
+        (False, [1.0, 4.0])
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        if mask.dim() != 2 or mask.dtype != torch.bool:
+            raise InputError(
+                f"a mask of {mask.dtype} and shape {tuple(mask.shape)} has no layout; it must be bool (R, C)."
+            )
+        if max(mask.shape) >= MOST or mask.numel() >= MOST_NUMBERS:
+            raise InputError(
+                f"a mask of shape {tuple(mask.shape)} has no layout; rows and columns must be below {MOST}, and "
+                "entries below 2^31."
+            )
+        mask = mask.detach().cpu()
+        self.shape = (mask.shape[0], mask.shape[1])
+        self.count = int(mask.count_nonzero())
+        columns = _columns_of_panels(mask)
+        self.blocks = columns is not None
+        if columns is not None:
+            self._of_blocks(columns)
+        else:
+            self._of_singles(mask)
+        self.size = self.places.numel()
+
+    def _of_blocks(self, grid: Tensor) -> None:
+        """From the columns (panels, columns) of every panel."""
+        rows, columns = self.shape
+        panel, column = grid.nonzero(as_tuple=True)
+        self.forth = Table(self.shape, 0, _starts(panel, len(grid)), column)
+        row = panel.unsqueeze(1) * TALL + torch.arange(TALL)
+        inside = row < rows
+        self.places = (row.clamp(max=max(rows - 1, 0)) * columns + column.unsqueeze(1)).flatten().int()
+        self.padding = None if bool(inside.all()) else ~inside.flatten()
+
+    def _of_singles(self, mask: Tensor) -> None:
+        columns = self.shape[1]
+        self.forth, row, column = _strips(mask)
+        self.places, self.padding = (row * columns + column).int(), None
+        self.back, turned_row, turned_column = _strips(mask.t())
+        rank = torch.empty(mask.numel(), dtype=torch.int32)
+        rank[self.places.long()] = torch.arange(len(self.places), dtype=torch.int32)
+        self.turned = rank[turned_column * columns + turned_row]
+
+    @property
+    def density(self) -> float:
+        """Share of the weights that exist, in [0, 1]; 1 for a matrix without entries.
+
+        Example:
+            >>> Layout(torch.eye(4, dtype=torch.bool)).density
+            0.25
+        """
+        whole = self.shape[0] * self.shape[1]
+        return self.count / whole if whole else 1.0
+
+    def take(self, dense: Tensor) -> Tensor:
+        """The values (size,) of a dense matrix of this shape; without gradients.
+
+        Raises:
+            InputError: another shape.
+        """
+        if dense.shape != self.shape:
+            raise InputError(
+                f"a matrix of shape {tuple(dense.shape)} met a layout of shape {self.shape}; they must agree."
+            )
+        dense = dense.detach().contiguous()
+        found = compiled_for(dense)
+        if found is None:
+            values = dense.flatten()[self.places.long()]
+            return values if self.padding is None else values.masked_fill(self.padding, 0)
+        values, threads = dense.new_empty(self.size), _threads(found, self.size)
+        if self.blocks:
+            places = self.forth.with_values(values)
+            found.blocks_take(ctypes.addressof(places), dense.data_ptr(), values.data_ptr(), threads)
+        else:
+            pointers = (dense.data_ptr(), self.places.data_ptr(), values.data_ptr())
+            found.singles_take(*pointers, self.size, threads)
+        return values
+
+    def put(self, values: Tensor) -> Tensor:
+        """The dense matrix with these values (size,), 0 elsewhere; without gradients.
+
+        Example:
+            >>> layout = Layout(torch.eye(2, dtype=torch.bool))
+            >>> layout.put(torch.tensor([5.0, 6.0])).tolist()
+            [[5.0, 0.0], [0.0, 6.0]]
+        """
+        if values.shape != (self.size,):
+            raise InputError(
+                f"{tuple(values.shape)} values met a layout of {self.size} places; there must be one for each."
+            )
+        values = values.detach().contiguous()
+        found = compiled_for(values)
+        rows, columns = self.shape
+        if found is None:
+            dense = values.new_zeros(rows * columns)
+            inside = slice(None) if self.padding is None else ~self.padding
+            dense[self.places[inside].long()] = values[inside]
+            return dense.view(rows, columns)
+        dense, threads = values.new_empty(rows, columns), _threads(found, rows * columns)
+        if self.blocks:
+            places = self.forth.with_values(values)
+            found.blocks_put(ctypes.addressof(places), values.data_ptr(), dense.data_ptr(), threads)
+        else:
+            pointers = (values.data_ptr(), self.places.data_ptr(), dense.data_ptr())
+            found.singles_put(*pointers, self.size, dense.numel(), threads)
+        return dense
+
+    def transposed(self, values: Tensor) -> Tensor:
+        """The values of single weights in the order of the transposed matrix."""
+        found = compiled_for(values)
+        if found is None:
+            return values[self.turned.long()]
+        out = torch.empty_like(values)
+        pointers = (values.data_ptr(), self.turned.data_ptr(), out.data_ptr())
+        found.singles_take(*pointers, self.size, _threads(found, self.size))
+        return out
+
+
+SHARED_FROM = 1 << 17
+"""Numbers to copy from which they are shared out among threads."""
+
+
+def compiled_for(tensor: Tensor) -> Any:
+    """The library, for float32 on the CPU; None where the twins do the work."""
+    return library() if tensor.dtype == torch.float32 and tensor.device.type == "cpu" else None
+
+
+def _threads(found: Any, numbers: int) -> int:
+    return int(found.threads_between()) if numbers >= SHARED_FROM else 1
+
+
+def _columns_of_panels(mask: Tensor) -> Tensor | None:
+    """(panels, columns): where blocks are; None unless every panel is made of whole ones."""
+    rows, columns = mask.shape
+    whole = rows // TALL * TALL
+    counts = [mask[:whole].view(-1, TALL, columns).sum(1)] if whole else []
+    heights = [TALL] * (whole // TALL)
+    if rows > whole:
+        counts.append(mask[whole:].sum(0, keepdim=True))
+        heights.append(rows - whole)
+    if not counts:
+        return torch.zeros(0, columns, dtype=torch.bool)
+    count, height = torch.cat(counts), torch.tensor(heights).unsqueeze(1)
+    return count > 0 if bool(((count == 0) | (count == height)).all()) else None
+
+
+def _starts(owner: Tensor, owners: int) -> Tensor:
+    """Where those of each owner begin among all, and the end; `owner` ascends."""
+    counts = torch.bincount(owner, minlength=owners)[:owners] if owners else owner.new_zeros(0)
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+
+
+def _strips(mask: Tensor) -> tuple[Table, Tensor, Tensor]:
+    """Single weights, strip after strip: the table, and the row and column of each."""
+    rows, columns = mask.shape
+    strips = [part.contiguous().nonzero() for part in torch.split(mask, STRIP, 1)] if mask.numel() else []
+    places = torch.cat(
+        [part + torch.tensor([0, k * STRIP]) for k, part in enumerate(strips)] or [mask.nonzero()]
+    )
+    row, column = places.unbind(1)
+    start = _starts(column // STRIP * rows + row, len(strips) * rows)
+    return Table((rows, columns), len(strips), start, column), row, column
