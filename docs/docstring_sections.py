@@ -34,8 +34,14 @@ def sections(text: str) -> str:
         1
     """
     text = re.sub(r"^Example:$", "Examples:", text, flags=re.MULTILINE)
+    # "Source: names," over several lines is a paragraph, not a box with its first line as the title
+    text = re.sub(r"^(\w[\w -]*: \S.*)((?:\n +\S.*)+)", _paragraph, text, flags=re.MULTILINE)
     text = re.sub(r"^>>> .*(?:\n.+)*", _fenced, text, flags=re.MULTILINE)
     return re.sub(r"^    (\w+(?:, \w+)+): (.*(?:\n     .*)*)", _one_by_one, text, flags=re.MULTILINE)
+
+
+def _paragraph(found: re.Match[str]) -> str:
+    return found[1] + re.sub(r"\n +", "\n", found[2])
 
 
 def _fenced(found: re.Match[str]) -> str:

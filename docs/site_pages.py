@@ -47,6 +47,17 @@ def printed() -> dict[str, str]:
     return tables | reference()
 
 
+PART = re.compile(r"(<!-- printed: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+"""A table inside a written page, under the name of the function of `sparsernn.catalogue` that prints it."""
+
+
+def reprinted(text: str) -> str:
+    """A page with its printed parts as the code prints them; `python docs/site_pages.py` writes them into docs/."""
+    from sparsernn import catalogue
+
+    return PART.sub(lambda found: f"{found[1]}\n{getattr(catalogue, found[2])()}\n\n{found[3]}", text)
+
+
 def links(text: str) -> Iterator[str]:
     """The targets of a page's links and pictures, without those in code."""
     for part in CODE.split(text)[::2]:
@@ -295,3 +306,8 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     if place not in written():
         return markdown
     return relinked(markdown, "" if place in BESIDE.values() else "docs")
+
+
+if __name__ == "__main__":
+    for file in written().values():
+        file.write_text(reprinted(file.read_text(encoding="utf-8")), encoding="utf-8")

@@ -104,7 +104,22 @@ def test_tables_have_a_row_for_each_setting(kind):
 
 
 @pytest.mark.parametrize(
-    "kind", ["model", "layer", "map", "head", "embedding", "task", "boundary", "synthesizer"]
+    "kind",
+    [
+        *(
+            "model",
+            "layer",
+            "map",
+            "head",
+            "embedding",
+            "task",
+            "boundary",
+            "synthesizer",
+            "corpus",
+            "images",
+        ),
+        *("evaluation",),
+    ],
 )
 def test_every_setting_has_a_meaning(kind):
     silent = [
@@ -120,6 +135,16 @@ def test_meanings_are_first_sentences():
     from sparsernn.nn import RHN
 
     assert meanings_of(RHN)["depth"] == "sub-steps L per time step, at least 1"
+
+
+def test_a_meaning_that_stands_elsewhere_is_fetched_from_there():
+    from sparsernn.data import CORPORA
+    from sparsernn.tasks import Adding
+    from sparsernn.tasks.generated_task import Synthetic
+
+    assert meanings_of(Adding)["iterations"] == meanings_of(Synthetic)["iterations"] != "see `Synthetic`"
+    assert meanings_of(CORPORA["file"])["min_count"] == meanings_of(CORPORA["folder"])["min_count"]
+    assert meanings_of(CORPORA["ud-ewt"])["tag"] == meanings_of(CORPORA["conll"])["tag"]
 
 
 @pytest.mark.parametrize("name", list_recipes())

@@ -72,6 +72,18 @@ def test_every_recipe_component_and_command_is_in_its_table(printed):
     assert "| `--dry-run` |  | Print the plan and stop. |" in printed["commands.md"]
 
 
+@pytest.mark.parametrize("path", [path for path in WRITTEN if PAGES.PART.search(path.read_text("utf-8"))])
+def test_a_table_inside_a_page_is_what_the_code_prints(path):
+    text = path.read_text(encoding="utf-8")
+    assert PAGES.reprinted(text) == text, "run: python docs/site_pages.py"
+
+
+def test_the_corpora_are_printed_into_their_page():
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    assert "<!-- printed: corpora -->" in text
+    assert PAGES.reprinted(text.replace("| `ptb` | text |", "| `ptb` | tags |")) == text
+
+
 def anchors(text):
     """The anchors of a page's headings, as GitHub and the site make them."""
     headings = re.findall(r"^#{1,6} +(.+)$", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), re.M)

@@ -8,6 +8,7 @@ from sparsernn.core.forms import Form, suggest
 from sparsernn.core.registry import Registry
 from sparsernn.core.signature import Setting, settings_of
 from sparsernn.data import CORPORA
+from sparsernn.data.corpus_list import listed
 from sparsernn.data.digit_images import IMAGES
 from sparsernn.gradients import BOUNDARIES
 from sparsernn.gradients.synthesizer import SYNTHESIZERS
@@ -110,6 +111,16 @@ def markdown(kind: str, name: str) -> str:
     lines = [f"| {' | '.join(HEADINGS)} |", "|---|---|---|---|"]
     lines += [f"| `{n}` | {_cell(a)} | `{d}` | {_cell(m)} |" for n, a, d, m in rows(kind, name)]
     return "\n".join(lines) if len(lines) > 2 else "No settings."
+
+
+def corpora() -> str:
+    """The corpora as a table of a page: what each is, what tasks read it as, and its settings."""
+    lines = ["| corpus | read as | what it is | settings |", "|---|---|---|---|"]
+    for row in listed():
+        kind = "corpus" if row.name in CORPORA else "images"
+        names = ", ".join(f"`{setting.name}`" for setting in settings(kind, row.name))
+        lines.append(f"| `{row.name}` | {row.read_as} | {_cell(row.about)} | {names} |")
+    return "\n".join(lines)
 
 
 def _cell(text: str) -> str:

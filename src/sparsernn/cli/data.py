@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 commands = typer.Typer(no_args_is_help=False, invoke_without_command=True)
 
@@ -24,11 +25,12 @@ def data(context: typer.Context) -> None:
 def list_corpora() -> None:
     """List the corpora and say which are on this machine."""
     from sparsernn.cli.console_tables import table
+    from sparsernn.data.corpus_list import listed
     from sparsernn.report.console import output
 
-    made = table("corpus", "here", "what")
-    for name, here, what in corpora():
-        made.add_row(name, here, what)
+    made = table("corpus", "read as", "here", "what")
+    for row in listed():
+        made.add_row(row.name, row.read_as, row.place, escape(row.about))
     output().print(made)
 
 
@@ -53,47 +55,6 @@ def check(
         print(f"{split:<6} {file:<18} {len(ids):>12,} tokens   sha256 {corpus.info['sha256'][split][:16]}")
     print(f"vocabulary {len(corpus.vocabulary):,} words that stand at least twice in train")
     print(f"known as   {known_as(corpus.info) or 'nothing known: a corpus of your own'}")
-
-
-def corpora() -> list[tuple[str, str, str]]:
-    """Name, place and description of every corpus."""
-    return [
-        ("embedded", "with every Python", "Python's own documentation: variants topics, docstrings, both"),
-        ("ptb", place("ptb"), "Penn Treebank in Mikolov's preparation, 10,000 words"),
-        ("wikitext-2", place("wikitext-2"), "Wikipedia articles, 33,278 words"),
-        ("folder", "--data DIR", "a folder of yours with train.txt, valid.txt, test.txt"),
-        ("file", "--data FILE", "one file of yours, split by the content of its paragraphs"),
-        ("mnist", place("mnist"), "70,000 pictures of digits, read pixel by pixel"),
-        ("python-roles", "with every Python", "tagged: names in its own library, and what each does there"),
-        ("ud-ewt", treebank("ud-ewt"), "tagged: English web text of Universal Dependencies, CoNLL-U"),
-        ("conll", "--data DIR", "tagged: files of yours, two columns or CoNLL-U"),
-    ]
-
-
-def place(name: str) -> str:
-    """Where a downloadable corpus lies on this machine; 'not here' if it does not."""
-    from sparsernn.data.download import cache_folder, status
-
-    for folder in (*_own_place(name), cache_folder() / name):
-        if folder.is_dir() and "missing" not in status(name, folder).values():
-            return str(folder)
-    return "not here"
-
-
-def treebank(name: str) -> str:
-    """Where the files of a treebank lie, which is not downloaded; how to say it if they are in no known place."""
-    found = [folder for folder in _own_place(name) if folder.is_dir() and any(folder.glob("*.conllu"))]
-    return str(found[0]) if found else "--data DIR"
-
-
-def _own_place(name: str) -> list[Path]:
-    """The folder of a corpus among the user's own data, if there are any."""
-    import os
-
-    from sparsernn.data.corpora import DATA_VARIABLE
-
-    variable = os.environ.get(DATA_VARIABLE)
-    return [Path(variable).expanduser() / name] if variable else []
 
 
 def known_as(info: dict[str, Any]) -> str:

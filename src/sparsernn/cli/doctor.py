@@ -62,7 +62,7 @@ def _disk() -> Iterator[tuple[str, str]]:
 
 
 def _corpora() -> Iterator[tuple[str, str]]:
-    from sparsernn.cli.data import place
+    from sparsernn.data.corpus_list import place
 
     for name in ("ptb", "wikitext-2"):
         where = place(name)

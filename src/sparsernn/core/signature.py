@@ -72,15 +72,22 @@ def _own(made: Callable[..., Any]) -> Iterator[Setting]:
 def meanings_of(made: Callable[..., Any]) -> dict[str, str]:
     """Parameter -> the first sentence that the docstring's Args or Attributes have for it.
 
-    "see `OtherCell`" and the classes that a class inherits from are followed.
+    "see `OtherCell`", "as in `other_function`" and the classes that a class inherits from are followed.
     """
     while isinstance(made, functools.partial):
         made = made.func
     texts = [inspect.getdoc(one) or "" for one in [made, *_bases(made), *_referred(made)]]
     found: dict[str, str] = {}
-    for text in texts:
-        found = {**_described(text), **found}
+    for said in map(_described, texts):
+        found |= {
+            name: meaning for name, meaning in said.items() if name not in found or _refers(found[name])
+        }
     return found
+
+
+def _refers(meaning: str) -> bool:
+    """Whether it only says where the meaning stands."""
+    return re.fullmatch(r"(?:see|as in) `\w+`", meaning) is not None
 
 
 def _bases(made: Callable[..., Any]) -> list[Any]:
@@ -89,8 +96,10 @@ def _bases(made: Callable[..., Any]) -> list[Any]:
 
 def _referred(made: Callable[..., Any]) -> list[Any]:
     names: Mapping[str, Any] = vars(sys.modules.get(made.__module__, object))
-    words = re.findall(r"`(\w+)`", inspect.getdoc(made) or "")
-    return [names[word] for word in words if inspect.isclass(names.get(word))]
+    text = inspect.getdoc(made) or ""
+    classes = [word for word in re.findall(r"`(\w+)`", text) if inspect.isclass(names.get(word))]
+    functions = [word for word in re.findall(r"as in `(\w+)`", text) if inspect.isfunction(names.get(word))]
+    return [names[word] for word in (*classes, *functions)]
 
 
 def _described(text: str) -> dict[str, str]:

@@ -153,10 +153,9 @@ def ptb(
 ) -> Corpus:
     """The Penn Treebank in Mikolov's preparation, as language models are measured on it.
 
-    Words: 929,589 / 73,760 / 82,430 tokens with `<eos>`, 10,000 types. Characters, derived from the same
-        files:
-    5,017,482 / 393,042 / 442,423 tokens, 50 types. Looked for in `data_dir` or `path`, then in
-    $SPARSERNN_DATA/ptb, then in the cache, and downloaded last.
+    As words 929,589 / 73,760 / 82,430 tokens with `<eos>`, 10,000 types; as characters, derived from the same files,
+    5,017,482 / 393,042 / 442,423 tokens, 50 types. Looked for in `data_dir` or `path`, then in $SPARSERNN_DATA/ptb,
+    then in the cache, and downloaded last.
 
     Args:
         level: "word" or "char" (a space is `_`, `<unk>` is spelt out, `<eos>` ends a line).
@@ -170,10 +169,9 @@ def ptb(
     Raises:
         InputError: a missing or undecodable file, no network, a bad setting.
 
-    Source: T. Mikolov, M. Karafiat, L. Burget, J. Cernocky, S. Khudanpur, Recurrent neural network based
-        language model, Interspeech 2010; M. Marcus, B. Santorini, M. A. Marcinkiewicz, Building a Large
-        Annotated Corpus of
-        English: The Penn Treebank, 1993.
+    Source: T. Mikolov, M. Karafiat, L. Burget, J. Cernocky, S. Khudanpur, Recurrent neural network based language
+    model, Interspeech 2010; M. Marcus, B. Santorini, M. A. Marcinkiewicz, Building a Large Annotated Corpus of
+    English: The Penn Treebank, 1993.
     """
     check_level(level)
     texts, info = _benchmark("ptb", _optional_place(data_dir, path), splits)

@@ -1,0 +1,109 @@
+"""What data there are to name in a recipe, and which of them lie on this machine: read off the registries."""
+
+import importlib.util
+import inspect
+import os
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sparsernn.data import CORPORA
+from sparsernn.data.corpora import DATA_VARIABLE
+from sparsernn.data.digit_images import IMAGES, Images
+from sparsernn.data.download import DATASETS, cache_folder, status
+from sparsernn.data.questions import QuestionCorpus
+from sparsernn.data.tagged_sentences import TaggedCorpus
+from sparsernn.data.text_corpus import Corpus
+
+FILES_OF = {"mnist-10k": "mnist", "squad-articles": "squad"}
+"""Corpora that read another one's files."""
+COMES_WITH = {"digits": "sklearn"}
+"""Corpora that an installed package brings along."""
+READ_AS: dict[Any, str] = {
+    Corpus: "text",
+    TaggedCorpus: "tags",
+    QuestionCorpus: "questions",
+    Images: "pictures",
+}
+
+NOT_HERE = "not here"
+COMES_ALONG = "comes along"
+
+
+class Listed(NamedTuple):
+    """A corpus of the registries.
+
+    Attributes:
+        name: as a recipe has it.
+        read_as: "text", "tags", "questions" or "pictures", which decides what tasks take it; "" where the function
+            does not say what it returns.
+        place: its folder on this machine, `COMES_ALONG` for what needs no files, `NOT_HERE` for what can be
+            downloaded, else the option that names it.
+        about: the first sentence of its docstring.
+    """
+
+    name: str
+    read_as: str
+    place: str
+    about: str
+
+
+def listed() -> list[Listed]:
+    """Every corpus and every set of pictures, in the order of the registries.
+
+    >>> [(one.name, one.read_as, one.place) for one in listed() if one.name in ("folder", "python-roles")]
+    [('folder', 'text', '--data PLACE'), ('python-roles', 'tags', 'comes along')]
+    """
+    return [
+        Listed(name, read_as(made), _place(name, made), about(made)) for name, made in _registered().items()
+    ]
+
+
+def _registered() -> dict[str, Callable[..., Any]]:
+    return {**CORPORA, **IMAGES}
+
+
+def read_as(made: Callable[..., Any]) -> str:
+    """What a corpus function returns, in a word; "" where it does not say."""
+    try:
+        return READ_AS.get(typing.get_type_hints(made).get("return"), "")
+    except (NameError, TypeError):  # written for a type checker only
+        return ""
+
+
+def about(made: Callable[..., Any]) -> str:
+    """The first sentence of a docstring."""
+    paragraph = " ".join((inspect.getdoc(made) or "").partition("\n\n")[0].split())
+    return paragraph.partition(". ")[0].rstrip(".")
+
+
+def _place(name: str, made: Callable[..., Any]) -> str:
+    if "path" not in inspect.signature(made).parameters:
+        return COMES_ALONG
+    files = FILES_OF.get(name, name)
+    if files in DATASETS:
+        return place(files)
+    if mine := _own_place(files):
+        return str(mine)
+    return COMES_ALONG if _installed(COMES_WITH.get(name)) else "--data PLACE"
+
+
+def _installed(package: str | None) -> bool:
+    return package is not None and importlib.util.find_spec(package) is not None
+
+
+def place(name: str) -> str:
+    """Where a corpus that can be downloaded lies on this machine; `NOT_HERE` if it does not."""
+    mine = _own_place(name)
+    for folder in (*([mine] if mine else []), cache_folder() / name):
+        if folder.is_dir() and "missing" not in status(name, folder).values():
+            return str(folder)
+    return NOT_HERE
+
+
+def _own_place(name: str) -> Path | None:
+    """The folder of a corpus among the user's own data, if there is one."""
+    variable = os.environ.get(DATA_VARIABLE)
+    found = Path(variable).expanduser() / name if variable else None
+    return found if found and found.is_dir() else None
