@@ -1,5 +1,6 @@
 """The site: every page is found in it, every link leads somewhere, and what is printed is what the code says."""
 
+import doctest
 import importlib.util
 import os
 import re
@@ -88,6 +89,19 @@ def anchors(text):
     """The anchors of a page's headings, as GitHub and the site make them."""
     headings = re.findall(r"^#{1,6} +(.+)$", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_examples_of_the_printing_code_are_true():
+    found = [
+        t
+        for made in (PAGES.relinked, PAGES.home)
+        for t in doctest.DocTestFinder().find(made, globs=vars(PAGES))
+    ]
+    runner = doctest.DocTestRunner()
+    for test in found:
+        runner.run(test)
+    assert runner.tries > 1
+    assert runner.failures == 0
 
 
 @pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.name)
