@@ -25,6 +25,13 @@ BESIDE = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING
 """Pages that the repository has at its root -> their places on the site."""
 UNLISTED = ("cli",)
 """Packages without a page in the reference: the commands have a page of their own."""
+TORCH = "What has no meaning here is torch's own: see `torch.optim`."
+NOTES = {
+    "optimizer": TORCH,
+    "averaged": TORCH,
+    "sparsity": "[The engine](engine.md) has each choice with its formula, and what `update` and `faithful` hold.",
+}
+"""What the page of settings says of a kind beside its tables."""
 CODE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s]+)(\))")
 
@@ -122,7 +129,7 @@ def settings() -> str:
         "docstrings of the code. [Recipes](recipes.md) says how components are put together.",
     ]
     for kind in catalogue.KINDS:
-        lines += ["", f"## {kind}"]
+        lines += ["", f"## {kind}", *(["", NOTES[kind]] if kind in NOTES else [])]
         for name in catalogue.members(kind):
             lines += ["", f"### {kind} `{name}`", "", catalogue.markdown(kind, name)]
     return "\n".join(lines) + "\n"

@@ -118,7 +118,7 @@ def test_tables_have_a_row_for_each_setting(kind):
             "corpus",
             "images",
         ),
-        *("evaluation",),
+        *("evaluation", "schedule"),
     ],
 )
 def test_every_setting_has_a_meaning(kind):

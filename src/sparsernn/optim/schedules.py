@@ -22,6 +22,9 @@ Rate = float | Annotated[Spec, Kind("schedule")]
 def constant(value: float) -> Schedule:
     """The same value at every step.
 
+    Args:
+        value: at every step.
+
     >>> constant(0.5)(10)
     0.5
     """
@@ -35,6 +38,11 @@ def cosine(start: float, end: float, steps: Size) -> Schedule:
     Source: I. Loshchilov and F. Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2016,
     arXiv:1608.03983 (one period of it).
 
+    Args:
+        start: at step 0.
+        end: from step `steps` on.
+        steps: of the descent, at least 1; of a recipe the run's own unless given.
+
     Differs from the original: the value stays at `end` after `steps`; torch's CosineAnnealingLR rises again.
 
     >>> round(cosine(0.8, 0.005, 132797)(66398), 6)
@@ -47,6 +55,11 @@ def cosine(start: float, end: float, steps: Size) -> Schedule:
 def linear(start: float, end: float, steps: Size) -> Schedule:
     """A straight line from `start` to `end`.
 
+    Args:
+        start: at step 0.
+        end: from step `steps` on.
+        steps: of the line, at least 1; of a recipe the run's own unless given.
+
     >>> linear(1.0, 0.0, 4)(1)
     0.75
     """
@@ -56,6 +69,11 @@ def linear(start: float, end: float, steps: Size) -> Schedule:
 @checked
 def exponential(start: float, factor: Positive, every: Size) -> Schedule:
     """`start` multiplied by `factor` after each `every` steps.
+
+    Args:
+        start: at step 0.
+        factor: above 0.
+        every: steps between two multiplications, at least 1.
 
     >>> exponential(1.0, 0.5, every=10)(25)
     0.25
