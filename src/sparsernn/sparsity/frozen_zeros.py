@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from sparsernn.core.errors import InputError
 from sparsernn.sparsity.optimizer_state import Optimizers, project
+from sparsernn.sparsity.saved_state import check_keys, check_tensors
 from sparsernn.sparsity.sparsifier import Sparsifier
 
 
@@ -71,10 +72,16 @@ class Frozen(Sparsifier):
         Raises:
             InputError: a mask of another shape or name.
         """
+        check_keys(state, ("masks", "drawn"))
+        check_tensors("masks", state["masks"], {})
         for name, mask in state["masks"].items():
-            if name not in self._named or mask.shape != self._named[name].shape:
+            if (
+                name not in self._named
+                or not isinstance(mask, Tensor)
+                or mask.shape != self._named[name].shape
+            ):
                 raise InputError(
-                    f"the saved zeros do not fit: there is no '{name}' of shape {tuple(mask.shape)}."
+                    f"the saved zeros do not fit: there is no '{name}' of shape {tuple(getattr(mask, 'shape', ()))}."
                 )
         self._masks = {n: mask.to(self._named[n].device).clone() for n, mask in state["masks"].items()}
         self._drawn = bool(state["drawn"])

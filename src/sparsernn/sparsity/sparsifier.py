@@ -12,6 +12,7 @@ from sparsernn.sparsity.attachment import Attachment
 from sparsernn.sparsity.dynamic.selection import count_true
 from sparsernn.sparsity.optimizer_state import Optimizers, check_owned, optimizers_of
 from sparsernn.sparsity.projection import zero_absent
+from sparsernn.sparsity.saved_state import check_keys
 from sparsernn.structure.gates import GateBlock, gate_blocks
 
 
@@ -167,7 +168,12 @@ class Sparsifier:
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
+        """Continue from what `state_dict` returned.
+
+        Raises:
+            InputError: it is of another kind of sparsifier.
+        """
+        check_keys(state, self.state_dict())
 
 
 class Chain(Sparsifier):
@@ -266,8 +272,7 @@ class Chain(Sparsifier):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Hand every member its part."""
-        if len(state) != len(self.members):
-            raise InputError(f"the state holds {len(state)} sparsifiers; this chain has {len(self.members)}.")
+        check_keys(state, [str(i) for i in range(len(self.members))])
         for i, member in enumerate(self.members):
             member.load_state_dict(state[str(i)])
 

@@ -21,6 +21,7 @@ from sparsernn.sparsity.dynamic.update_record import statistics, totals
 from sparsernn.sparsity.dynamic.update_times import Length, any_due, is_due, prune_schedule
 from sparsernn.sparsity.optimizer_state import Optimizers, Rewirable, project, rewired
 from sparsernn.sparsity.projection import zero_absent
+from sparsernn.sparsity.saved_state import check_keys, check_tensors, refuse
 from sparsernn.sparsity.sparsifier import Sparsifier
 from sparsernn.structure.gates import cell_groups
 
@@ -176,10 +177,9 @@ class DynamicSparse(Sparsifier):
         """Continue from `state_dict`; the model's and the optimizer's states are loaded by their owners.
 
         Raises:
-            InputError: the state belongs to other tensors.
+            InputError: the state is of another method or of other tensors; nothing has been taken from it then.
         """
-        _check_state(state, self.state_dict())
-        _check_same_tensors(self.tensors, state["masks"])
+        self._check_state(state)
         for tensor in self.tensors:
             tensor.mask.copy_(state["masks"][tensor.name])
             tensor.ever.copy_(state["ever"][tensor.name])
@@ -190,7 +190,28 @@ class DynamicSparse(Sparsifier):
         for name, value in self._momentum.items():
             value.copy_(state["momentum"][name])
         parameters = {t.name: t.parameter for t in self.tensors}
-        self._gradients = {n: g.to(parameters[n].device).clone() for n, g in state["gradients"].items()}
+        gradients = ((n, g) for n, g in state["gradients"].items() if n in parameters)
+        self._gradients = {n: g.to(parameters[n].device).clone() for n, g in gradients}
+
+    def _check_state(self, state: Any) -> None:
+        own = self.state_dict()
+        check_keys(state, own, more=True)
+        for what in ("masks", "ever", "momentum", "gradients"):
+            check_tensors(what, state[what], {})
+        if bool(state["momentum"]) != bool(own["momentum"]):
+            refuse("one of them keeps running means of gradients")
+        _check_same_tensors(self.tensors, state["masks"])
+        for what in ("masks", "ever", "momentum"):
+            check_tensors(what, state[what], own[what])
+        parameters = {t.name: t.parameter for t in self.tensors}
+        check_tensors(
+            "gradients", state["gradients"], {n: parameters[n] for n in state["gradients"] if n in parameters}
+        )
+        check_tensors("generator", {"state": state["generator"]}, {"state": own["generator"]})
+        check_keys(state["counts"], own["counts"])
+        for name, count in {**state["counts"], "tau": state["tau"]}.items():
+            if isinstance(count, bool) or not isinstance(count, int | float):
+                refuse(f"'{name}' is {str(count)[:40]!r}")
 
     def _make_pools(self, model: nn.Module) -> Any:
         rules = self.settings.rules
@@ -290,19 +311,9 @@ class DynamicSparse(Sparsifier):
             rewired(self.optimizers, tensor.parameter, tensor.mask, reset)
 
 
-def _check_state(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    """Refuse the state of another method in one sentence."""
-    missing = sorted(own.keys() - state.keys())
-    if missing or state["momentum"].keys() != own["momentum"].keys():
-        what = f"it has no '{missing[0]}'" if missing else "one of them keeps running means of gradients"
-        raise InputError(
-            f"the saved state is of another sparsifier ({what}); load it into one of the same method."
-        )
-
-
 def _check_same_tensors(tensors: list[MaskedTensor], masks: Mapping[str, Tensor]) -> None:
-    mine = {t.name: t.shape for t in tensors}
-    theirs = {name: tuple(mask.shape) for name, mask in masks.items() if mask.numel()}
+    mine = {t.name: tuple(t.shape) for t in tensors}
+    theirs = {name: tuple(m.shape) for name, m in masks.items() if isinstance(m, Tensor) and m.numel()}
     if mine != theirs:
         odd = min(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
         there, here = theirs.get(odd, "dense"), mine.get(odd, "dense")

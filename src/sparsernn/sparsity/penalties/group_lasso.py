@@ -19,6 +19,7 @@ from sparsernn.sparsity.optimizer_state import Optimizers, buffers
 from sparsernn.sparsity.penalties.group_kinds import grouped
 from sparsernn.sparsity.penalties.group_norms import Groups
 from sparsernn.sparsity.penalties.penalty import NO_PENALTY, Penalty, per_token, threshold
+from sparsernn.sparsity.saved_state import check_keys, check_tensors
 from sparsernn.sparsity.sparsifier import summarize
 from sparsernn.structure.torch_units import units_of
 from sparsernn.structure.units import Slice, Units
@@ -158,14 +159,13 @@ class GroupLasso(Penalty):
         """Continue from `state_dict`.
 
         Raises:
-            InputError: it belongs to another number of units.
+            InputError: it is of another kind of penalty, or of another number of units.
         """
-        dead = state.get("dead")
-        if dead is None:
-            return
-        if dead.shape != self.dead.shape:
-            raise InputError(f"the state is of {len(dead)} units; this model has {len(self.dead)}.")
-        self.dead.copy_(dead)
+        own = self.state_dict()
+        check_keys(state, own)
+        check_tensors("units", state, own)
+        if own:
+            self.dead.copy_(state["dead"])
 
     def _epsilon(self) -> float:
         return 0.0 if self.settings.mode == "prox" else EPSILON

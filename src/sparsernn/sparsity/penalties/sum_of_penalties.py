@@ -11,6 +11,7 @@ from sparsernn.sparsity.optimizer_state import Optimizers
 from sparsernn.sparsity.penalties.group_lasso import group_lasso
 from sparsernn.sparsity.penalties.l1 import L1
 from sparsernn.sparsity.penalties.penalty import Penalty
+from sparsernn.sparsity.saved_state import check_keys
 from sparsernn.sparsity.sparsifier import summarize
 
 SINGLE: dict[str, Callable[..., Penalty]] = {"iss": group_lasso, "l1": L1}
@@ -101,6 +102,11 @@ class Together(Penalty):
         return {str(k): member.state_dict() for k, member in enumerate(self.members)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Hand every member its part."""
+        """Hand every member its part.
+
+        Raises:
+            InputError: it is of other penalties.
+        """
+        check_keys(state, [str(k) for k in range(len(self.members))])
         for k, member in enumerate(self.members):
-            member.load_state_dict(state.get(str(k), {}))
+            member.load_state_dict(state[str(k)])

@@ -1,0 +1,70 @@
+"""Whether a saved state is one of the sparsifier that is to go on from it, before anything is taken from it."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsernn.core.errors import InputError
+
+
+def check_keys(state: Any, wanted: Collection[str], *, more: bool = False) -> None:
+    """Refuse the state of another kind of sparsifier in one sentence.
+
+    Args:
+        state: what was saved.
+        wanted: the keys that a state of this kind has.
+        more: whether others are fine.
+
+    Raises:
+        InputError: it is no mapping, or has other keys.
+
+    Example:
+        >>> check_keys({"masks": {}}, [])
+        Traceback (most recent call last):
+        sparsernn.core.errors.InputError: the saved state is of another sparsifier (it has 'masks'); load it into ...
+    """
+    if not isinstance(state, Mapping):
+        raise InputError(
+            f"the saved state is a {type(state).__name__}; it must be what state_dict() returned."
+        )
+    missing = sorted(set(wanted) - state.keys())
+    surplus = [] if more else sorted(map(str, state.keys() - set(wanted)))
+    if missing or surplus:
+        refuse(f"it has no '{missing[0]}'" if missing else f"it has '{surplus[0]}'")
+
+
+def check_tensors(what: str, saved: Any, own: Mapping[str, Tensor]) -> None:
+    """Refuse saved tensors that would be cut, stretched or rounded on their way into the own ones.
+
+    Args:
+        what: what they are called in the state.
+        saved: name -> tensor; it may have more names.
+        own: name -> tensor of the right shape; where it holds truths, so must the saved one.
+
+    Raises:
+        InputError: one is missing or does not fit.
+    """
+    if not isinstance(saved, Mapping):
+        refuse(f"'{what}' is a {type(saved).__name__}")
+    for name, tensor in own.items():
+        found = saved.get(name)
+        if not isinstance(found, Tensor):
+            refuse(f"'{what}' has no '{name}'")
+        elif found.shape != tensor.shape or (tensor.dtype == torch.bool) != (found.dtype == torch.bool):
+            there = f"{found.dtype} {tuple(found.shape)}"
+            refuse(f"'{name}' of '{what}' is {there} there and {tensor.dtype} {tuple(tensor.shape)} here")
+
+
+def refuse(why: str) -> None:
+    """Raise the InputError.
+
+    Example:
+        >>> refuse("it has 2 members and not 3")
+        Traceback (most recent call last):
+        sparsernn.core.errors.InputError: the saved state is of another sparsifier (it has 2 members and not 3); ...
+    """
+    raise InputError(
+        f"the saved state is of another sparsifier ({why}); load it into one of the same method and model."
+    )
