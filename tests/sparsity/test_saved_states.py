@@ -1,6 +1,7 @@
 """States that are loaded into what they are not of, and optimizers with sparsifiers that are copied."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ from torch import nn
 
 from sparsernn import sparsify
 from sparsernn.core.errors import InputError
+from sparsernn.optim.ema import ema
+from sparsernn.optim.nt_asgd import NTASGD
 from sparsernn.sparsity import DEFAULTS
 from sparsernn.sparsity.frozen_zeros import Frozen
 from sparsernn.sparsity.sparsifier import Chain, Sparsifier
@@ -56,13 +59,13 @@ def stray(model, sparsifier):
     return sum(int((named[n] != 0)[~m].sum()) for n, m in sparsifier.masks().items())
 
 
-def made(method, model=None, **more):
+def made(method, model=None, optimizer=None, **more):
     model = net() if model is None else model
     if method == "dense":
         return Sparsifier(model)
     if method == "frozen":
         return Frozen(model)
-    return sparsify(model, method=method, **(SETTINGS[method] | more))
+    return sparsify(model, optimizer, method=method, **(SETTINGS[method] | more))
 
 
 # --- states of others -------------------------------------------------------------------------------------
@@ -175,3 +178,218 @@ def test_the_own_state_is_taken(method):
     target = made(method, net(1))
     target.load_state_dict(state)
     assert str(target.state_dict()) == str(state)
+
+
+# --- copies -----------------------------------------------------------------------------------------------
+
+OPTIMIZERS = {
+    "nt_asgd": lambda p: NTASGD(p, lr=0.1, switch_epoch=0),
+    "snt_asgd": lambda p: NTASGD(p, lr=0.1, switch_epoch=0, per_weight=True, stop_when_worse=True),
+    "ema of sgd": lambda p: ema(p, lr=0.1, of="sgd", decay=0.9),
+    "ema of adam": lambda p: ema(p, lr=0.01, warm_up=False),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.01),
+}
+COPIES = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda whole: pickle.loads(pickle.dumps(whole)),
+    "twice": lambda whole: copy.deepcopy(pickle.loads(pickle.dumps(whole))),
+}
+
+
+def averages(model, optimizer):
+    """The weights as they would be evaluated."""
+    if not hasattr(optimizer, "averaged"):
+        return []
+    with optimizer.averaged():
+        return [p.detach().clone() for p in model.parameters()]
+
+
+@pytest.mark.parametrize("how", COPIES)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("method", ["selfish", "rigl", "l1", None])
+def test_a_copy_goes_on_as_the_original_does(method, name, how):
+    model = net()
+    optimizer = OPTIMIZERS[name](model.parameters())
+    sparsifier = sparsify(model, optimizer, method=method, **SETTINGS[method]) if method else None
+    train(model, optimizer, 3)
+    twin, twin_optimizer, twin_sparsifier = COPIES[how]((model, optimizer, sparsifier))
+    train(model, optimizer, 5)
+    before = [p.detach().clone() for p in model.parameters()]
+    train(twin, twin_optimizer, 5)
+    assert all(map(torch.equal, before, model.parameters()))  # the copy is another one
+    assert all(map(torch.equal, model.parameters(), twin.parameters()))
+    assert all(map(torch.equal, averages(model, optimizer), averages(twin, twin_optimizer)))
+    if method:
+        assert stray(twin, twin_sparsifier) == 0
+        assert str(twin_sparsifier.state_dict()) == str(sparsifier.state_dict())
+        assert list(twin_sparsifier.optimizers) == [twin_optimizer]
+
+
+@pytest.mark.parametrize("how", COPIES)
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "adam"])
+def test_an_optimizer_of_ours_is_copied_with_all_that_it_knows(name, how):
+    model = net()
+    optimizer = OPTIMIZERS[name](model.parameters())
+    train(model, optimizer, 3)
+    twin = COPIES[how](optimizer)
+    assert type(twin) is type(optimizer)
+    assert str(twin.state_dict()) == str(optimizer.state_dict())
+    assert (twin.averaging, twin.exhausted) == (optimizer.averaging, optimizer.exhausted)
+    if isinstance(optimizer, NTASGD):
+        twin.trigger(3.0)
+        assert twin.state_dict()["trigger"]["losses"] == [3.0]
+        assert optimizer.state_dict()["trigger"]["losses"] == []
+        assert (twin.per_weight, twin.stop_when_worse) == (optimizer.per_weight, optimizer.stop_when_worse)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_steps_without_a_gradient_do_nothing(name):
+    model = net()
+    optimizer = OPTIMIZERS[name](model.parameters())
+    before = [p.detach().clone() for p in model.parameters()]
+    for _ in range(3):
+        optimizer.step()
+    assert all(map(torch.equal, before, model.parameters()))
+    assert all(map(torch.equal, averages(model, optimizer), before))
+
+
+def test_a_model_is_copied_and_pickled_beside_its_sparsifier():
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters())
+    sparsifier = sparsify(model, optimizer, **OFTEN)
+    train(model, optimizer, 3)
+    count = sparsifier.step_count
+    for how in COPIES.values():
+        twin = how(model)
+        train(twin, torch.optim.Adam(twin.parameters(), lr=0.1))
+        assert sparsifier.step_count == count
+        assert stray(model, sparsifier) == 0
+        assert stray(twin, sparsifier) > 0  # a model alone has no masks
+
+
+# --- wrapped optimizers -----------------------------------------------------------------------------------
+
+
+class Holding:
+    """A wrapper that is no optimizer."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    def zero_grad(self, set_to_none=True):
+        self.optimizer.zero_grad(set_to_none)
+
+    def step(self, closure=None):
+        return self.optimizer.step(closure)
+
+
+class Posing(torch.optim.Optimizer):
+    """A wrapper that is an optimizer by its class, and was never set up as one, as accelerate's."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    param_groups = property(lambda self: self.optimizer.param_groups)
+    state = property(lambda self: self.optimizer.state)
+
+    def zero_grad(self, set_to_none=True):
+        self.optimizer.zero_grad(set_to_none)
+
+    def step(self, closure=None):
+        return self.optimizer.step(closure)
+
+
+@pytest.mark.parametrize("wrap", [Holding, Posing, lambda o: Posing(Holding(o)), lambda o: [Holding(o)]])
+@pytest.mark.parametrize("method", ["rigl", "l1"])
+def test_a_wrapped_optimizer_counts_as_the_one_inside(wrap, method):
+    found = []
+    for outer in (lambda o: o, wrap):
+        model = net()
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        wrapped = outer(optimizer)
+        sparsifier = sparsify(model, wrapped, method=method, **SETTINGS[method])
+        assert sparsifier.optimizers == (optimizer,)
+        train(model, wrapped[0] if isinstance(wrapped, list) else wrapped, 5)
+        assert stray(model, sparsifier) == 0
+        found.append(model.state_dict())
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
+class Endless:
+    """What keeps itself as its optimizer."""
+
+    @property
+    def optimizer(self):
+        return self
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        3,
+        3.5,
+        "adam",
+        ["adam"],
+        [None],
+        {"a": 1},
+        Endless(),
+        Holding(None),
+        Posing(None),
+        Holding(3),
+        nn.Linear(2, 2),
+    ],
+)
+def test_what_holds_no_optimizer_is_one_sentence(given):
+    with pytest.raises(InputError, match="must be a torch optimizer") as caught:
+        sparsify(net(), given, density=0.3)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_wrapper_beside_its_optimizer_is_one_too_many():
+    optimizer = torch.optim.Adam(net().parameters())
+    with pytest.raises(InputError, match="given twice"):
+        sparsify(net(), [optimizer, Holding(optimizer)], density=0.3)
+
+
+# --- penalties and what they need -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", PENALTIES)
+@pytest.mark.parametrize("attach", [True, False])
+def test_a_penalty_on_what_the_optimizer_does_not_hold_is_refused(method, attach):
+    model = net()
+    with pytest.raises(InputError, match="does not hold") as caught:
+        made(method, model, optimizer=torch.optim.SGD(net().parameters(), lr=0.1), attach=attach)
+    assert "\n" not in str(caught.value)
+    part = [p for name, p in model.named_parameters() if name != "rnn.weight_hh_l1"]
+    with pytest.raises(InputError, match=r"does not hold 'rnn\.weight_hh_l1'"):
+        made(method, model, optimizer=torch.optim.SGD(part, lr=0.1), attach=attach)
+    assert made(method, model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), attach=attach)
+
+
+def test_a_penalty_on_part_of_the_weights_needs_their_optimizer_alone():
+    model = net()
+    optimizer = torch.optim.SGD(model.rnn.parameters(), lr=0.1)
+    assert sparsify(model, optimizer, method="l1", strength=0.1, include=["rnn.*"])
+    model.rnn.weight_ih_l0.requires_grad_(False)
+    trained = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    assert sparsify(model, trained, method="iss", strength=0.1)
+
+
+@pytest.mark.parametrize("method", PENALTIES)
+def test_a_line_search_returns_the_loss_with_the_penalty(method):
+    model = net()
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=2, line_search_fn="strong_wolfe")
+    penalty = made(method, model, optimizer=optimizer)
+    words = torch.randint(0, 20, (6, 4), generator=torch.Generator().manual_seed(1))
+    seen = []
+
+    def closure():
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(words[:-1]).flatten(0, 1), words[1:].flatten())
+        loss.backward()
+        seen.append(loss.item() + penalty.value())
+        return loss
+
+    assert penalty.value() > 0.1
+    assert optimizer.step(closure).item() == pytest.approx(seen[0], rel=1e-6)

@@ -68,6 +68,8 @@ class Averaging:
         if not self.pending:
             return
         kept = [p for p in self._parameters() if "average" in self.state[p]]
+        if not kept:
+            return
         torch._foreach_lerp_(
             [self.state[p]["average"] for p in kept], [p.detach() for p in kept], 1 - self._decay()
         )
@@ -110,6 +112,11 @@ class Averaging:
         rest = {key: value for key, value in state_dict.items() if key != "averaging"}
         super().load_state_dict(rest)  # type: ignore[misc]
         self.updates, self.pending = own["updates"], False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles take along: torch's optimizers name theirs, and so leave everything else behind."""
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
+        return {**state, **{name: getattr(self, name) for name in ("decay", "warm_up", "updates", "pending")}}
 
     def _parameters(self) -> Iterator[Tensor]:
         for group in self.param_groups:

@@ -126,6 +126,8 @@ class NTASGD(torch.optim.Optimizer):
 
     def _accumulate(self) -> None:
         params = [p for p in self._parameters() if p.grad is not None]
+        if not params:
+            return
         for p in params:
             if p not in self.state:
                 self.state[p] = self._fresh(p)
@@ -212,6 +214,11 @@ class NTASGD(torch.optim.Optimizer):
             state["count"] = state["count"].to(torch.int32)
         self._worse.losses = list(own["losses"])
         self.averaging, self.exhausted = own["averaging"], own["exhausted"]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles take along: torch's optimizers name theirs, and so leave everything else behind."""
+        own = ("per_weight", "stop_when_worse", "_worse", "averaging", "exhausted")
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
 
     def _parameters(self) -> Iterator[Tensor]:
         for group in self.param_groups:

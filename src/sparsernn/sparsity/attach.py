@@ -71,7 +71,8 @@ def sparsify(
         model: any module; nothing is registered on it, so copying, pickling and its `state_dict` work as
             before.
         optimizer: any torch optimizer that holds the model's parameters, or a list of several that share them; a step
-            is counted when the first of them steps. None: weights only, and the loop calls `sparsifier.step()` after
+            is counted when the first of them steps. A wrapper that keeps its optimizer as `optimizer` and calls its
+            step counts as that. None: weights only, and the loop calls `sparsifier.step()` after
             each optimizer step.
         method: "selfish", "set", "rigl", "snfs", "dsr", "static", "hyperpruning" or "dynamic"; "iss" (group lasso
             over hidden units, see `group_lasso`), "l1" (see `L1`) or "together" (several, see `Together`).
@@ -122,6 +123,7 @@ def sparsify(
 
 def _penalty(model: nn.Module, optimizer: Optimizers, spec: dict[str, Any], attach: bool) -> Penalty:
     penalty: Penalty = make("method", PENALTIES, spec, model=model, optimizer=optimizer)
+    penalty.check_owned(optimizer)
     return _attached(penalty, attach)
 
 

@@ -37,24 +37,48 @@ class PerWeight(Protocol):
 
 
 def optimizers_of(given: Optimizers) -> tuple[Optimizer, ...]:
-    """What was given, as a tuple.
+    """What was given, as a tuple; of one that is wrapped, the one inside, whose steps are the ones that happen.
 
     Raises:
         InputError: something else than optimizers, or one twice.
+
+    Example:
+        >>> optimizer = torch.optim.Adam([nn.Parameter(torch.ones(2))])
+        >>> class Wrapper:
+        ...     def __init__(self, optimizer):
+        ...         self.optimizer = optimizer
+        >>> optimizers_of(Wrapper(optimizer)) == optimizers_of([optimizer]) == (optimizer,)
+        True
     """
     if given is None:
         return ()
-    members = (given,) if isinstance(given, Optimizer) else tuple(given)
-    for member in members:
-        if not isinstance(member, Optimizer):
-            raise InputError(f"the optimizer is {member!r}; it must be a torch optimizer, or a list of them.")
+    several = isinstance(given, Iterable) and not isinstance(given, Optimizer | str)
+    listed: Any = given if several else (given,)
+    members = tuple(_inside(member) for member in listed)
     if len({id(member) for member in members}) < len(members):
         raise InputError("an optimizer is given twice; give each once.")
     return members
 
 
+def _inside(given: Any) -> Optimizer:
+    """The optimizer that hooks can be put on: `given`, or what it keeps as `optimizer`."""
+    found, seen = given, list[Any]()
+    while not (isinstance(found, Optimizer) and _calls_hooks(found)):
+        seen.append(found)
+        found = getattr(found, "optimizer", None)
+        if found is None or any(found is other for other in seen):
+            shown = repr(given) if isinstance(given, str | int | float) else f"a {type(given).__name__}"
+            raise InputError(f"the optimizer is {shown}; it must be a torch optimizer, or a list of them.")
+    return found
+
+
+def _calls_hooks(optimizer: Optimizer) -> bool:
+    """Whether torch has set it up; wrappers that only look like optimizers leave that out."""
+    return hasattr(type(optimizer).step, "hooked") and hasattr(optimizer, "_optimizer_step_pre_hooks")
+
+
 def check_owned(given: Optimizers, parameters: Mapping[str, nn.Parameter]) -> None:
-    """Refuse optimizers that do not hold what is to be sparse: its zeros would never be kept.
+    """Refuse optimizers that do not hold what is to be sparse: it would never be kept or brought to 0.
 
     Args:
         given: None is fine: the loop then calls `step()` itself.

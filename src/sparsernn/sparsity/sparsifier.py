@@ -89,7 +89,7 @@ class Sparsifier:
     def check_owned(self, optimizers: Optimizers) -> None:
         """Raise InputError unless the optimizers hold all that this touches."""
         named = dict(self.model.named_parameters()) if self.model is not None else {}
-        mine = {id(parameter) for parameter in self.touches()}
+        mine = {id(parameter) for parameter in self.needs()}
         check_owned(optimizers, {name: p for name, p in named.items() if id(p) in mine})
 
     def notes(self) -> list[str]:
@@ -99,6 +99,10 @@ class Sparsifier:
     def touches(self) -> list[nn.Parameter]:
         """The parameters whose weights this removes or shrinks."""
         return []
+
+    def needs(self) -> list[nn.Parameter]:
+        """Those of them that the optimizers have to hold: all."""
+        return self.touches()
 
     def before_step(self, optimizer: Optimizer, scale: float = 1.0) -> None:
         """Called by the hook before an optimizer's step, or after each evaluation of its closure.

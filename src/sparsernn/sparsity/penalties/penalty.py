@@ -33,6 +33,10 @@ class Penalty(Sparsifier):
         self._stepped: set[int] | None = None
         """Identities of the optimizers that have stepped since the gradient was last added; None: it is not there."""
 
+    def needs(self) -> list[nn.Parameter]:
+        """Those that are trained; a frozen part of a group does not shrink, and its thresholds need no optimizer."""
+        return [parameter for parameter in self.touches() if parameter.requires_grad]
+
     def after_backward(self) -> None:
         """Add the penalty's gradient."""
         self._stepped = set()
