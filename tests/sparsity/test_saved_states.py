@@ -393,3 +393,38 @@ def test_a_line_search_returns_the_loss_with_the_penalty(method):
 
     assert penalty.value() > 0.1
     assert optimizer.step(closure).item() == pytest.approx(seen[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("method", ["l1", "together"])
+def test_tensors_of_any_shape_are_shrunk_once_and_cut(method, kind):
+    model = nn.Module()
+    shapes = {
+        "one": torch.tensor(2.0),
+        "other": torch.tensor(-2.0),
+        "small": torch.tensor(0.5),
+        "single": torch.full((1, 1), 2.0),
+        "empty": torch.zeros(0, 3),
+        "turned": torch.tensor([[1.0, 0.5], [0.5, 1.0], [1.0, 1.0]]).t(),
+        "strided": torch.ones(4, 6)[:, ::2],
+    }
+    for name, value in shapes.items():
+        model.register_parameter(name, nn.Parameter(value.to(kind)))
+    l1 = {"strength": 0.25, "threshold": 0.5}
+    given = l1 if method == "l1" else {"of": [{"name": "l1", **l1}]}
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    penalty = sparsify(model, optimizer, method=method, **given)
+    (0 * sum(p.sum() for p in model.parameters())).backward()  # one zero in memory for all of one number
+    optimizer.step()
+    found = {name: p.detach().float().flatten().tolist() for name, p in model.named_parameters()}
+    assert found == {
+        "one": [1.75],
+        "other": [-1.75],
+        "small": [0.0],
+        "single": [1.75],
+        "empty": [],
+        "turned": [0.75, 0.0, 0.75, 0.0, 0.75, 0.75],
+        "strided": [0.75] * 12,
+    }
+    assert penalty.value() == 0.25 * (3 * 1.75 + 16 * 0.75)
+    assert penalty.summary()["masked_active"] == 19

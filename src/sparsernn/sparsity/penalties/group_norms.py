@@ -19,13 +19,16 @@ from sparsernn.structure.units import Slice, Units
 def dense_gradient(parameter: nn.Parameter) -> Tensor:
     """The gradient of a parameter, dense and laid out as the parameter is; zeros where there was none.
 
+    What is added to it is added to no other parameter's: autograd gives two parameters of one number each one number
+    in memory, where it is the gradient of both (`a.sum() + b.sum()`).
+
     >>> dense_gradient(nn.Parameter(torch.ones(2))).tolist()
     [0.0, 0.0]
     """
     given = parameter.grad
     if given is None:
         given = parameter.grad = torch.zeros_like(parameter)
-    elif given.is_sparse or given.stride() != parameter.stride():
+    elif given.is_sparse or given.stride() != parameter.stride() or given.numel() == 1:
         dense = given.to_dense() if given.is_sparse else given
         given = parameter.grad = torch.empty_like(parameter).copy_(dense)
     return given
