@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 DEVICE, HOST = torch.device("cuda", 0), torch.device("cpu")
 
@@ -131,6 +131,10 @@ def place() -> str:
     return ""
 
 
+BETWEEN = ("/torch/_compile", "/torch/_dynamo", "/torch/_ops")
+"""Parts of torch that stand between whoever asks for an operation and `Device`."""
+
+
 def of_autograd() -> bool:
     """Whether it is torch's backward pass itself that asks, which fills in zeros where it thinks the tensors are."""
     frame: Any = sys._getframe(1)
@@ -199,6 +203,8 @@ class Device(TorchDispatchMode):
             plain["device"] = HOST
         plain.pop("pin_memory", None)
         result = self._worked_out(name, func, _values(args), plain)
+        if name in ("_pack_padded_sequence", "_pad_packed_sequence"):  # sizes and lengths stay on the CPU
+            return Pretended(result[0]), result[1]
         same = {id(tensor.values): tensor for tensor in here}
         return tree_map(lambda out: same.get(id(out), _here(out)), result) if to_device else result
 
@@ -274,20 +280,45 @@ class Calls(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in (torch.Tensor.to, torch.Tensor.cpu, torch.Tensor.cuda, torch.Tensor.type_as):
             return _sent(func, *args, **kwargs)
-        kind = {torch.lstm: "lstm", torch.gru: "gru"}.get(func)
-        if kind is None or not any(isinstance(leaf, Pretended) for leaf in tree_leaves(args)):
-            return func(*args, **kwargs)
-        step = _lstm_step if kind == "lstm" else _gru_step
-        ragged = isinstance(args[1], torch.Tensor) and isinstance(args[3], list | tuple)
-        x, (start, weights) = args[0], (args[2:4] if ragged else args[1:3])
-        state = tuple(start) if kind == "lstm" else (start,)
-        if not all(isinstance(t, Pretended) for t in (x, *state, *weights)):
-            raise RuntimeError("Input, hidden and parameter tensors are not at the same device.")
-        if ragged and isinstance(args[1], Pretended):
-            raise RuntimeError("batch_sizes must be on the CPU.")
-        sizes = args[1].tolist() if ragged else [x.shape[1]] * len(x)
-        y, last = _driven(step, x if ragged else x.flatten(0, 1), sizes, state, weights)
-        return (y if ragged else y.view(len(x), -1, y.shape[-1])), *last
+        if func in (torch.lstm, torch.gru) and any(isinstance(t, Pretended) for t in tree_leaves(args)):
+            return _in_one_call(func, args)
+        return func(*args, **kwargs)
+
+
+def _in_one_call(func: Any, args: Any) -> Any:
+    ragged = isinstance(args[1], torch.Tensor) and isinstance(args[3], list | tuple)
+    flat, form = tree_flatten(args)
+    strangers = [t for t in flat if isinstance(t, torch.Tensor) and not isinstance(t, Pretended)]
+    # the sizes of ragged batches are the CPU's
+    if any(not ragged or t is not args[1] for t in strangers) or (ragged and isinstance(args[1], Pretended)):
+        raise RuntimeError("Input, hidden and parameter tensors are not at the same device.")
+    outputs: tuple[torch.Tensor, ...] = Library.apply(func, form, *flat)
+    return outputs
+
+
+class Library(torch.autograd.Function):
+    """A call of the CPU's kernel on the values, and its gradient, each as one operation."""
+
+    @staticmethod
+    def forward(ctx: Any, func: Any, form: Any, *flat: Any) -> Any:
+        with _disable_current_modes(), torch.enable_grad():
+            plain = [
+                t.values.detach().requires_grad_(needed) if isinstance(t, Pretended) else t
+                for t, needed in zip(flat, ctx.needs_input_grad[2:], strict=True)
+            ]
+            outputs = func(*tree_unflatten(plain, form))
+        ctx.plain, ctx.outputs = plain, outputs
+        return tuple(Pretended(out) for out in outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        with _disable_current_modes():
+            wanted = [t for t, needed in zip(ctx.plain, ctx.needs_input_grad[2:], strict=True) if needed]
+            given = [gradient.values for gradient in gradients]
+            found = iter(
+                torch.autograd.grad(ctx.outputs, wanted, given, retain_graph=True, allow_unused=True)
+            )
+        return None, None, *(_here(next(found)) if needed else None for needed in ctx.needs_input_grad[2:])
 
 
 def _sent(func: Any, source: torch.Tensor, *args: Any, copy: bool = False, **kwargs: Any) -> torch.Tensor:
@@ -307,34 +338,6 @@ def _sent(func: Any, source: torch.Tensor, *args: Any, copy: bool = False, **kwa
         source, dtype=kind, device=device, non_blocking=ahead
     )
     return result
-
-
-def _driven(step: Any, x: Any, sizes: list[int], state: tuple[Any, ...], weights: Any) -> tuple[Any, Any]:
-    """Rows of all time steps one after the other, `sizes` of them at each, never more than before."""
-    w_ih, w_hh, b_ih, b_hh = weights
-    now, ended, outputs, at = [part[0][: sizes[0]] for part in state], [], [], 0
-    for size in sizes:
-        if size < len(now[0]):
-            ended.insert(0, [part[size:] for part in now])
-            now = [part[:size] for part in now]
-        now = step(x[at : at + size] @ w_ih.t() + b_ih, now[0] @ w_hh.t() + b_hh, now)
-        outputs.append(now[0])
-        at += size
-    last = [torch.cat([part, *(old[k] for old in ended)]).unsqueeze(0) for k, part in enumerate(now)]
-    return torch.cat(outputs), last
-
-
-def _lstm_step(read: Any, fed: Any, now: list[Any]) -> list[Any]:
-    i, f, g, o = (read + fed).chunk(4, 1)
-    c = f.sigmoid() * now[1] + i.sigmoid() * g.tanh()
-    return [o.sigmoid() * c.tanh(), c]
-
-
-def _gru_step(read: Any, fed: Any, now: list[Any]) -> list[Any]:
-    (r, z, n), (r_h, z_h, n_h) = read.chunk(3, 1), fed.chunk(3, 1)
-    new = (n + (r + r_h).sigmoid() * n_h).tanh()
-    keep = (z + z_h).sigmoid()
-    return [new + keep * (now[0] - new)]
 
 
 class Seeded(torch.Generator):

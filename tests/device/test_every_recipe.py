@@ -1,18 +1,43 @@
 """Every shipped recipe on a pretended accelerator, from assembling to resuming, with the real training loop."""
 
-from dataclasses import replace
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
 
 import pytest
-from pretended_cuda import pretended
+import torch
+from pretended_cuda import is_here, pretended
 
-from sparsernn.runs.assembly import create, open_run
+from sparsernn.core.states import tensors
+from sparsernn.runs.assembly import assemble, create, open_run
 from sparsernn.runs.loop import train
 from sparsernn.runs.recipe import list_recipes, load_recipe
 from test_recipes_train import data, tiny_model, tiny_task, trainable  # noqa: F401 - a fixture
 
-SETTINGS = ["epochs=2", "log_every=1", "threads=1", "checkpoint_seconds=0", "device=cuda"]
+SETTINGS = ["epochs=2", "log_every=1000", "threads=1", "checkpoint_seconds=1000000", "device=cuda"]
 
-FETCHED = {}
+FETCHED = {
+    "runs/checkpoint.py:_own_bytes": "checkpoints are files",
+    "runs/ledger.py:read": "losses and gradient norms of the steps since the last look",
+}
+"""Where numbers come back to the CPU, and why they must."""
+
+WAITED_FOR: dict[str, str] = {}
+"""What a training step waits for, and why it must."""
+
+
+def setup_of(name):
+    """What makes a recipe's run another one than that of most others: parts by name, and their settings but sizes."""
+    recipe = load_recipe(name)
+    model = {key: recipe.model.get(key) for key in ("name", "layer", "head", "embedding")}
+    sparsity = {key: value for key, value in recipe.sparsity.items() if key != "density"}
+    parts = [model, recipe.optimizer["name"], sparsity, recipe.boundary, recipe.task["name"]]
+    return json.dumps(parts, sort_keys=True)
+
+
+def distinct():
+    """One recipe of each set-up; pixels are trained in the tests of their task."""
+    return sorted({setup_of(name): name for name in list_recipes()[::-1] if trainable(name)}.values())
 
 
 def tiny(name, folder, *overrides):
@@ -26,14 +51,72 @@ def tiny(name, folder, *overrides):
     return replace(recipe, **settings)
 
 
-@pytest.mark.parametrize("name", [name for name in list_recipes() if trainable(name)])
+def left_behind(tree, path="") -> Iterator[str]:
+    """Where in a state there are tensors of more than one number that are not on the device."""
+    if isinstance(tree, torch.Tensor):
+        if tree.dim() and not is_here(tree):
+            yield path
+    elif isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from left_behind(value, f"{path}/{key}")
+    elif isinstance(tree, list | tuple):
+        for number, value in enumerate(tree):
+            yield from left_behind(value, f"{path}/{number}")
+    elif is_dataclass(tree):
+        yield from left_behind({f.name: getattr(tree, f.name) for f in fields(tree)}, path)
+
+
+GENERATORS = ("/sparsifier/generator", "/boundary/dice", "/boundary/before/1")
+"""Of a run's state, what is the CPU's: the states of generators."""
+
+
+def check_places(run):
+    """Everything that a run computes with is on the device."""
+    state = {key: value for key, value in run.state().items() if key not in ("generators", "position")}
+    assert [place for place in left_behind(state) if not place.startswith(GENERATORS)] == []
+    assert all(is_here(p) for p in run.boundary.parameters().values())
+    assert all(is_here(mask) for mask in run.sparsifier.masks().values())
+    assert all(is_here(t) for t in tensors(run.model.initial_state(2)))
+
+
+def watched(run, device, seen):
+    """Let a run's task note what the CPU waits for between two batches, which is what one step waits for."""
+    own = run.task.batches
+
+    def batches(*args):
+        for number, batch in enumerate(own(*args)):
+            if number > 1:
+                seen.append(dict(device.waits))
+            device.waits.clear()
+            yield batch
+
+    run.task.batches = batches
+
+
+@pytest.mark.parametrize("name", distinct())
 def test_it_runs_on_the_device_alone(name, data, tmp_path):  # noqa: F811
     recipe = tiny(name, data)
+    masks = assemble(recipe, device="cpu").sparsifier.masks()
     with pretended() as device:
         run = create(recipe, tmp_path / "run")
+        check_places(run)
+        first = run.sparsifier.masks()
+        assert all(torch.equal(first[name].cpu(), mask) for name, mask in masks.items())
+
+        steps = []
+        watched(run, device, steps)
         scores = train(run)
         assert run.position.step >= 2
         assert scores["loss"] > 0
+        if hasattr(run.sparsifier, "update"):
+            run.sparsifier.update()
+        check_places(run)
+
         again = open_run(tmp_path / "run")
-        assert again.position == run.position
-        print(device.fetched, device.waits)
+        assert again.position == replace(run.position, seconds=again.position.seconds)
+        check_places(again)
+        again.recipe = replace(recipe, epochs=3)
+        train(again)
+        assert again.position.epoch == 3 or again.position.solved
+        odd = {place: count for place, count in device.fetched.items() if place not in FETCHED}
+        print("FETCHED", odd, "STEPS", [step for step in steps if step])

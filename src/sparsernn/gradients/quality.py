@@ -5,13 +5,16 @@ import math
 import torch
 from torch import Tensor
 
-from sparsernn.core.devices import moved
+from sparsernn.core.devices import CPU
 
 NAMES = ("windows", "product", "estimate", "target", "error", "injected")
 
 
 class Readings:
-    """Sums over the windows since the last look.
+    """Sums over the windows since the last look, kept where the estimates are: nobody waits for them until then.
+
+    Args:
+        device: of the estimates.
 
     Example:
         >>> readings = Readings()
@@ -22,9 +25,8 @@ class Readings:
         {}
     """
 
-    def __init__(self) -> None:
-        self.sums = torch.zeros(len(NAMES), dtype=torch.double)
-        """Where the estimates are: nobody waits for them before they are asked for."""
+    def __init__(self, device: torch.device = CPU) -> None:
+        self.sums = torch.zeros(len(NAMES), dtype=torch.double, device=device)
 
     def add(self, estimate: Tensor, target: Tensor, injected: Tensor | None = None) -> None:
         """A window: estimate and target of its start (B, D), and what was injected at its end, in one unit."""
@@ -32,7 +34,7 @@ class Readings:
         product, ee, tt = e @ t, e @ e, t @ t
         entered = e.new_zeros(()) if injected is None else injected.square().sum()
         found = [e.new_ones(()), product, ee, tt, (e - t).square().sum(), entered]
-        self.sums = moved(self.sums, e.device) + torch.stack([x.detach().double() for x in found])
+        self.sums += torch.stack([x.detach().double() for x in found])
 
     def take(self) -> dict[str, float]:
         """What the sums say, and begin anew.

@@ -91,7 +91,7 @@ class SyntheticGradient(Truncate):
         self.settings, self.parts = parse(settings), Parts(model, parts)
         self.schedule = PhaseSchedule(epochs, start, switch_epochs)
         self.synthesizer_from = self.settings.synthesizer_from
-        self.dice, self.readings = Dice(seed), Readings()
+        self.dice = Dice(seed)
         self.share = Share([p for p in model.parameters() if p.requires_grad])
         with self.dice.rolling():
             made = make("synthesizer", SYNTHESIZERS, synthesizer, size=self.parts.width)
@@ -103,6 +103,7 @@ class SyntheticGradient(Truncate):
         like = self.parts.join(self.parts.of(model.initial_state(1)))
         self.synthesizer: Synthesizer = made.to(like.device, like.dtype)
         self.dice = self.dice if like.device == CPU else Dice(seed, like.device)
+        self.readings = Readings(like.device)
         self.optimizer = torch.optim.Adam(
             self.synthesizer.parameters(), self.settings.lr, weight_decay=self.settings.weight_decay
         )
@@ -230,7 +231,8 @@ class SyntheticGradient(Truncate):
         torch.autograd.backward(estimate, slope / slope.numel() if settings.loss == "mean" else slope)
         largest = float("inf") if settings.clip is None else settings.clip
         norm = torch.nn.utils.clip_grad_norm_(parameters, largest, foreach=True)
-        if norm.isfinite():  # otherwise the loop is about to stop the run
+        # If it is not, the loop is about to stop the run: at once on a CPU, a little later where asking would wait.
+        if norm.device.type != "cpu" or norm.isfinite():
             self.optimizer.step()
 
     def unit(self, targets: int) -> float:
@@ -295,7 +297,7 @@ class SyntheticGradient(Truncate):
         self.memory, self.rms = moved(state["memory"], device), state["rms"]
         before = state["before"]
         self._before = before and (moved(before[0], device), self.dice.own(before[1]))
-        self.dice.state, self.readings.sums = self.dice.own(state["dice"]), state["readings"]
+        self.dice.state, self.readings.sums = self.dice.own(state["dice"]), moved(state["readings"], device)
         self.share.value = state.get("share")
         self._forget_window()
 

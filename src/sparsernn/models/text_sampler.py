@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from sparsernn.core.devices import device_of
 from sparsernn.core.errors import InputError
 from sparsernn.models.language_model import LanguageModel
 from sparsernn.nn.drive.single_step import no_repacking
@@ -35,15 +36,16 @@ def sample(
     if not temperature >= 0:
         raise InputError(f"temperature is {temperature}; it must be at least 0.")
     model.eval()
-    words, state = torch.tensor(prompt).unsqueeze(1), model.initial_state(1)
+    device = device_of(model)
+    words, state = torch.tensor(prompt, device=device).unsqueeze(1), model.initial_state(1)
     while True:
         with no_repacking():
             features = model(words, state)
-            log_prob = model.head.log_prob(features.raw[-1, 0])
+            log_prob = model.head.log_prob(features.raw[-1, 0]).cpu()  # the seed's draws are the CPU's
         state = features.state
         number = _draw(log_prob, generator, temperature, avoid)
         yield number
-        words = torch.tensor([[number]])
+        words = torch.tensor([[number]], device=device)
 
 
 def _draw(log_prob: Tensor, generator: torch.Generator, temperature: float, avoid: int | None) -> int:

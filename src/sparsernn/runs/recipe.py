@@ -8,6 +8,7 @@ Nothing here imports torch.
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -173,7 +174,9 @@ def _known_place(tree: Tree, assignment: str) -> None:
     raise InputError(f"'{assignment}': there is no setting '{key}'; known: {', '.join(sorted(known))}.{hint}")
 
 
+@cache
 def _shipped() -> dict[str, Path]:
+    """Looked up once: the package does not change under a program, and every `base` asks."""
     root = Path(str(files("sparsernn"))) / "recipes"
     return {path.relative_to(root).with_suffix("").as_posix(): path for path in root.rglob("*.yaml")}
 

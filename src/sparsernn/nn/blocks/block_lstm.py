@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
@@ -20,6 +19,7 @@ from sparsernn.nn.blocks import parallel_lstm
 from sparsernn.nn.blocks.geometry import Components, arrangement
 from sparsernn.nn.cells.lstm import LSTMState
 from sparsernn.nn.drive.layer import Layer
+from sparsernn.nn.drive.ragged import Ragged
 from sparsernn.nn.dropout import drop_weight
 from sparsernn.structure.gates import GateBlock, stacked
 from sparsernn.structure.units import Slice
@@ -185,18 +185,16 @@ class BlockLSTM(Layer):
 
     def _read_ragged(self, x: Tensor, h: Tensor, c: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """All components share one packing of the sequences."""
-        packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
-        sizes, order, back = packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices
-        assert order is not None
-        assert back is not None
+        ragged = Ragged(x, lengths)
 
         def kernel(x: Tensor, h: Tensor, c: Tensor, weights: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-            return torch.lstm(x, sizes, (h, c), weights, True, 1, 0.0, self.training, self.bidirectional)
+            return torch.lstm(
+                x, ragged.sizes, (h, c), weights, True, 1, 0.0, self.training, self.bidirectional
+            )
 
-        h, c = h.index_select(1, order), c.index_select(1, order)
-        y, h, c = self._one_by_one(kernel, self._dropped(), packed.data, h, c)
-        y, _ = pad_packed_sequence(PackedSequence(y, sizes, order, back), total_length=x.shape[0])
-        return y, h.index_select(1, back), c.index_select(1, back)
+        h, c = ragged.in_order(h), ragged.in_order(c)
+        y, h, c = self._one_by_one(kernel, self._dropped(), ragged.data, h, c)
+        return ragged.padded(y), ragged.as_given(h), ragged.as_given(c)
 
     def _one_by_one(
         self, kernel: Kernel, components: list[list[Tensor]], x: Tensor, h: Tensor, c: Tensor

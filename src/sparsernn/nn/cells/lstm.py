@@ -9,11 +9,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from sparsernn.core.checks import checked
 from sparsernn.core.limits import DropRate, Size
 from sparsernn.nn.drive.layer import Layer
+from sparsernn.nn.drive.ragged import Ragged
 from sparsernn.nn.dropout import drop_weight
 from sparsernn.structure.gates import GateBlock, stacked
 from sparsernn.structure.units import Slice
@@ -132,18 +132,12 @@ class LSTM(Layer):
         self, x: Tensor, h: Tensor, c: Tensor, lengths: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         assert lengths is not None
-        packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
-        order, back = packed.sorted_indices, packed.unsorted_indices
-        assert order is not None
-        assert back is not None
-        start = (h.index_select(1, order), c.index_select(1, order))
+        ragged = Ragged(x, lengths)
+        start = (ragged.in_order(h), ragged.in_order(c))
         y, h, c = torch.lstm(
-            packed.data, packed.batch_sizes, start, self._weights(), True, 1, 0.0, self.training, False
+            ragged.data, ragged.sizes, start, self._weights(), True, 1, 0.0, self.training, False
         )
-        y, _ = pad_packed_sequence(
-            PackedSequence(y, packed.batch_sizes, order, back), total_length=x.shape[0]
-        )
-        return y, h.index_select(1, back), c.index_select(1, back)
+        return ragged.padded(y), ragged.as_given(h), ragged.as_given(c)
 
     def gate_rows(self) -> dict[str, tuple[GateBlock, ...]]:
         """Both weights are stacked in the order of `gates`."""
