@@ -84,9 +84,9 @@ class Pretended(torch.Tensor):
     __array__ = numpy
 
     def data_ptr(self) -> int:
-        raise RuntimeError(
-            "an address on the device is of no use here: compiled kernels are for CPU tensors."
-        )
+        if place().startswith("kernels/"):
+            raise RuntimeError("an address on the device: the compiled kernels read the CPU's memory.")
+        return self.values.data_ptr()
 
     def untyped_storage(self) -> Any:
         return self.values.untyped_storage()
@@ -203,7 +203,7 @@ class Device(TorchDispatchMode):
             plain["device"] = HOST
         plain.pop("pin_memory", None)
         result = self._worked_out(name, func, _values(args), plain)
-        if name in ("_pack_padded_sequence", "_pad_packed_sequence"):  # sizes and lengths stay on the CPU
+        if name == "_pack_padded_sequence":  # sizes stay on the CPU
             return Pretended(result[0]), result[1]
         same = {id(tensor.values): tensor for tensor in here}
         return tree_map(lambda out: same.get(id(out), _here(out)), result) if to_device else result
@@ -251,7 +251,7 @@ class Device(TorchDispatchMode):
             strangers = [t for t in strangers if not any(t is index for index in indices)]
             if any(not isinstance(t, Pretended) for t in indices):
                 self.wait("index from the CPU")
-        if name in ("_pack_padded_sequence", "_pad_packed_sequence"):  # lengths stay on the CPU
+        if name == "_pack_padded_sequence":  # lengths stay on the CPU
             strangers = [t for t in strangers if t.dtype != torch.int64]
         if strangers:
             raise RuntimeError(f"Expected all tensors to be on the same device: cuda:0 and cpu ({name})")
@@ -280,16 +280,22 @@ class Calls(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in (torch.Tensor.to, torch.Tensor.cpu, torch.Tensor.cuda, torch.Tensor.type_as):
             return _sent(func, *args, **kwargs)
-        if func in (torch.lstm, torch.gru) and any(isinstance(t, Pretended) for t in tree_leaves(args)):
+        if func is torch.tensor and torch.device(kwargs.get("device") or HOST).type == "cuda":
+            return func(*args, **{**kwargs, "device": HOST}).to(DEVICE)
+        if func in LIBRARY and any(isinstance(t, Pretended) for t in tree_leaves(args)):
             return _in_one_call(func, args)
         return func(*args, **kwargs)
 
 
+LIBRARY = (torch.lstm, torch.gru, torch._pad_packed_sequence)
+
+
 def _in_one_call(func: Any, args: Any) -> Any:
-    ragged = isinstance(args[1], torch.Tensor) and isinstance(args[3], list | tuple)
+    # sizes of ragged batches are the CPU's
+    padding = func is torch._pad_packed_sequence
+    ragged = padding or (isinstance(args[1], torch.Tensor) and isinstance(args[3], list | tuple))
     flat, form = tree_flatten(args)
     strangers = [t for t in flat if isinstance(t, torch.Tensor) and not isinstance(t, Pretended)]
-    # the sizes of ragged batches are the CPU's
     if any(not ragged or t is not args[1] for t in strangers) or (ragged and isinstance(args[1], Pretended)):
         raise RuntimeError("Input, hidden and parameter tensors are not at the same device.")
     outputs: tuple[torch.Tensor, ...] = Library.apply(func, form, *flat)
@@ -308,16 +314,15 @@ class Library(torch.autograd.Function):
             ]
             outputs = func(*tree_unflatten(plain, form))
         ctx.plain, ctx.outputs = plain, outputs
-        return tuple(Pretended(out) for out in outputs)
+        return tuple(Pretended(out) if out.is_floating_point() else out for out in outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         with _disable_current_modes():
             wanted = [t for t, needed in zip(ctx.plain, ctx.needs_input_grad[2:], strict=True) if needed]
-            given = [gradient.values for gradient in gradients]
-            found = iter(
-                torch.autograd.grad(ctx.outputs, wanted, given, retain_graph=True, allow_unused=True)
-            )
+            pairs = zip(ctx.outputs, gradients, strict=True)
+            outputs, given = zip(*((o, g.values) for o, g in pairs if o.is_floating_point()), strict=True)
+            found = iter(torch.autograd.grad(outputs, wanted, given, retain_graph=True, allow_unused=True))
         return None, None, *(_here(next(found)) if needed else None for needed in ctx.needs_input_grad[2:])
 
 

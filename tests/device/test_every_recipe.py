@@ -105,18 +105,19 @@ def test_it_runs_on_the_device_alone(name, data, tmp_path):  # noqa: F811
 
         steps = []
         watched(run, device, steps)
-        scores = train(run)
-        assert run.position.step >= 2
-        assert scores["loss"] > 0
+        run.recipe = replace(recipe, epochs=1)
+        assert train(run)["loss"] > 0
+        check_places(run)
         if hasattr(run.sparsifier, "update"):
             run.sparsifier.update()
-        check_places(run)
+            check_places(run)
 
         again = open_run(tmp_path / "run")
-        assert again.position == replace(run.position, seconds=again.position.seconds)
+        assert again.position == run.position
         check_places(again)
-        again.recipe = replace(recipe, epochs=3)
+        watched(again, device, steps)
         train(again)
-        assert again.position.epoch == 3 or again.position.solved
+        assert again.position.step >= 2
+        check_places(again)
         odd = {place: count for place, count in device.fetched.items() if place not in FETCHED}
         print("FETCHED", odd, "STEPS", [step for step in steps if step])

@@ -100,7 +100,7 @@ def moved(tree: Any, device: torch.device) -> Any:
     Args:
         tree: tensors, lists, tuples, named tuples, mappings and dataclasses of such in any nesting. Fields
             that are called `lengths` stay where they are.
-        device: tensors that are there already are not copied. Copies to an accelerator are not waited for.
+        device: tensors that are there already are not copied. Copies to a CUDA device are not waited for.
 
     Example:
         >>> batch = {"words": torch.zeros(2), "scale": 1.0, "state": (torch.ones(1), None)}
@@ -108,21 +108,23 @@ def moved(tree: Any, device: torch.device) -> Any:
         True
     """
     if isinstance(tree, Tensor):
-        # from an accelerator to the CPU a copy that is not waited for would be read too early
-        return tree if tree.device == device else tree.to(device, non_blocking=device.type != "cpu")
+        # only towards CUDA is it safe not to wait: the numbers are put aside at once, and its work is done in order
+        return tree if tree.device == device else tree.to(device, non_blocking=device.type == "cuda")
     if isinstance(tree, Mapping):
         return {key: moved(value, device) for key, value in tree.items()}
     if isinstance(tree, list):
         return [moved(value, device) for value in tree]
     if isinstance(tree, tuple):
-        names = getattr(tree, "_fields", None)
-        if names is None:
-            return tuple(moved(value, device) for value in tree)
-        pairs = zip(names, tree, strict=True)
-        return type(tree)(*(value if name in STAYING else moved(value, device) for name, value in pairs))
+        names = getattr(tree, "_fields", ("",) * len(tree))
+        pairs = list(zip(names, tree, strict=True))
+        parts = [value if name in STAYING else moved(value, device) for name, value in pairs]
+        if all(new is old for new, old in zip(parts, tree, strict=True)):
+            return tree
+        return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
     if is_dataclass(tree) and not isinstance(tree, type):
-        names = [f.name for f in fields(tree) if f.name not in STAYING]
-        return replace(tree, **{name: moved(getattr(tree, name), device) for name in names})
+        before = {f.name: getattr(tree, f.name) for f in fields(tree) if f.name not in STAYING}
+        after = {name: moved(value, device) for name, value in before.items()}
+        return tree if all(after[name] is before[name] for name in after) else replace(tree, **after)
     return tree
 
 

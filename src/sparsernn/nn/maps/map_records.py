@@ -51,14 +51,14 @@ def recurrence(map: RecurrentMap, closely: bool = False) -> dict[str, Any]:
         distance below the diagonal, and `theta`, their root mean squares in a grid ({side, top, cells}: cells are
         base64 of side^2 bytes, 255 for `top`).
     """
-    v = map().detach()
+    v = map().detach().cpu()  # spectra take many small steps, each of which asks for a number
     found: dict[str, Any] = {"map": type(map).__name__.lower(), "size": map.hidden_size}
     if not isinstance(map, Dense):
         found["manifold_error"] = _round(map.manifold_error())
     if not v.isfinite().all():
         return found
-    form = map.theta() if isinstance(map, Normal) else v
-    found |= _spectrum(form.detach())
+    form = map.theta().detach().cpu() if isinstance(map, Normal) else v
+    found |= _spectrum(form)
     if closely:
         found |= _memory(v) | _schur(map, form)
     return found

@@ -101,7 +101,9 @@ class _Mixture(NamedTuple):
         scaled = latents * share.unsqueeze(2)
         for (band, here), own in zip(self.columns(), sums.bands, strict=True):
             part, width = probability[:, here], band.shape[1]
-            hit = ((words >= here.start) & (words < here.stop)).nonzero().squeeze(1)
+            # slices of all rows where there is one band: to number some of them, a device would be waited for
+            all_rows = len(self.bands) == 1
+            hit = slice(None) if all_rows else _between(words, here)
             wanted = words[hit] - here.start
             towards.flatten(0, 1)[:, :width].addmm_(part, band)
             towards[hit, :, :width] -= band[wanted].unsqueeze(1)
@@ -109,6 +111,12 @@ class _Mixture(NamedTuple):
             own.index_add_(0, wanted, scaled.sum(1)[hit, :width], alpha=-1)
         towards.mul_(share.unsqueeze(2))
         sums.bias.addmv_(probability.t(), share.flatten()).index_add_(0, words, share.sum(1), alpha=-1)
+
+
+def _between(words: Tensor, span: slice) -> Tensor:
+    """The rows whose word is in a span, by number."""
+    rows: Tensor = ((words >= span.start) & (words < span.stop)).nonzero().squeeze(1)
+    return rows
 
 
 class _MixtureNLL(torch.autograd.Function):
