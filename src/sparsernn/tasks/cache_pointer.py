@@ -134,8 +134,8 @@ class NeuralCache:
         tick: Callable[[float], None],
     ) -> Tensor:
         """Summed negative log-likelihood of the rows under every pair of settings, (thetas, mixings) float64."""
-        shares = torch.tensor(mixings, dtype=torch.float64).view(-1, 1)
-        total = torch.zeros(len(thetas), len(mixings), dtype=torch.float64)
+        shares = torch.tensor(mixings, dtype=torch.float64, device=rows.device).view(-1, 1)
+        total = rows.new_zeros(len(thetas), len(mixings), dtype=torch.float64)
         with dropouts_off(model):
             for log_model, cache, usable in self._read(model, rows, thetas, tick):
                 share = shares * usable
@@ -194,7 +194,7 @@ class _Memory:
         queries, wanted = hidden.transpose(0, 1), following.t()
         keys = queries if self.keys is None else torch.cat([self.keys, queries], 1)
         words = wanted if self.words is None else torch.cat([self.words, wanted], 1)
-        reach = self._reach(len(hidden), keys.shape[1])
+        reach = self._reach(len(hidden), keys.shape[1], keys.device)
         similarity = queries @ keys.transpose(1, 2)
         highest = similarity.masked_fill(~reach, -math.inf).amax(-1, keepdim=True)
         # Differences from the highest: exp cannot overflow. Out of reach they are 0, since inf * 0 is no number.
@@ -205,9 +205,10 @@ class _Memory:
         self.seen += len(hidden)
         return found.transpose(1, 2), reach.any(-1)
 
-    def _reach(self, length: int, stored: int) -> Tensor:
+    def _reach(self, length: int, stored: int, device: torch.device) -> Tensor:
         """Which pairs each of the newest `length` positions may look at, (length, stored) bool."""
-        row, column = torch.arange(length).unsqueeze(1), torch.arange(stored)
+        row, column = (torch.arange(count, device=device) for count in (length, stored))
+        row = row.unsqueeze(1)
         age = row + (stored - length) - column
         reach = (age >= 1) & (age <= self.window)
         return reach if self.partly_filled else reach & (row + self.seen > self.window)

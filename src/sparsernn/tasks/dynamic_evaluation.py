@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsernn.core.checks import checked
+from sparsernn.core.devices import moved
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import NonNegative, Positive, Size
 from sparsernn.core.states import detached
@@ -102,7 +103,7 @@ class DynamicEvaluation:
                 longer finite.
         """
         rows = text_of(task, model, split, batch_size or 1, "dynamic evaluation")
-        train = self._train_rows(task)
+        train: Tensor = moved(self._train_rows(task), rows.device)
         learnt, scored = self._segments(train, self.max_batches), self._segments(rows)
         share = len(learnt) / (len(learnt) + len(scored))
         parameters = _parameters(model)

@@ -286,7 +286,7 @@ class MixtureHead(Head):
     def _above_floor(self, log_prob: Tensor) -> Tensor:
         if not self.floor:
             return log_prob
-        return torch.logaddexp(log_prob, log_prob.new_tensor(math.log(self.floor)))
+        return torch.logaddexp(log_prob, log_prob.new_full((), math.log(self.floor)))
 
 
 def _uniform(*shape: int, fan_in: int) -> nn.Parameter:

@@ -101,6 +101,7 @@ class GroupLasso(Penalty):
         scales = (sizes / sizes.mean()).sqrt() if settings.scale_by_size else torch.ones_like(sizes)
         self.strengths = settings.strength * scales
         self.dead = torch.zeros(self.groups.count, dtype=torch.bool, device=sizes.device)
+        self.freezes = settings.freeze_dead
 
     def value(self) -> float:
         """The penalty at the present weights."""
@@ -137,7 +138,7 @@ class GroupLasso(Penalty):
         if self.settings.threshold_all and self.model is not None:
             chosen = [p for p in self.model.parameters() if p.requires_grad]
         threshold(chosen, self.settings.threshold)
-        if bool(self.dead.any()):
+        if self.freezes and bool(self.dead.any()):
             self._bury()
 
     def end_epoch(self) -> list[dict[str, Any]]:
@@ -183,10 +184,9 @@ class GroupLasso(Penalty):
     def _shrink(self) -> None:
         """weight *= max(0, 1 - learning rate * strength / norm) for every group."""
         norms = self.groups.squares().sqrt()
-        rates = torch.repeat_interleave(
-            torch.tensor(self._learning_rates()), torch.tensor(self.groups.widths)
-        )
-        steps = rates.to(norms) * self.strengths.to(norms)
+        pairs = zip(self.groups.widths, self._learning_rates(), strict=True)
+        rates = torch.cat([norms.new_full((width,), rate) for width, rate in pairs])
+        steps = rates * self.strengths.to(norms)
         self.groups.shrink((1 - steps / norms.clamp(min=EPSILON)).clamp(min=0))
 
     def _learning_rates(self) -> list[float]:
