@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
+import sparsernn
+
+LIBRARY_ROOT = Path(sparsernn.__file__).parent
 DEVICE, HOST = torch.device("cuda", 0), torch.device("cpu")
 
 ASKS = frozenset(
@@ -121,13 +125,16 @@ def _values(tree: Any) -> Any:
 
 
 def place() -> str:
-    """The innermost function of the library that is at work: "sparsity/projection.py:project"; "" for none."""
-    frame = sys._getframe(1)
+    """The innermost function of the library that is at work: "sparsity/projection.py:project"; "" for none.
+
+    Not that which moves things for all others.
+    """
+    frame: Any = sys._getframe(1)
     while frame is not None:
-        file = frame.f_code.co_filename.replace("\\", "/")
-        if "/sparsernn/" in file:
-            return f"{file.rsplit('/sparsernn/', 1)[1]}:{frame.f_code.co_name}"
-        frame = frame.f_back  # type: ignore[assignment]
+        file = Path(frame.f_code.co_filename)
+        if file.is_relative_to(LIBRARY_ROOT) and file.name != "devices.py":
+            return f"{file.relative_to(LIBRARY_ROOT).as_posix()}:{frame.f_code.co_name}"
+        frame = frame.f_back
     return ""
 
 

@@ -17,13 +17,33 @@ from test_recipes_train import data, tiny_model, tiny_task, trainable  # noqa: F
 SETTINGS = ["epochs=2", "log_every=1000", "threads=1", "checkpoint_seconds=1000000", "device=cuda"]
 
 FETCHED = {
-    "runs/checkpoint.py:_own_bytes": "checkpoints are files",
-    "runs/ledger.py:read": "losses and gradient norms of the steps since the last look",
+    "runs/checkpoint.py": "checkpoints are files",
+    "runs/ledger.py": "losses and gradient norms of the steps since they were last read",
+    "runs/plan.py": "how many weights there are, told before the first step",
+    "tasks/": "scores of a split, and records for the report",
+    "sparsity/dynamic/": "a mask update chooses on the CPU, so that it chooses the same on every device",
+    "sparsity/penalties/group_lasso.py": "which units are dead, for the record of an epoch",
+    "sparsity/sparsifier.py": "how many zeros there are, for the record of an epoch",
+    "gradients/gradient_share.py": "a figure of a step's record",
+    "gradients/quality.py": "figures of a step's record",
+    "gradients/synthetic_gradients.py": "the size of a gradient, where estimates are in units of it",
+    "nn/maps/exponential.py": "how often a matrix is squared follows from its norm",
+    "nn/maps/map_contract.py": "how far a map is from orthogonal, for the record of an epoch",
+    "nn/maps/map_records.py": "what a map looks like, for the report",
+    "nn/maps/spectra.py": "what a map looks like, for the report",
 }
-"""Where numbers come back to the CPU, and why they must."""
+"""Parts of the library in which numbers come back to the CPU, and why they must."""
 
-WAITED_FOR: dict[str, str] = {}
-"""What a training step waits for, and why it must."""
+WAITED_FOR = {
+    "runs/ledger.py": "the figures of a step, here where an epoch ends",
+    "sparsity/dynamic/": "a mask update that is due",
+    "gradients/synthetic_gradients.py": "the unit of estimates that are measured in gradients",
+    "nn/maps/exponential.py": "the norm of the matrix, once for each map",
+    "nn/words/split_softmax.py": "how many words are in each class",
+    "nn/words/mixture.py": "how many words are in each band of a block embedding",
+    "nn/blocks/strips.py": "how many words are in each band of a block embedding",
+}
+"""What a training step waits for at most, besides nothing, and why it must."""
 
 
 def setup_of(name):
@@ -85,10 +105,11 @@ def watched(run, device, seen):
 
     def batches(*args):
         for number, batch in enumerate(own(*args)):
-            if number > 1:
+            if number > 1:  # the loop is one batch ahead
                 seen.append(dict(device.waits))
             device.waits.clear()
             yield batch
+        seen.append(dict(device.waits))
 
     run.task.batches = batches
 
@@ -118,6 +139,9 @@ def test_it_runs_on_the_device_alone(name, data, tmp_path):  # noqa: F811
         watched(again, device, steps)
         train(again)
         assert again.position.step >= 2
+        fetched = set(device.fetched)
         check_places(again)
-        odd = {place: count for place, count in device.fetched.items() if place not in FETCHED}
-        print("FETCHED", odd, "STEPS", [step for step in steps if step])
+        assert [place for place in fetched if place and not place.startswith(tuple(FETCHED))] == []
+        assert steps
+        waits = {place for step in steps for _, place in step}
+        assert [place for place in waits if place and not place.startswith(tuple(WAITED_FOR))] == []

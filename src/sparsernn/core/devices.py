@@ -60,6 +60,17 @@ def _absent(name: str, why: str) -> InputError:
     )
 
 
+def wait_for(device: torch.device) -> None:
+    """Until all that was sent to a device is done, where work is sent ahead; for those who take the time.
+
+    >>> wait_for(torch.device("cpu"))
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def same_bits() -> None:
     """Ask torch for algorithms that give the same bits every time, from now on, or an error where it has none.
 

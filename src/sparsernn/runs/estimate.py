@@ -8,7 +8,7 @@ from copy import deepcopy
 
 import torch
 
-from sparsernn.core.devices import generator_states, moved, set_generator_states
+from sparsernn.core.devices import generator_states, moved, set_generator_states, wait_for
 from sparsernn.runs.malloc import keep_buffers
 from sparsernn.runs.run import Run
 
@@ -48,6 +48,7 @@ def _seconds_per_step(run: Run, epoch: int) -> float:
         tensors, gradients = run.boundary.roots(state, batch.targets.numel(), last=False)
         torch.autograd.backward([objective, *tensors], [None, *gradients])
         run.boundary.learn()
+        wait_for(run.device)
         times.append(time.perf_counter() - started)
     return min(times[1:])
 

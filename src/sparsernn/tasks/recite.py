@@ -60,7 +60,8 @@ class Recitation(LanguageModelling):
             random_windows=random_windows,
         )
         self.metric, self.tolerance = "accuracy", tolerance
-        self._seen, self._right = 0, 0
+        self._seen = 0
+        self._right: Tensor | int = 0  # kept where it is counted until it is asked for
 
     @classmethod
     def stand_in(cls, info: Mapping[str, Any], vocabularies: Mapping[str, Vocabulary]) -> dict[str, Any]:
@@ -79,7 +80,7 @@ class Recitation(LanguageModelling):
         log_prob = model.head.log_prob(features.dropped)
         nats = -_at(log_prob, batch.targets).mean()
         self._seen += batch.targets.numel()
-        self._right += int((log_prob.detach().argmax(-1) == batch.targets).sum())
+        self._right = self._right + (log_prob.detach().argmax(-1) == batch.targets).sum()
         return nats.detach(), nats, features.state
 
     @torch.no_grad()
@@ -100,12 +101,12 @@ class Recitation(LanguageModelling):
         found = {**scores(nats, right.numel()), "accuracy": right.double().mean().item()}
         found["recital"] = right.long().cumprod(0).sum(0).double().mean().item()
         if split == "valid" and self._seen == right.numel():
-            found["accuracy_in_training"] = self._right / self._seen
+            found["accuracy_in_training"] = int(self._right) / self._seen
         return found
 
     def state_dict(self) -> dict[str, int]:
         """The tokens of the epoch so far, and how many of them the model got right."""
-        return {"seen": self._seen, "right": self._right}
+        return {"seen": self._seen, "right": int(self._right)}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Count on from there."""
