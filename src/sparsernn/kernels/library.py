@@ -50,6 +50,8 @@ SIGNATURES: dict[str, list[Any]] = {
     "add_scaled": [*[POINTER] * 4, INT, INT, INT],
     "add_signs": [POINTER, POINTER, FLOAT, LONG, INT],
     "threshold": [POINTER, FLOAT, LONG, INT],
+    "gates_forward": [*[POINTER] * 4, INT, INT, INT],
+    "gates_backward": [*[POINTER] * 6, INT, INT, INT],
     "blocks_forward": [*[POINTER] * 5, INT, INT, INT],
     "blocks_back": [*[POINTER] * 5, INT, INT, INT],
     "blocks_gradient": [*[POINTER] * 5, INT, INT],

@@ -246,6 +246,31 @@ static void backward(const Side *side, size_t me, size_t all) {
   }
 }
 
+/* ---- One step, for products taken elsewhere ---- */
+
+#define MY_ROWS(n) for (size_t r = (size_t)(n) * me / all; r < (size_t)(n) * (me + 1) / all; r++)
+
+/* pre (n, 4H), with its bias in it -> opened gates in place, and h and c after the step (n, H). */
+EXPORT void sparsernn_gates_forward(float *pre, const float *before, float *h, float *c, int n, int width,
+                                    int threads) {
+  size_t w = (size_t)width;
+  TOGETHER(threads, MY_ROWS(n) {
+    float *row = pre + r * 4 * w;
+    for (size_t j = 0; j < 2 * w; j++) row[j] = sigmoid(row[j]);
+    for (size_t j = 2 * w; j < 3 * w; j++) row[j] = hyperbolic(row[j]);
+    for (size_t j = 3 * w; j < 4 * w; j++) row[j] = sigmoid(row[j]);
+    write_state(row, before + r * w, c + r * w, h + r * w, w, w);
+  })
+}
+
+/* d_c comes in as the gradient of c after the step, and leaves as that of c before. */
+EXPORT void sparsernn_gates_backward(const float *d_h, const float *opened, const float *before, const float *c,
+                                     float *d_c, float *d_pre, int n, int width, int threads) {
+  size_t w = (size_t)width;
+  TOGETHER(threads, MY_ROWS(n) close_gates(opened + r * 4 * w, before + r * w, c + r * w, d_h + r * w, d_c + r * w,
+                                           d_pre + r * 4 * w, w, w);)
+}
+
 EXPORT void sparsernn_lstm_forward(const Side *side, int threads) { TOGETHER(threads, forward_some(side, me, all);) }
 
 /* The gradient of the last output is in d_h already. */

@@ -144,6 +144,42 @@ def ordered_backward(
     return d_before
 
 
+def gates_forward(pre: Tensor, before: Tensor, out: Tensor) -> Tensor:
+    """One step of the LSTM after its products: see `sparsernn.nn.cells.lstm_gates`.
+
+    Args:
+        pre: (B, 4H) in the order i, f, g, o; the opened gates replace it.
+        before: c (B, H).
+        out: h' (B, H), written to.
+
+    Returns:
+        c' (B, H).
+    """
+    rows, width = before.shape
+    _refuse_unless(pre.shape == (rows, 4 * width) and out.shape == before.shape, pre, before)
+    c = torch.empty_like(before)
+    _call("gates_forward", 2 * before.numel(), (pre, before, out, c), (rows, width))
+    return c
+
+
+def gates_backward(
+    d_h: Tensor, d_c: Tensor, opened: Tensor, before: Tensor, c: Tensor, d_pre: Tensor
+) -> Tensor:
+    """Gradients of (h', c') -> that of pre, into d_pre, and that of c (B, H), returned; else as `gates_forward`."""
+    rows, width = before.shape
+    _refuse_unless(
+        opened.shape == d_pre.shape == (rows, 4 * width) and d_h.shape == before.shape, opened, before
+    )
+    d_before = d_c.clone()
+    _call(
+        "gates_backward",
+        before.numel(),
+        (d_h, opened, before.contiguous(), c, d_before, d_pre),
+        (rows, width),
+    )
+    return d_before
+
+
 WINDOW_WEIGHTS_UP_TO = 512 * 512
 """Recurrent weights up to which a window runs in one call. Measured forward and back on an AMD EPYC (AVX2, 512 KiB
 of second-level cache per core) against the loop over torch's products, 1 to 128 sequences: 128 wide 1.2 to 2.9 times

@@ -9,11 +9,18 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from sparsernn.core.checks import checked
 from sparsernn.core.limits import DropRate, Size
+from sparsernn.nn.cells.lstm_gates import LSTMGates
+from sparsernn.nn.drive.cell import CellState, Stage
 from sparsernn.nn.drive.layer import Layer
 from sparsernn.nn.drive.ragged import Ragged
+from sparsernn.nn.drive.recurrent import within
+from sparsernn.nn.drive.scan import scan
+from sparsernn.nn.drive.sparse_weight import ProductName, SparseProducts
 from sparsernn.nn.dropout import drop_weight
 from sparsernn.structure.gates import GateBlock, stacked
 from sparsernn.structure.units import Slice
@@ -21,7 +28,7 @@ from sparsernn.structure.units import Slice
 LSTMState = tuple[Tensor, Tensor]
 
 
-class LSTM(Layer):
+class LSTM(SparseProducts, Layer):
     """One LSTM layer.
 
         i, f, o = sigmoid(W_ih x_t + b_ih + W_hh h + b_hh) per gate, g = tanh(...) likewise
@@ -35,6 +42,8 @@ class LSTM(Layer):
         init: "uniform", all U(-1/sqrt(H), 1/sqrt(H)) as torch does; "no_bias", the same with biases of 0; or
             "xavier": the weights of a gate, over [x, h] together, N(0, 2 / (I + 2H)), one bias
             U(-1/sqrt(I + H), 1/sqrt(I + H)) and the other fixed at 0.
+        product: "dense", torch's fused kernel; "sparse": in training on the CPU, weights that a sparsifier masks are
+            multiplied, and their gradients taken, where they exist only; "auto": as is faster here, measured once.
 
     Parameters: `weight_ih` (4H, I), `weight_hh` (4H, H), `bias_ih` and `bias_hh` (4H,); gates stacked in the order
     i, f, g, o.
@@ -61,8 +70,10 @@ class LSTM(Layer):
         weight_drop: DropRate = 0.0,
         batch_first: bool = False,
         init: Literal["uniform", "no_bias", "xavier"] = "uniform",
+        product: ProductName = "dense",
     ) -> None:
         super().__init__()
+        self._begin_products(product)
         self.weight_drop, self.batch_first = weight_drop, batch_first
         rows = len(self.gates) * hidden_size
         self.weight_ih = nn.Parameter(torch.empty(rows, input_size))
@@ -117,6 +128,9 @@ class LSTM(Layer):
         """
         x = x.transpose(0, 1) if self.batch_first else x
         h, c = state if state is not None else self.initial_state(x.shape[1])
+        if self.multiplies_sparsely(x):
+            y, (h, c) = self._read_sparsely(x, h, c, lengths)
+            return (y.transpose(0, 1) if self.batch_first else y), (h, c)
         read = self._read if lengths is None else self._read_ragged
         y, h, c = read(x, h.unsqueeze(0), c.unsqueeze(0), lengths)
         return (y.transpose(0, 1) if self.batch_first else y), (h.squeeze(0), c.squeeze(0))
@@ -124,6 +138,24 @@ class LSTM(Layer):
     def _weights(self) -> list[Tensor]:
         recurrent = drop_weight(self.weight_hh, self.weight_drop, self.training)
         return [self.weight_ih, recurrent, self.bias_ih, self.bias_hh]
+
+    def _read_sparsely(
+        self, x: Tensor, h: Tensor, c: Tensor, lengths: Tensor | None
+    ) -> tuple[Tensor, CellState]:
+        recurrent, scale = self._dropped()
+        bias = self.bias_ih + self.bias_hh
+        inputs = self.sparse_weight("weight_ih", self.weight_ih)
+        u = (functional.linear if inputs is None else inputs.linear)(x, self.weight_ih, bias)
+        stage = Stage(recurrent, LSTMGates(), sparse=self.sparse_weight("weight_hh", recurrent, scale))
+        valid = None if lengths is None else within(lengths, *x.shape[:2])
+        return scan((stage,), u, (h, c), valid)
+
+    def _dropped(self) -> tuple[Tensor, Tensor | None]:
+        """The recurrent weight after weight drop, and what it was multiplied by."""
+        if not self.weight_drop:
+            return self.weight_hh, None
+        scale = drop_weight(torch.ones_like(self.weight_hh), self.weight_drop, self.training)
+        return self.weight_hh * scale, scale
 
     def _read(self, x: Tensor, h: Tensor, c: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         return torch.lstm(x, (h, c), self._weights(), True, 1, 0.0, self.training, False, False)

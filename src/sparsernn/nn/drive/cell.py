@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sparsernn.nn.drive.sparse_weight import SparseWeight
 from sparsernn.structure.gates import GateBlock
 from sparsernn.structure.units import Slice
 
@@ -136,17 +137,20 @@ class Stage:
         rule: what follows the product.
         bias: (G,) or None; the first stage has none of its own, u_t carries it.
         mask: (B, H) variational dropout of what is fed back, kept entries scaled; None for none.
+        sparse: the weight where it exists, if the others are to be left out; None multiplies all of it.
     """
 
     weight: Tensor
     rule: Rule
     bias: Tensor | None = None
     mask: Tensor | None = None
+    sparse: SparseWeight | None = None
 
     def step(self, u: Tensor | None, state: CellState) -> CellState:
         """The stage under autograd; `u` is given to the first stage."""
         operand = state[0] if self.mask is None else state[0] * self.mask
-        pre = functional.linear(operand, self.weight, self.bias)
+        linear = functional.linear if self.sparse is None else self.sparse.linear
+        pre = linear(operand, self.weight, self.bias)
         return self.rule.equations(pre if u is None else u + pre, state)
 
 

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from sparsernn.core.torch_releases import is_exporting
 from sparsernn.kernels import recurrence_kernel
 from sparsernn.nn.drive.cell import CellState, Stage, step
+from sparsernn.nn.drive.sparse_weight import SparseBack, SparseForth
 from sparsernn.nn.drive.step_product import Product, recurrent_product
 
 Outcome = tuple[Tensor, CellState]
@@ -148,13 +149,13 @@ def _run(
     stages: Sequence[Stage], u: Tensor, state: CellState, valid: Tensor | None, tape: Tape | NoTape
 ) -> Outcome:
     """The forward loop; in one call where there is one stage without mask, and a kernel for its rule."""
-    if len(stages) == len(state) == 1 and stages[0].mask is None and valid is None:
+    if len(stages) == len(state) == 1 and valid is stages[0].mask is None and stages[0].sparse is None:
         weight, rule = stages[0].weight.detach(), stages[0].rule
         if rule.window and recurrence_kernel.takes_window(rule.window, u, weight, state[0], *rule.parameters):
             y = tape.outputs()
             recurrence_kernel.window_forward(rule.window, u, weight, state[0], y, *rule.parameters)
             return y, (y[-1],)
-    products = [recurrent_product(s.weight.detach(), u.shape[1], len(u)) for s in stages]
+    products = [_forth(stage, u.shape[1], len(u)) for stage in stages]
     links = [(p, s.bias, s.mask, s.rule.forward) for p, s in zip(products, stages, strict=True)]
     bases = u.clone().unbind(0)  # a product may add to its base in place
     for t, slots in enumerate(tape.slots()):
@@ -168,6 +169,18 @@ def _run(
             state = _hold(valid[t], state, before)
     y = tape.outputs()
     return (y if valid is None else y * valid), state
+
+
+def _forth(stage: Stage, rows: int, uses: int) -> Product:
+    if stage.sparse is not None:
+        return SparseForth(stage.sparse)
+    return recurrent_product(stage.weight.detach(), rows, uses)
+
+
+def _back(stage: Stage, rows: int, uses: int) -> Product:
+    if stage.sparse is not None:
+        return SparseBack(stage.sparse)
+    return recurrent_product(stage.weight.detach().t(), rows, uses)
 
 
 def _hold(valid: Tensor, new: CellState, old: CellState) -> CellState:
@@ -220,7 +233,7 @@ def _run_back(
     d_pre: list[Tensor],
 ) -> CellState:
     """The backward loop: fills `d_pre`, adds to `d_y` and returns the gradient of the first state."""
-    products = [recurrent_product(s.weight.detach().t(), d_y.shape[1], len(d_y)) for s in stages]
+    products = [_back(stage, d_y.shape[1], len(d_y)) for stage in stages]
     links = [(s.rule.backward, p, s.mask) for s, p in zip(stages, products, strict=True)][::-1]
     # What arrives at the state before each step; before the first, nothing does.
     arriving = (torch.zeros_like(d_y[0]), *d_y.unbind(0))
@@ -259,13 +272,17 @@ def _through(product: Product, mask: Tensor | None, d_pre: Tensor, base: Tensor)
     return base.addcmul_(product(base.new_zeros(base.shape[1]), d_pre), mask)
 
 
+def _weight_gradient(stage: Stage, operand: Tensor, rows: Tensor) -> Tensor:
+    return torch.mm(rows.t(), operand) if stage.sparse is None else stage.sparse.gradient(operand, rows)
+
+
 def _gradients(stage: Stage, d_pre: Tensor, tape: Tape, k: int) -> list[Tensor | None]:
     """Gradients of a stage's tensors, in the order of `_learnt`: one product over all time steps."""
     operand = tape.read(k)
     if stage.mask is not None:
         operand = operand * stage.mask
     rows = d_pre.flatten(0, 1)
-    d_weight = torch.mm(rows.t(), operand.flatten(0, 1)) if stage.weight.requires_grad else None
+    d_weight = _weight_gradient(stage, operand.flatten(0, 1), rows) if stage.weight.requires_grad else None
     d_bias = None if stage.bias is None else rows.sum(0)
     outputs = tape.read(k + 1) if stage.rule.parameters else operand
     return [d_weight, d_bias, *stage.rule.parameter_gradients(d_pre, outputs)]

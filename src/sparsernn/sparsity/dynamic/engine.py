@@ -24,6 +24,7 @@ from sparsernn.sparsity.projection import zero_absent
 from sparsernn.sparsity.saved_state import check_keys, check_tensors, refuse
 from sparsernn.sparsity.sparsifier import Sparsifier
 from sparsernn.structure.gates import cell_groups
+from sparsernn.structure.weight_places import Needs, WeightPlaces, hand_out
 
 
 class DynamicSparse(Sparsifier):
@@ -80,6 +81,8 @@ class DynamicSparse(Sparsifier):
         self.tensors = choose_tensors(model, settings.tensors)
         self.check_owned(optimizer)
         self._pools = self._make_pools(model)
+        self._places = {t.name: WeightPlaces(t.mask, self._needs()) for t in self.tensors}
+        hand_out(model, [(t.parameter, self._places[t.name]) for t in self.tensors])
         self._gradients: dict[str, Tensor] = {}
         self._momentum = self._zero_momentum()
         self.reports: list[dict[str, Any]] = []
@@ -91,7 +94,9 @@ class DynamicSparse(Sparsifier):
         due = self._due("step")
         self._observe(due)
         self.project()
-        return [self.update()] if due else []
+        reports = [self.update()] if due else []
+        self._look_ahead()
+        return reports
 
     def step(self) -> list[dict[str, Any]]:
         """The name of `after_step` in a loop of one's own."""
@@ -101,6 +106,11 @@ class DynamicSparse(Sparsifier):
         """Count the epoch; update the masks if one is due at its end."""
         self.epoch_count += 1
         return [self.update()] if self._due("epoch") else []
+
+    def forget_gradients(self) -> None:
+        """Gradients of a step that does not happen are not looked at."""
+        for places in self._places.values():
+            places.expect(places.wanted)
 
     def finalize(self) -> None:
         """Leave exact zeros behind."""
@@ -146,6 +156,7 @@ class DynamicSparse(Sparsifier):
             # in units of the grids, as `expected` is: with blocks the report counts more, namely weights
             self.tau = update_tau(self.tau, count_true(change.removed), change.expected)
         tensors = {t.name: self._apply(t, change, i) for i, t in enumerate(self.tensors)}  # uses up `change`
+        self._tell()
         self.update_count += 1
         if self.settings.updates.unit == "step":
             self._gradients = {}
@@ -192,6 +203,8 @@ class DynamicSparse(Sparsifier):
         parameters = {t.name: t.parameter for t in self.tensors}
         gradients = ((n, g) for n, g in state["gradients"].items() if n in parameters)
         self._gradients = {n: g.to(parameters[n].device).clone() for n, g in gradients}
+        self._tell()
+        self._look_ahead()
 
     def _check_state(self, state: Any) -> None:
         own = self.state_dict()
@@ -230,6 +243,30 @@ class DynamicSparse(Sparsifier):
         if self.settings.rules.rescale == "fan_in":
             for tensor in self.tensors:
                 tensor.parameter.mul_(fan_in_scale(tensor))
+        self._tell()
+        self._look_ahead()
+
+    def _needs(self) -> Needs:
+        """When the rules look at gradients of weights that do not exist."""
+        signal = GROW[self.settings.rules.grow].signal
+        if signal == "momentum" or self.settings.rules.redistribute == "momentum":
+            return "always"
+        if signal == "gradient":
+            return "at_updates" if self.settings.updates.unit == "step" else "always"
+        return "never"
+
+    def _tell(self) -> None:
+        """Who multiplies with existing weights only hears that they are others now."""
+        for places in self._places.values():
+            places.changed()
+
+    def _look_ahead(self) -> None:
+        """Whether the gradients of the next step are going to be looked at."""
+        wanted = self._needs() == "at_updates" and is_due(
+            self.settings.updates, self.length, "step", self.epoch_count, self.step_count + 1
+        )
+        for places in self._places.values():
+            places.expect(wanted)
 
     def _zero_momentum(self) -> dict[str, Tensor]:
         rules = self.settings.rules
@@ -276,8 +313,14 @@ class DynamicSparse(Sparsifier):
         return self._gradients or self._current_gradients()
 
     def _current_gradients(self) -> dict[str, Tensor]:
-        grads = ((t.name, t.parameter.grad) for t in self.tensors)
-        return {name: grad.detach() for name, grad in grads if grad is not None}
+        if name := next((name for name, places in self._places.items() if places.partial), None):
+            raise InputError(
+                f"growth by gradient looks at weights of '{name}' that do not exist, and product: sparse computed no "
+                "gradients of them in this step; let updates come when they are due, or use product: dense."
+            )
+        grads = ((t.name, self._places[t.name].dense, t.parameter.grad) for t in self.tensors)
+        found = {name: grad if dense is None else dense for name, dense, grad in grads}
+        return {name: grad.detach() for name, grad in found.items() if grad is not None}
 
     def _grids(self, values: Mapping[str, Tensor]) -> list[Tensor]:
         return [t.values(values.get(t.name)) for t in self.tensors]

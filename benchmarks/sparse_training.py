@@ -1,0 +1,191 @@
+"""Seconds and memory of training steps whose products leave out the weights that do not exist, beside dense ones.
+
+    python benchmarks/sparse_training.py            # LSTM 2x1500, V 10,000, batch 20, window 35, torch's threads
+    python benchmarks/sparse_training.py --threads 1 --rounds 9
+
+A step is all that a loop does for a batch: forward, loss, backward, clipping, optimizer, masks; plain SGD, embedding
+and head dense. Every contestant has a process of its own; they take turns step by step, so that whatever else runs on
+the machine meets all alike. Memory is the most that the process held (its libraries, about 0.25 GiB, included).
+`plain` is what a user writes by hand: nn.Embedding, nn.LSTM, nn.Linear, cross_entropy, clip_grad_norm_, SGD.
+"""
+
+import argparse
+import multiprocessing
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+VOCABULARY, BATCH, WINDOW, DROPOUT, CLIP, DECAY = 10_000, 20, 35, 0.65, 0.25, 1.2e-6
+Step = Callable[[], None]
+
+
+def batches(seed: int):
+    """Random words: the arithmetic does not depend on them."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        words = torch.randint(VOCABULARY, (WINDOW + 1, BATCH), generator=generator)
+        yield words[:-1], words[1:]
+
+
+class Plain(nn.Module):
+    """The language model that everybody writes."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(VOCABULARY, width), nn.Linear(width, VOCABULARY)
+        self.lstm, self.drop = nn.LSTM(width, width, 2, dropout=DROPOUT), nn.Dropout(DROPOUT)
+
+    def forward(self, words, state):
+        y, state = self.lstm(self.drop(self.embedding(words)), state)
+        return self.head(self.drop(y)), state
+
+
+def plain(width: int) -> Step:
+    """A step of plain torch."""
+    model, data = Plain(width), batches(0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, weight_decay=DECAY)
+    state = [torch.zeros(2, BATCH, width), torch.zeros(2, BATCH, width)]
+
+    def step() -> None:
+        words, targets = next(data)
+        scores, after = model(words, [s.detach() for s in state])
+        state[:] = after
+        optimizer.zero_grad()
+        functional.cross_entropy(scores.flatten(0, 1), targets.flatten()).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        optimizer.step()
+
+    return step
+
+
+def ours(width: int, product: str = "dense", density: float = 1.0, block: int = 1) -> Step:
+    """A step of this library's loop with static masks on the LSTM; none where the density is 1."""
+    from sparsernn.core.registry import make
+    from sparsernn.models import LanguageModel
+    from sparsernn.optim import OPTIMIZERS
+    from sparsernn.runs.loop import clip
+    from sparsernn.runs.malloc import keep_buffers
+    from sparsernn.sparsity import SPARSIFIERS
+
+    keep_buffers()
+    dropout = {"input": DROPOUT, "hidden": DROPOUT, "output": DROPOUT}
+    layer = {"name": "lstm", "product": product}
+    model, data = LanguageModel(VOCABULARY, width, [width, width], layer, dropout=dropout), batches(0)
+    optimizer = make(
+        "optimizer", OPTIMIZERS, {"name": "sgd", "weight_decay": DECAY}, params=model.parameters(), lr=1.0
+    )
+    masks = {"name": "static", "density": density, "block": [block, 1], "include": ["layers.*"]}
+    spec = masks if density < 1 else {"name": "dense"}
+    context = {"total_steps": 132_800, "epochs": 100, "seed": 0}
+    sparsifier = make("sparsity", SPARSIFIERS, spec, model=model, optimizer=optimizer, **context)
+    parameters, state = list(model.parameters()), [model.initial_state(BATCH)]
+
+    def step() -> None:
+        words, targets = next(data)
+        features = model(words, state[0])
+        loss = model.head.nll(features.dropped, targets).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        clip(parameters, CLIP)
+        optimizer.step()
+        sparsifier.after_step()
+        state[0] = tuple(tuple(s.detach() for s in layer) for layer in features.state)
+
+    return step
+
+
+CONTESTANTS: dict[str, tuple[Callable[..., Step], dict[str, Any]]] = {
+    "plain torch, nn.LSTM": (plain, {}),
+    "sparsernn, no masks": (ours, {}),
+    "masks .33, dense products": (ours, {"density": 0.33}),
+    "blocks 16x1 .5": (ours, {"product": "sparse", "density": 0.5, "block": 16}),
+    "blocks 16x1 .33": (ours, {"product": "sparse", "density": 0.33, "block": 16}),
+    "blocks 16x1 .2": (ours, {"product": "sparse", "density": 0.2, "block": 16}),
+    "blocks 16x1 .1": (ours, {"product": "sparse", "density": 0.1, "block": 16}),
+    "blocks 16x1 .05": (ours, {"product": "sparse", "density": 0.05, "block": 16}),
+    "single weights .2": (ours, {"product": "sparse", "density": 0.2}),
+    "single weights .1": (ours, {"product": "sparse", "density": 0.1}),
+    "single weights .05": (ours, {"product": "sparse", "density": 0.05}),
+}
+MAIN = (0, 1, 4, 6, 9)
+"""What `--few` measures, by position."""
+PLAIN, DENSE = list(CONTESTANTS)[:2]
+
+
+def work(pipe: Any, name: str, width: int, threads: int) -> None:
+    """A contestant's process: takes a step when told, answers with its seconds, and with its memory at the end."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    build, settings = CONTESTANTS[name]
+    step = build(width, **settings)
+    while pipe.recv() != "stop":
+        started = time.perf_counter()
+        step()
+        pipe.send(time.perf_counter() - started)
+    pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+
+
+def measure(names: list[str], width: int, threads: int, rounds: int) -> dict[str, tuple[list[float], float]]:
+    """Seconds of every step of every contestant, taken in turns after two of warm-up, and its most memory in GiB."""
+    context = multiprocessing.get_context("spawn")
+    pipes: dict[str, Any] = {}
+    for name in names:
+        pipes[name], far = context.Pipe()
+        context.Process(target=work, args=(far, name, width, threads), daemon=True).start()
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(rounds + 2):
+        for name, pipe in pipes.items():
+            pipe.send("step")
+            seconds = pipe.recv()
+            if number >= 2:
+                times[name].append(seconds)
+        print(f"round {number + 1} of {rounds + 2}", file=sys.stderr)
+    memory = {}
+    for name, pipe in pipes.items():
+        pipe.send("stop")
+        memory[name] = pipe.recv()
+    return {name: (times[name], memory[name]) for name in names}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--width", type=int, default=1500)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument(
+        "--few", action="store_true", help="only the main ones; all take 12 GB of memory at 1500"
+    )
+    options = parser.parse_args()
+    names = [n for k, n in enumerate(CONTESTANTS) if not options.few or k in MAIN]
+    found = measure(names, options.width, options.threads, options.rounds)
+    from sparsernn.kernels import describe
+    from sparsernn.runs.assembly import processor
+
+    print(
+        f"LSTM 2x{options.width}, V {VOCABULARY}, batch {BATCH}, window {WINDOW}; {options.threads} threads;"
+    )
+    print(f"{processor()}, torch {torch.__version__}, Python {platform.python_version()}; {describe()}")
+    print("seconds per step: median (least); times as fast as our dense step and as plain torch; memory")
+    dense, base = (statistics.median(found[name][0]) for name in (DENSE, PLAIN))
+    print(f"{'':28}{'s per step':>16}{'over dense':>12}{'over plain':>12}{'GiB':>7}{'of dense':>10}")
+    for name, (taken, memory) in found.items():
+        middle = statistics.median(taken)
+        print(
+            f"{name:28}{middle:8.3f} ({min(taken):.3f}){dense / middle:11.2f}x{base / middle:11.2f}x"
+            f"{memory:7.2f}{memory / found[DENSE][1]:10.0%}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Whether products with existing weights only are the faster way here: measured, once for each shape and density."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sparsernn.core.streams import stream
+from sparsernn.kernels.sparse_layout import Layout
+from sparsernn.kernels.sparse_products import SparseFactor, value_gradient
+from sparsernn.nn.drive.step_product import recurrent_product
+
+ROUNDS = 3
+"""Timings of each way; the fastest counts, because whatever else runs on the machine only adds."""
+
+MARGIN = 0.9
+"""Share of the dense time below which the sparse way is taken: near a draw nothing is worth another order of sums."""
+
+_measured: dict[tuple[object, ...], tuple[float, float]] = {}
+
+
+class Window(NamedTuple):
+    """A weight in one window of training.
+
+    Attributes:
+        layout: where it exists.
+        at_once: whether it meets all steps at once (inputs) or one after the other (recurrence).
+        steps: T.
+        batch: B.
+    """
+
+    layout: Layout
+    at_once: bool
+    steps: int
+    batch: int
+
+
+def sparse_pays(windows: Sequence[Window]) -> bool:
+    """Whether the sparse products of all these weights together take clearly less time than the dense ones.
+
+    Example:
+        >>> sparse_pays([Window(Layout(torch.ones(4, 4, dtype=torch.bool)), True, 2, 1)])
+        False
+    """
+    times = [seconds(window) for window in windows]
+    return sum(sparse for _, sparse in times) < MARGIN * sum(dense for dense, _ in times)
+
+
+def seconds(window: Window) -> tuple[float, float]:
+    """Seconds for forward, back and gradient of a window: dense, sparse. Measured once in a process."""
+    layout, steps, batch = window.layout, window.steps, window.batch
+    key = (layout.shape, layout.blocks, round(layout.density, 2), *window[1:], torch.get_num_threads())
+    if key not in _measured:
+        random = stream("autotune")
+        rows, columns = layout.shape
+        weight = torch.randn(rows, columns, generator=random)
+        x = torch.randn(steps * batch, columns, generator=random)
+        y = torch.randn(steps * batch, rows, generator=random)
+        with torch.no_grad():
+            _measured[key] = (
+                _least(lambda: _dense(window, weight, x, y)),
+                _least(lambda: _sparse(window, weight, x, y)),
+            )
+    return _measured[key]
+
+
+def _least(work: Callable[[], None]) -> float:
+    taken = []
+    for _ in range(ROUNDS + 1):  # the first warms up, and counts if it should be the fastest
+        start = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - start)
+    return min(taken)
+
+
+def _dense(window: Window, weight: Tensor, x: Tensor, y: Tensor) -> None:
+    if window.at_once:
+        torch.mm(x, weight.t())
+        torch.mm(y, weight)
+    else:
+        forth = recurrent_product(weight, window.batch, window.steps)
+        back = recurrent_product(weight.t(), window.batch, window.steps)
+        for a, d in zip(*(torch.split(t, window.batch) for t in (x, y)), strict=True):
+            forth(d.clone(), a)
+            back(a.clone(), d)
+    torch.mm(y.t(), x)
+
+
+def _sparse(window: Window, weight: Tensor, x: Tensor, y: Tensor) -> None:
+    factor = SparseFactor(window.layout, window.layout.take(weight))
+    if window.at_once:
+        factor.forward(None, x)
+        factor.back(None, y)
+    else:
+        for a, d in zip(*(torch.split(t, window.batch) for t in (x, y)), strict=True):
+            factor.forward(d.clone(), a)
+            factor.back(a.clone(), d)
+    window.layout.put(value_gradient(window.layout, x, y))

@@ -1,0 +1,149 @@
+"""Weights of a layer of which some do not exist: multiplied, and their gradients taken, at the others only.
+
+The parameters stay dense tensors with zeros; values are gathered once for a window, and gradients are written into
+zeros. Evaluation multiplies dense matrices, which is right whatever wrote the weights.
+"""
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sparsernn.core.errors import InputError
+from sparsernn.core.torch_releases import is_exporting
+from sparsernn.kernels.sparse_layout import MOST, Layout
+from sparsernn.kernels.sparse_products import SparseFactor, value_gradient
+from sparsernn.nn.drive.product_choice import Window, sparse_pays
+from sparsernn.nn.drive.step_product import Product
+from sparsernn.structure.weight_places import WeightPlaces
+
+ProductName = Literal["auto", "dense", "sparse"]
+
+
+class SparseWeight:
+    """One weight during one window.
+
+    Args:
+        layout: where it exists.
+        places: the record that the layout was made from.
+        weight: (R, C), what is multiplied with: after weight drop.
+        scale: of the weight against the parameter (weight drop); None for 1. Only a wanted dense gradient needs it.
+    """
+
+    def __init__(
+        self, layout: Layout, places: WeightPlaces, weight: Tensor, scale: Tensor | None = None
+    ) -> None:
+        self.layout, self.places, self.scale = layout, places, scale
+        self.factor = SparseFactor(layout, layout.take(weight))
+
+    def gradient(self, x: Tensor, d_y: Tensor) -> Tensor:
+        """That of the weight, (R, C), 0 where it does not exist; from x (N, C) and the gradient of x W^T, (N, R)."""
+        if not self.places.wanted:
+            self.places.partial = True
+            return self.layout.put(value_gradient(self.layout, x, d_y))
+        dense = torch.mm(d_y.t(), x)
+        made = self.layout.put(self.layout.take(dense))
+        self.places.leave(dense if self.scale is None else dense.mul_(self.scale))
+        return made
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """x W^T + b under autograd: x (..., C) -> (..., R)."""
+        made: Tensor = _Linear.apply(self, x, weight, bias)  # type: ignore[no-untyped-call]
+        return made
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, sparse: SparseWeight, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.sparse = sparse
+        ctx.save_for_backward(x)
+        return sparse.factor.forward(bias, x.flatten(0, -2)).view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
+        (x,), sparse, needs = ctx.saved_tensors, ctx.sparse, ctx.needs_input_grad
+        rows = d_y.flatten(0, -2)
+        d_x = sparse.factor.back(None, rows).view_as(x) if needs[1] else None
+        d_weight = sparse.gradient(x.flatten(0, -2), rows) if needs[2] else None
+        return None, d_x, d_weight, rows.sum(0) if needs[3] else None
+
+
+class SparseForth(Product):
+    """base + a W^T."""
+
+    def __init__(self, sparse: SparseWeight) -> None:
+        self.factor = sparse.factor
+
+    def __call__(self, base: Tensor, a: Tensor) -> Tensor:
+        """See `Product`."""
+        return self.factor.forward(base, a)
+
+
+class SparseBack(SparseForth):
+    """base + a W."""
+
+    def __call__(self, base: Tensor, a: Tensor) -> Tensor:
+        """See `Product`."""
+        return self.factor.back(base, a)
+
+
+class SparseProducts:
+    """What a layer or cell with the setting `product` adds to its module.
+
+    `product` is "dense"; "sparse": weights that a sparsifier masks are multiplied at their places, in training on the
+    CPU; or "auto": as the faster way is, measured once, at the first window.
+
+    Attributes:
+        product: as given.
+    """
+
+    product: ProductName = "dense"
+    training: bool
+    input_weights: ClassVar[tuple[str, ...]] = ("weight_ih",)
+    """Names of the weights that meet all steps of a window at once; the others meet one after the other."""
+
+    def _begin_products(self, product: ProductName) -> None:
+        self.product = product
+        self._places: dict[str, WeightPlaces] = {}
+        self._layouts: dict[str, tuple[int, Layout]] = {}
+        self._chosen: bool | None = None if product == "auto" else product == "sparse"
+
+    def take_places(self, name: str, places: WeightPlaces) -> None:
+        """See `sparsernn.structure.weight_places.TakesPlaces`."""
+        if places.needs == "always" and self.product == "sparse":
+            raise InputError(
+                f"product: sparse computes no gradients of weights that do not exist, but the rules for '{name}' "
+                "look at them in every step; use product: dense or auto, or let growth by gradient update per step."
+            )
+        fits = places.mask.dim() == 2 and max(places.mask.shape) < MOST
+        if self.product != "dense" and places.needs != "always" and fits:
+            self._places[name] = places
+
+    def multiplies_sparsely(self, x: Tensor) -> bool:
+        """Whether a window x (T, B, I) is read with sparse products; decides it where that is left to measurement."""
+        now = self._places and self.training and torch.is_grad_enabled() and not is_exporting()
+        if not (now and x.device.type == "cpu" and x.numel()):
+            return False
+        if self._chosen is None:
+            layouts = {name: self._layout(name) for name in self._places}
+            self._chosen = sparse_pays(
+                [Window(w, name in self.input_weights, *x.shape[:2]) for name, w in layouts.items()]
+            )
+        return self._chosen
+
+    def sparse_weight(self, name: str, weight: Tensor, scale: Tensor | None = None) -> SparseWeight | None:
+        """The weight as it is now; None if it is not masked. See `SparseWeight`."""
+        places = self._places.get(name)
+        if places is None or places.mask.shape != weight.shape:
+            return None
+        return SparseWeight(self._layout(name), places, weight, scale)
+
+    def _layout(self, name: str) -> Layout:
+        places = self._places[name]
+        version, layout = self._layouts.get(name, (-1, None))
+        if layout is None or version != places.version:
+            layout = Layout(places.mask)
+            self._layouts[name] = (places.version, layout)
+        return layout

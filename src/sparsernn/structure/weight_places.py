@@ -1,0 +1,81 @@
+"""Which weights of a parameter exist: told by whoever decides it to whoever multiplies with it.
+
+The record goes one way. A sparsifier makes one for each parameter that it masks and hands it to the modules that own
+the parameter and ask for it (`hand_out`); it changes the mask in place and says so. A module that computes gradients
+at existing places only leaves the dense ones here in the steps in which they are wanted.
+"""
+
+from collections.abc import Iterable
+from typing import Literal, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+Needs = Literal["never", "at_updates", "always"]
+
+
+class WeightPlaces:
+    """The existing weights of one parameter.
+
+    Args:
+        mask: bool, of the parameter's shape; the owner changes it in place.
+        needs: when the owner looks at the gradients of weights that do not exist.
+
+    Attributes:
+        version: rises with every change of the mask.
+        wanted: whether the dense gradient of the next backward pass is wanted.
+        dense: that gradient, summed up over backward passes; None until there is one.
+        partial: whether a backward pass left out the gradients of weights that do not exist.
+
+    Example:
+        >>> import torch
+        >>> places = WeightPlaces(torch.ones(2, 2, dtype=torch.bool))
+        >>> places.changed()
+        >>> places.version, places.wanted
+        (1, False)
+    """
+
+    def __init__(self, mask: Tensor, needs: Needs = "never") -> None:
+        self.mask, self.needs = mask, needs
+        self.version = 0
+        self.wanted = self.partial = False
+        self.dense: Tensor | None = None
+
+    def changed(self) -> None:
+        """The mask is another one now."""
+        self.version += 1
+
+    def expect(self, wanted: bool) -> None:
+        """A new step begins: whether its dense gradient is wanted."""
+        self.wanted, self.partial, self.dense = wanted, False, None
+
+    def leave(self, gradient: Tensor) -> None:
+        """Add the dense gradient of a backward pass."""
+        self.dense = gradient if self.dense is None else self.dense.add_(gradient)
+
+
+@runtime_checkable
+class TakesPlaces(Protocol):
+    """A module that multiplies with existing weights only, where it is told which they are."""
+
+    def take_places(self, name: str, places: WeightPlaces) -> None:
+        """`name` is that of the parameter in this module.
+
+        Raises:
+            InputError: it cannot give the gradients that the owner needs.
+        """
+
+
+def hand_out(model: nn.Module, owned: Iterable[tuple[nn.Parameter, WeightPlaces]]) -> None:
+    """Give every module of the model that takes them the records of its own parameters.
+
+    Example:
+        >>> import torch
+        >>> layer = nn.Linear(2, 2)
+        >>> hand_out(layer, [(layer.weight, WeightPlaces(torch.ones(2, 2, dtype=torch.bool)))])  # it does not listen
+    """
+    table = {id(parameter): places for parameter, places in owned}
+    for module in model.modules():
+        if isinstance(module, TakesPlaces):
+            for name, parameter in module.named_parameters(recurse=False):
+                if id(parameter) in table:
+                    module.take_places(name, table[id(parameter)])
