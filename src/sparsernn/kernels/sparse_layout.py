@@ -22,6 +22,9 @@ TALL = 16
 STRIP = 256
 """Columns of a strip of single weights: what 32 rows of x have there are 32 KiB."""
 
+AHEAD = 8
+"""Numbers after the last place: the products look ahead."""
+
 MOST = 1 << 16
 """Rows and columns stay below; places are kept in 16 bits."""
 
@@ -49,7 +52,8 @@ class Table:
 
     def __init__(self, shape: tuple[int, int], strips: int, start: Tensor, index: Tensor) -> None:
         self.shape, self.strips = shape, strips
-        self.start, self.index = start.int().contiguous(), _in_16_bits(index)
+        self.start = start.int().contiguous()
+        self.index = _in_16_bits(torch.cat([index, index.new_zeros(AHEAD)]))
 
     def with_values(self, values: Tensor) -> CPlaces:
         """The structure, with these values."""

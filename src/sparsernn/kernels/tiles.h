@@ -5,6 +5,7 @@
 #include "shuffles.h"
 
 /* Weights S (rows, columns) at their places; fewer than 65536 columns. sparse_layout.py fills it through ctypes.
+ * index ends with 8 numbers more, of any column: what lies ahead is fetched early.
  * Blocks, 16 rows of a column (panel p has the rows from 16 p on, the last one may have fewer):
  *   start   first block of each panel (panels + 1)
  *   index   column of each block, ascending in a panel

@@ -14,6 +14,7 @@ from sparsernn.kernels import recurrence_kernel
 from sparsernn.nn.cells.rhn import linear_parameters
 from sparsernn.nn.drive.cell import CellState, Rule, Stage, StagedCell
 from sparsernn.nn.drive.recurrent import Recurrent
+from sparsernn.nn.drive.sparse_weight import ProductName, SparseProducts
 from sparsernn.structure.gates import GateBlock, stacked
 from sparsernn.structure.units import Slice
 
@@ -116,7 +117,7 @@ class OrderedMemory(Rule):
         return None, ((d_c * opened[:, 1]).flatten(1),)
 
 
-class ONLSTMCell(StagedCell):
+class ONLSTMCell(SparseProducts, StagedCell):
     """One step of the ordered-neurons LSTM.
 
         i~ = 1 - cumax(z_master_in), f~ = cumax(z_master_forget), one value per chunk of C units
@@ -133,6 +134,7 @@ class ONLSTMCell(StagedCell):
         weight_drop: probability in [0, 1) of dropping each recurrent weight, one sample per window.
         rescale_drop: scale kept weights by 1 / (1 - weight_drop) in training; the published code instead multiplies
             them by 1 - weight_drop in evaluation, which is the default.
+        product: "dense", "sparse" or "auto", as `sparsernn.nn.LSTM` has it.
 
     Parameters: `weight_ih` (2K + 4H, I), `weight_hh` (2K + 4H, H), `bias_ih`, `bias_hh`, with K = H / C; rows in the
     order master_in, master_forget (K each), out, cell, in, forget (H each); U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
@@ -153,8 +155,10 @@ class ONLSTMCell(StagedCell):
         chunk_size: Size = 10,
         weight_drop: DropRate = 0.0,
         rescale_drop: bool = False,
+        product: ProductName = "dense",
     ) -> None:
         super().__init__()
+        self._begin_products(product)
         if hidden_size % chunk_size:
             raise InputError(
                 f"hidden_size is {hidden_size}; it must be a multiple of chunk_size, {chunk_size}."
@@ -181,11 +185,21 @@ class ONLSTMCell(StagedCell):
 
     def project(self, x: Tensor) -> Tensor:
         """W_ih x_t and both biases, for all t."""
-        return functional.linear(x, self.weight_ih, self.bias_ih + self.bias_hh)
+        return self.read_inputs(x, self.weight_ih, self.bias_ih + self.bias_hh)
 
     def stages(self, batch: int) -> tuple[Stage, ...]:
         """One, with weights dropped once for the window."""
-        return (Stage(self._recurrent_weight(), OrderedMemory(self.chunks)),)
+        weight, scale = self._dropped() if self.reads_sparsely else (self._recurrent_weight(), None)
+        sparse = self.recurrent_weight("weight_hh", weight, scale)
+        return (Stage(weight, OrderedMemory(self.chunks), sparse=sparse),)
+
+    def _dropped(self) -> tuple[Tensor, Tensor | None]:
+        """The recurrent weight after weight drop in training, and what it was multiplied by."""
+        if not self.weight_drop:
+            return self.weight_hh, None
+        scale = functional.dropout(torch.ones_like(self.weight_hh), self.weight_drop)
+        scale = scale if self.rescale_drop else scale * (1 - self.weight_drop)
+        return self.weight_hh * scale, scale
 
     def _recurrent_weight(self) -> Tensor:
         if not self.weight_drop:
@@ -247,6 +261,7 @@ class ONLSTM(Recurrent):
         chunk_size: Size = 10,
         weight_drop: DropRate = 0.0,
         rescale_drop: bool = False,
+        product: ProductName = "dense",
         batch_first: bool = False,
         learn_initial_state: bool = False,
     ) -> None:
@@ -256,6 +271,7 @@ class ONLSTM(Recurrent):
             chunk_size=chunk_size,
             weight_drop=weight_drop,
             rescale_drop=rescale_drop,
+            product=product,
         )
         super().__init__(cell, batch_first=batch_first, learn_initial_state=learn_initial_state)
 

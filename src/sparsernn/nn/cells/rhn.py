@@ -12,6 +12,7 @@ from sparsernn.core.limits import DropRate, Size
 from sparsernn.kernels import recurrence_kernel
 from sparsernn.nn.drive.cell import CellState, Rule, Stage, StagedCell
 from sparsernn.nn.drive.recurrent import Recurrent
+from sparsernn.nn.drive.sparse_weight import ProductName, SparseProducts
 from sparsernn.structure.gates import GateBlock, stacked
 from sparsernn.structure.units import Slice
 
@@ -89,7 +90,7 @@ class FreeHighway(Rule):
         return d * c, ()
 
 
-class RHNCell(StagedCell):
+class RHNCell(SparseProducts, StagedCell):
     """One time step of a recurrent highway network: `depth` highway layers on one state.
 
         pre_1 = W x_t + b_W + R_1 (s * m) + b_1,   pre_l = R_l (s * m) + b_l
@@ -104,6 +105,7 @@ class RHNCell(StagedCell):
             one mask (B, H) per window, the same at all times and depths; the carried s is not dropped.
         transform_bias: first value added to the transform gates' recurrent biases; negative ones make the network
             carry its state at first.
+        product: "dense", "sparse" or "auto", as `sparsernn.nn.LSTM` has it.
 
     Parameters: `weight_ih` (G, I), `bias_ih` (G,), and for each depth l `weight_hh_l` (G, H), `bias_hh_l` (G,), with
     G = 2H (blocks h, t) or 3H (h, t, c); all U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
@@ -124,8 +126,10 @@ class RHNCell(StagedCell):
         coupled: bool = True,
         state_dropout: DropRate = 0.0,
         transform_bias: float = 0.0,
+        product: ProductName = "dense",
     ) -> None:
         super().__init__()
+        self._begin_products(product)
         self.state_dropout, self.coupled, self.depth = state_dropout, coupled, depth
         self.gates = ("h", "t") if coupled else ("h", "t", "c")
         self.rule: Rule = Highway() if coupled else FreeHighway()
@@ -149,7 +153,7 @@ class RHNCell(StagedCell):
 
     def project(self, x: Tensor) -> Tensor:
         """W x_t + b_W + b_1 for all t."""
-        return functional.linear(x, self.weight_ih, self.bias_ih + self._recurrent("bias", 0))
+        return self.read_inputs(x, self.weight_ih, self.bias_ih + self._recurrent("bias", 0))
 
     def stages(self, batch: int) -> tuple[Stage, ...]:
         """One per depth, all with the same mask."""
@@ -162,6 +166,7 @@ class RHNCell(StagedCell):
                 self.rule,
                 self._recurrent("bias", level) if level else None,
                 mask,
+                self.recurrent_weight(f"weight_hh_{level}", self._recurrent("weight", level)),
             )
             for level in range(self.depth)
         )
@@ -222,6 +227,7 @@ class RHN(Recurrent):
         coupled: bool = True,
         state_dropout: DropRate = 0.0,
         transform_bias: float = 0.0,
+        product: ProductName = "dense",
         batch_first: bool = False,
         learn_initial_state: bool = False,
     ) -> None:
@@ -232,5 +238,6 @@ class RHN(Recurrent):
             coupled=coupled,
             state_dropout=state_dropout,
             transform_bias=transform_bias,
+            product=product,
         )
         super().__init__(cell, batch_first=batch_first, learn_initial_state=learn_initial_state)

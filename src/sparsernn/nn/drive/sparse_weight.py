@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from sparsernn.core.errors import InputError
 from sparsernn.core.torch_releases import is_exporting
@@ -42,7 +43,10 @@ class SparseWeight:
         if not self.places.wanted:
             self.places.partial = True
             return self.layout.put(value_gradient(self.layout, x, d_y))
-        dense = torch.mm(d_y.t(), x)
+        return self.left(torch.mm(d_y.t(), x))
+
+    def left(self, dense: Tensor) -> Tensor:
+        """The gradient where the weight exists, from the dense one, which is left with the record (and changed)."""
         made = self.layout.put(self.layout.take(dense))
         self.places.leave(dense if self.scale is None else dense.mul_(self.scale))
         return made
@@ -97,6 +101,7 @@ class SparseProducts:
 
     Attributes:
         product: as given.
+        reads_sparsely: whether a cell's latest inputs were read with sparse products.
     """
 
     product: ProductName = "dense"
@@ -108,6 +113,7 @@ class SparseProducts:
         self.product = product
         self._places: dict[str, WeightPlaces] = {}
         self._layouts: dict[str, tuple[int, Layout]] = {}
+        self.reads_sparsely = False
         self._chosen: bool | None = None if product == "auto" else product == "sparse"
 
     def take_places(self, name: str, places: WeightPlaces) -> None:
@@ -139,6 +145,16 @@ class SparseProducts:
         if places is None or places.mask.shape != weight.shape:
             return None
         return SparseWeight(self._layout(name), places, weight, scale)
+
+    def read_inputs(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """x (T, B, I) -> x W^T + b for all steps, in a cell; the window's recurrent products follow suit."""
+        self.reads_sparsely = self.multiplies_sparsely(x)
+        sparse = self.sparse_weight("weight_ih", weight) if self.reads_sparsely else None
+        return (functional.linear if sparse is None else sparse.linear)(x, weight, bias)
+
+    def recurrent_weight(self, name: str, weight: Tensor, scale: Tensor | None = None) -> SparseWeight | None:
+        """`sparse_weight` where the window's inputs were read with sparse products, else None."""
+        return self.sparse_weight(name, weight, scale) if self.reads_sparsely else None
 
     def _layout(self, name: str) -> Layout:
         places = self._places[name]

@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from sparsernn.core.errors import InputError
+from sparsernn.nn.drive.sparse_weight import ProductName, SparseProducts, SparseWeight
 from sparsernn.structure.units import Slice
 
 EVAL_ROWS = 512
@@ -21,12 +22,15 @@ class _SoftmaxNLL(torch.autograd.Function):
 
     With P the probabilities and g the incoming gradient per row, the gradient of the logits is
     diag(g) (P - onehot); it is never formed: P meets W and x in the two products, and the one-hot part is a
-    gather of W and a scatter into dW.
+    gather of W and a scatter into dW. With `sparse`, products and dW are of the existing weights only.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> Tensor:
-        scores = torch.addmm(bias, x, weight.t())
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, target: Tensor, sparse: SparseWeight | None
+    ) -> Tensor:
+        ctx.sparse = sparse
+        scores = torch.addmm(bias, x, weight.t()) if sparse is None else sparse.factor.forward(bias, x)
         torch.ops.aten._log_softmax.out(scores, 1, False, out=scores)
         nll = -scores.gather(1, target.unsqueeze(1)).squeeze(1)
         ctx.save_for_backward(x, weight, scores.exp_(), target)
@@ -34,16 +38,24 @@ class _SoftmaxNLL(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        x, weight, probability, target = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        (x, weight, probability, target), sparse = ctx.saved_tensors, ctx.sparse
         scaled = x * gradient.unsqueeze(1)
-        d_x = torch.mm(probability, weight).sub_(weight[target]).mul_(gradient.unsqueeze(1))
-        d_weight = torch.mm(probability.t(), scaled).index_add_(0, target, scaled, alpha=-1)
+        through = torch.mm(probability, weight) if sparse is None else sparse.factor.back(None, probability)
+        d_x = through.sub_(weight[target]).mul_(gradient.unsqueeze(1))
+        if sparse is None or sparse.places.wanted:
+            d_weight = torch.mm(probability.t(), scaled).index_add_(0, target, scaled, alpha=-1)
+            d_weight = d_weight if sparse is None else sparse.left(d_weight)
+        else:
+            d_weight = sparse.gradient(scaled, probability)
+            d_weight.index_add_(0, target, scaled * sparse.places.mask[target], alpha=-1)
         d_bias = torch.mv(probability.t(), gradient).index_add_(0, target, gradient, alpha=-1)
-        return d_x, d_weight, d_bias, None
+        return d_x, d_weight, d_bias, None, None
 
 
-def softmax_nll(rows: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> Tensor:
+def softmax_nll(
+    rows: Tensor, weight: Tensor, bias: Tensor, target: Tensor, sparse: SparseWeight | None = None
+) -> Tensor:
     """-log softmax(rows W^T + b) at the target, with one buffer of logits, or a few rows of them in evaluation.
 
     Args:
@@ -51,6 +63,7 @@ def softmax_nll(rows: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> T
         weight: (V, H).
         bias: (V,).
         target: (N,) int64.
+        sparse: the weight where it exists, if the others are to be left out.
 
     Returns:
         nats, (N,).
@@ -60,7 +73,7 @@ def softmax_nll(rows: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> T
         tensor([4.])
     """
     if torch.is_grad_enabled():
-        nll: Tensor = _SoftmaxNLL.apply(rows, weight, bias, target)  # type: ignore[no-untyped-call]
+        nll: Tensor = _SoftmaxNLL.apply(rows, weight, bias, target, sparse)  # type: ignore[no-untyped-call]
         return nll
     parts = zip(torch.split(rows, EVAL_ROWS), torch.split(target, EVAL_ROWS), strict=True)
     pairs = ((functional.linear(part, weight, bias), wanted) for part, wanted in parts)
@@ -126,7 +139,7 @@ class Head(nn.Module, ABC):
         return dict(spec)
 
 
-class LinearHead(Head):
+class LinearHead(SparseProducts, Head):
     """softmax(W y + b).
 
     Args:
@@ -134,6 +147,8 @@ class LinearHead(Head):
         input_size: H.
         tied: the embedding's weight (V, H) to decode with; None gives the head a weight of its own.
         idle_prior: H more parameters without use, see `unused_prior`; for published totals only.
+        product: "dense", "sparse" or "auto", as `sparsernn.nn.LSTM` has it, in the loss; "sparse" is not for a tied
+            weight, whose other user computes dense gradients.
 
     Parameters: `weight` (V, H), U(-0.1, 0.1) unless tied; `bias` (V,), 0.
 
@@ -154,15 +169,25 @@ class LinearHead(Head):
         tied: nn.Parameter | None = None,
         *,
         idle_prior: bool = False,
+        product: ProductName = "dense",
     ) -> None:
         super().__init__()
+        if tied is not None and product == "sparse":
+            raise InputError(
+                "product: sparse is not for a head that is tied to the embedding; use dense or auto, or tied: false."
+            )
+        self._begin_products("dense" if tied is not None else product)
         self.weight = decoder(vocabulary_size, input_size, tied)
         self.bias = nn.Parameter(torch.zeros(vocabulary_size))
         self.prior = unused_prior(input_size, idle_prior)
 
     def nll(self, y: Tensor, target: Tensor) -> Tensor:
         """y (..., H), target (...) int64 -> nats per token, (N,) in row-major order."""
-        return softmax_nll(y.reshape(-1, y.shape[-1]), self.weight, self.bias, target.reshape(-1))
+        rows = y.reshape(-1, y.shape[-1])
+        sparse = self.sparse_weight("weight", self.weight) if self.multiplies_sparsely(rows[None]) else None
+        return softmax_nll(rows, self.weight, self.bias, target.reshape(-1), sparse)
+
+    input_weights = ("weight",)
 
     def logits(self, y: Tensor) -> Tensor:
         """Scores before the softmax, (..., V)."""
