@@ -29,7 +29,7 @@ class WeightPlaces:
     Example:
         >>> import torch
         >>> places = WeightPlaces(torch.ones(2, 2, dtype=torch.bool))
-        >>> places.changed()
+        >>> places.changed(torch.eye(2, dtype=torch.bool))
         >>> places.version, places.wanted
         (1, False)
     """
@@ -40,8 +40,9 @@ class WeightPlaces:
         self.wanted = self.partial = False
         self.dense: Tensor | None = None
 
-    def changed(self) -> None:
-        """The mask is another one now."""
+    def changed(self, mask: Tensor) -> None:
+        """The mask is another one now, in place or as a tensor."""
+        self.mask = mask
         self.version += 1
 
     def expect(self, wanted: bool) -> None:

@@ -21,7 +21,7 @@ from sparsernn.nn.drive.ragged import Ragged
 from sparsernn.nn.drive.recurrent import within
 from sparsernn.nn.drive.scan import scan
 from sparsernn.nn.drive.sparse_weight import ProductName, SparseProducts
-from sparsernn.nn.dropout import drop_weight
+from sparsernn.nn.dropout import drop_weight, drop_with_scale
 from sparsernn.structure.gates import GateBlock, stacked
 from sparsernn.structure.units import Slice
 
@@ -142,20 +142,13 @@ class LSTM(SparseProducts, Layer):
     def _read_sparsely(
         self, x: Tensor, h: Tensor, c: Tensor, lengths: Tensor | None
     ) -> tuple[Tensor, CellState]:
-        recurrent, scale = self._dropped()
+        recurrent, scale = drop_with_scale(self.weight_hh, self.weight_drop, self.training)
         bias = self.bias_ih + self.bias_hh
         inputs = self.sparse_weight("weight_ih", self.weight_ih)
         u = (functional.linear if inputs is None else inputs.linear)(x, self.weight_ih, bias)
         stage = Stage(recurrent, LSTMGates(), sparse=self.sparse_weight("weight_hh", recurrent, scale))
         valid = None if lengths is None else within(lengths, *x.shape[:2])
         return scan((stage,), u, (h, c), valid)
-
-    def _dropped(self) -> tuple[Tensor, Tensor | None]:
-        """The recurrent weight after weight drop, and what it was multiplied by."""
-        if not self.weight_drop:
-            return self.weight_hh, None
-        scale = drop_weight(torch.ones_like(self.weight_hh), self.weight_drop, self.training)
-        return self.weight_hh * scale, scale
 
     def _read(self, x: Tensor, h: Tensor, c: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         return torch.lstm(x, (h, c), self._weights(), True, 1, 0.0, self.training, False, False)

@@ -13,7 +13,8 @@ from sparsernn.core.limits import DropRate, OneOf, Share, Size
 from sparsernn.nn.cells.forget_mult import forget_mult, linear_scan
 from sparsernn.nn.drive.layer import Layer
 from sparsernn.nn.drive.recurrent import turned, within
-from sparsernn.nn.dropout import drop_weight
+from sparsernn.nn.drive.sparse_weight import ProductName, SparseProducts
+from sparsernn.nn.dropout import drop_weight, drop_with_scale
 from sparsernn.structure.gates import GateBlock, stacked
 from sparsernn.structure.units import Slice
 
@@ -23,7 +24,7 @@ POOLINGS = {"f": ("z", "f"), "fo": ("z", "f", "o"), "ifo": ("z", "f", "o", "i")}
 QRNNState = tuple[Tensor, ...]
 
 
-class QRNN(Layer):
+class QRNN(SparseProducts, Layer):
     """One quasi-recurrent layer.
 
         pre_t = W [x_t; x_(t-1); ...] + b,   z = tanh, f, o, i = sigmoid of its blocks
@@ -45,6 +46,7 @@ class QRNN(Layer):
             forward pass.
         batch_first: x and y are (B, T, .) instead of (T, B, .).
         reverse: read the sequence from its end; y is in the order of x.
+        product: "dense", "sparse" or "auto", as `sparsernn.nn.LSTM` has it.
 
     The state is (c, x_T, x_(T-1), ...): c (B, H) before the output gate, and the last window - 1 inputs, each (B, I),
     the latest first. Nothing is hidden in the layer, and gradients flow through all parts.
@@ -80,8 +82,10 @@ class QRNN(Layer):
         weight_drop: DropRate = 0.0,
         batch_first: bool = False,
         reverse: bool = False,
+        product: ProductName = "dense",
     ) -> None:
         super().__init__()
+        self._begin_products(product)
         self.window, self.pooling, self.zoneout, self.weight_drop = window, pooling, zoneout, weight_drop
         self.batch_first, self.reverse, self.gates = batch_first, reverse, POOLINGS[pooling]
         rows, columns = len(self.gates) * hidden_size, window * input_size
@@ -139,11 +143,15 @@ class QRNN(Layer):
 
     def _project(self, seen: Tensor, steps: int) -> Tensor:
         """What the gates read, (T, B, G)."""
-        weight = drop_weight(self.weight_ih, self.weight_drop, self.training)
         first = self.window - 1
         shifted = [seen[first - back : first - back + steps] for back in range(self.window)]
         # One product: adding up one for each input would read and write the wide result again.
         x = torch.cat(shifted, -1) if first else seen
+        if self.multiplies_sparsely(x):
+            weight, scale = drop_with_scale(self.weight_ih, self.weight_drop, self.training)
+            if (sparse := self.sparse_weight("weight_ih", weight, scale)) is not None:
+                return sparse.linear(x, weight, self.bias_ih)
+        weight = drop_weight(self.weight_ih, self.weight_drop, self.training)
         return functional.linear(x, weight, self.bias_ih)
 
     def _last(self, seen: Tensor, valid: Tensor | None) -> tuple[Tensor, ...]:

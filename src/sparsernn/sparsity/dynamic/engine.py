@@ -257,8 +257,8 @@ class DynamicSparse(Sparsifier):
 
     def _tell(self) -> None:
         """Who multiplies with existing weights only hears that they are others now."""
-        for places in self._places.values():
-            places.changed()
+        for tensor in self.tensors:
+            self._places[tensor.name].changed(tensor.mask)
 
     def _look_ahead(self) -> None:
         """Whether the gradients of the next step are going to be looked at."""
