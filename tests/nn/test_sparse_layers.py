@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sparsernn.core.errors import InputError
-from sparsernn.nn import LSTM, ONLSTM, QRNN, RHN
+from sparsernn.nn import LSTM, ONLSTM, QRNN, RHN, Elman
 from sparsernn.nn.cells.lstm_gates import LSTMGates
 from sparsernn.nn.drive import product_choice
 from sparsernn.nn.words.heads import LinearHead, softmax_nll
@@ -18,6 +18,8 @@ LAYERS = {
     "lstm": lambda product: LSTM(D, H, product=product),
     "lstm, dropped": lambda product: LSTM(D, H, product=product, weight_drop=0.3),
     "rhn": lambda product: RHN(D, H, depth=2, state_dropout=0.2, product=product),
+    "elman": lambda product: Elman(D, H, product=product),
+    "elman, modrelu": lambda product: Elman(D, H, input_bias=False, nonlinearity="modrelu", product=product),
     "qrnn": lambda product: QRNN(D, H, window=2, weight_drop=0.2, product=product),
     "onlstm": lambda product: ONLSTM(D, H, chunk_size=4, weight_drop=0.3, product=product),
 }

@@ -59,7 +59,7 @@ class TakesPlaces(Protocol):
     """A module that multiplies with existing weights only, where it is told which they are."""
 
     def take_places(self, name: str, places: WeightPlaces) -> None:
-        """`name` is that of the parameter in this module.
+        """`name` is that of the parameter in this module, such as "weight_ih" or "map.weight".
 
         Raises:
             InputError: it cannot give the gradients that the owner needs.
@@ -67,7 +67,7 @@ class TakesPlaces(Protocol):
 
 
 def hand_out(model: nn.Module, owned: Iterable[tuple[nn.Parameter, WeightPlaces]]) -> None:
-    """Give every module of the model that takes them the records of its own parameters.
+    """Give every module of the model that takes them the records of the parameters in it.
 
     Example:
         >>> import torch
@@ -77,6 +77,6 @@ def hand_out(model: nn.Module, owned: Iterable[tuple[nn.Parameter, WeightPlaces]
     table = {id(parameter): places for parameter, places in owned}
     for module in model.modules():
         if isinstance(module, TakesPlaces):
-            for name, parameter in module.named_parameters(recurse=False):
+            for name, parameter in module.named_parameters():
                 if id(parameter) in table:
                     module.take_places(name, table[id(parameter)])

@@ -148,9 +148,14 @@ class SparseProducts:
 
     def read_inputs(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """x (T, B, I) -> x W^T + b for all steps, in a cell; the window's recurrent products follow suit."""
+        made = self.read_sparsely(x, weight, bias)
+        return functional.linear(x, weight, bias) if made is None else made
+
+    def read_sparsely(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
+        """The same, or None where it is not for sparse products."""
         self.reads_sparsely = self.multiplies_sparsely(x)
         sparse = self.sparse_weight("weight_ih", weight) if self.reads_sparsely else None
-        return (functional.linear if sparse is None else sparse.linear)(x, weight, bias)
+        return None if sparse is None else sparse.linear(x, weight, bias)
 
     def recurrent_weight(self, name: str, weight: Tensor, scale: Tensor | None = None) -> SparseWeight | None:
         """`sparse_weight` where the window's inputs were read with sparse products, else None."""
