@@ -105,22 +105,27 @@ class Layout:
             self._of_blocks(columns)
         else:
             self._of_singles(mask)
-        self.size = self.places.numel()
 
     def _of_blocks(self, grid: Tensor) -> None:
         """From the columns (panels, columns) of every panel."""
-        rows, columns = self.shape
         panel, column = grid.nonzero(as_tuple=True)
         self.forth = Table(self.shape, 0, _starts(panel, len(grid)), column)
+        self.size = len(column) * TALL
+
+    def _block_places(self) -> tuple[Tensor, Tensor | None]:
+        """Where the numbers of blocks lie in the dense matrix, and which lie beyond the last row; for the twins."""
+        rows, columns = self.shape
+        starts, index = self.forth.start.long(), self.forth.index[: self.size // TALL].long() % MOST
+        panel = torch.repeat_interleave(torch.arange(len(starts) - 1), starts.diff())
         row = panel.unsqueeze(1) * TALL + torch.arange(TALL)
         inside = row < rows
-        self.places = (row.clamp(max=max(rows - 1, 0)) * columns + column.unsqueeze(1)).flatten().int()
-        self.padding = None if bool(inside.all()) else ~inside.flatten()
+        places = (row.clamp(max=max(rows - 1, 0)) * columns + index.unsqueeze(1)).flatten()
+        return places, None if bool(inside.all()) else ~inside.flatten()
 
     def _of_singles(self, mask: Tensor) -> None:
         columns = self.shape[1]
         self.forth, row, column = _strips(mask)
-        self.places, self.padding = (row * columns + column).int(), None
+        self.places, self.size = (row * columns + column).int(), len(row)
         self.back, turned_row, turned_column = _strips(mask.t())
         rank = torch.empty(mask.numel(), dtype=torch.int32)
         rank[self.places.long()] = torch.arange(len(self.places), dtype=torch.int32)
@@ -150,12 +155,13 @@ class Layout:
         dense = dense.detach().contiguous()
         found = compiled_for(dense)
         if found is None:
-            values = dense.flatten()[self.places.long()]
-            return values if self.padding is None else values.masked_fill(self.padding, 0)
+            places, padding = self._block_places() if self.blocks else (self.places.long(), None)
+            values = dense.flatten()[places]
+            return values if padding is None else values.masked_fill(padding, 0)
         values, threads = dense.new_empty(self.size), _threads(found, self.size)
         if self.blocks:
-            places = self.forth.with_values(values)
-            found.blocks_take(ctypes.addressof(places), dense.data_ptr(), values.data_ptr(), threads)
+            table = self.forth.with_values(values)
+            found.blocks_take(ctypes.addressof(table), dense.data_ptr(), values.data_ptr(), threads)
         else:
             pointers = (dense.data_ptr(), self.places.data_ptr(), values.data_ptr())
             found.singles_take(*pointers, self.size, threads)
@@ -178,13 +184,14 @@ class Layout:
         rows, columns = self.shape
         if found is None:
             dense = values.new_zeros(rows * columns)
-            inside = slice(None) if self.padding is None else ~self.padding
-            dense[self.places[inside].long()] = values[inside]
+            places, padding = self._block_places() if self.blocks else (self.places.long(), None)
+            inside = slice(None) if padding is None else ~padding
+            dense[places[inside]] = values[inside]
             return dense.view(rows, columns)
         dense, threads = values.new_empty(rows, columns), _threads(found, rows * columns)
         if self.blocks:
-            places = self.forth.with_values(values)
-            found.blocks_put(ctypes.addressof(places), values.data_ptr(), dense.data_ptr(), threads)
+            table = self.forth.with_values(values)
+            found.blocks_put(ctypes.addressof(table), values.data_ptr(), dense.data_ptr(), threads)
         else:
             pointers = (values.data_ptr(), self.places.data_ptr(), dense.data_ptr())
             found.singles_put(*pointers, self.size, dense.numel(), threads)
