@@ -85,9 +85,9 @@ def test_a_reciter_says_how_far_it_gets_and_why_it_ended(texts):
 def test_the_tagged_corpora_are_listed_with_their_places(tmp_path, monkeypatch):
     monkeypatch.setenv("SPARSERNN_DATA", str(tmp_path))
     rows = {line.split()[0]: line for line in answer("data", "list").splitlines() if line.strip()}
-    assert "--data DIR" in rows["ud-ewt"]
-    assert "tagged" in rows["conll"]
-    assert "with every Python" in rows["python-roles"]
+    assert "--data PLACE" in rows["ud-ewt"]
+    assert " tags " in rows["conll"]
+    assert "comes along" in rows["python-roles"]
     (tmp_path / "ud-ewt").mkdir()
     (tmp_path / "ud-ewt" / "en_ewt-ud-dev.conllu").write_text("")
     assert str(tmp_path)[:12] in answer("data", "list")

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from sparsernn.cli.app import app
 from sparsernn.core import devices
 from sparsernn.core.errors import InputError
+from sparsernn.core.streams import stream
 from sparsernn.deploy import compact, pack, unpack
 from sparsernn.experiments import load
 from sparsernn.experiments import train as train_whole
@@ -122,7 +123,7 @@ def test_a_run_goes_on_there_to_the_bit(data, tmp_path):  # noqa: F811
         begun = create(recipe, tmp_path / "begun")
         begun.recipe = shorter  # one epoch, planned as the first of two
         train(begun)
-        torch.cuda.set_rng_state(devices.seeded_state(5, DEVICE))  # whatever drew meanwhile
+        torch.cuda.set_rng_state(stream("whatever", 5, device=DEVICE).get_state())  # whatever drew meanwhile
         again = open_run(tmp_path / "begun")
         assert is_here(next(again.model.parameters()))
         train(again)

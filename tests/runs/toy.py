@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from sparsernn.contracts import Model
 from sparsernn.models import MODELS
 from sparsernn.tasks import TASKS, Task
 from sparsernn.tasks.task import Tick
@@ -73,23 +74,31 @@ class Parity(Task):
         return bool(scores["accuracy"] >= self.good_enough)
 
 
-class Network(nn.Sequential):
+class Network(Model):
     """Two layers, and a buffer that every pass moves."""
 
     def __init__(self, input_size: int, output_size: int, width: int = 16) -> None:
         layers = (nn.Linear(input_size, width), nn.BatchNorm1d(width), nn.Tanh(), nn.Dropout(0.1))
-        super().__init__(*layers, nn.Linear(width, output_size))
+        super().__init__()
+        for number, layer in enumerate((*layers, nn.Linear(width, output_size))):
+            self.add_module(str(number), layer)
 
     def initial_state(self, batch: int) -> None:
         """None."""
 
-    def penalty(self) -> float:
-        """None."""
-        return 0.0
+    def forward(self, x: Any) -> Any:
+        """One after the other."""
+        for layer in self.children():
+            x = layer(x)
+        return x
 
     def units(self) -> list[Any]:
         """None."""
         return []
+
+    def resized(self, settings: Any) -> Any:
+        """As it is."""
+        return dict(settings)
 
 
 def register(monkeypatch: Any) -> None:

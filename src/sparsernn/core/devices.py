@@ -194,12 +194,3 @@ def set_generator_state(state: Tensor, device: torch.device) -> None:
         torch.cuda.set_rng_state(state, device)
     else:
         torch.mps.set_rng_state(state)
-
-
-def seeded_state(seed: int, device: torch.device) -> Tensor:
-    """The state of a generator of this device that begins at a seed.
-
-    >>> seeded_state(3, torch.device("cpu")).equal(torch.Generator().manual_seed(3).get_state())
-    True
-    """
-    return torch.Generator(device=device).manual_seed(seed).get_state()

@@ -7,7 +7,7 @@ every use starts a generator of its own, from a hash of its name, the run's seed
 The weights are the exception that the others keep clear of: they begin at the seed itself, as after
 `torch.manual_seed(seed)`, so that a network built by hand, here or by another program, begins like that of a run.
 
-All generators live on the CPU: a seed gives the same numbers on every device.
+What decides about a run is drawn on the CPU: a seed gives the same numbers whatever the device.
 """
 
 import hashlib
@@ -28,18 +28,19 @@ def stream_seed(use: str, *words: object) -> int:
     return int.from_bytes(hashlib.sha256(_name(use, *words).encode()).digest()[:7], "big")
 
 
-def stream(use: str, *words: object) -> torch.Generator:
-    """A generator on the CPU that depends on the words and on nothing else.
+def stream(use: str, *words: object, device: torch.device | None = None) -> torch.Generator:
+    """A generator that depends on the words and on nothing else.
 
     Args:
         use: what is drawn, such as "masks".
         words: the run's seed, and what tells this stream from others of the same use (epoch, number of the step).
+        device: None: the CPU. Other devices draw other numbers: only for what has to be drawn there.
 
     Example:
         >>> torch.rand(1, generator=stream("masks", 1)) == torch.rand(1, generator=stream("masks", 1))
         tensor([True])
     """
-    return torch.Generator().manual_seed(stream_seed(use, *words))
+    return torch.Generator(device=device or "cpu").manual_seed(stream_seed(use, *words))
 
 
 def draws(use: str, *words: object) -> random.Random:

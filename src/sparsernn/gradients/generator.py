@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from sparsernn.core.devices import CPU, generator_state, seeded_state, set_generator_state
-from sparsernn.core.streams import stream_seed
+from sparsernn.core.devices import CPU, generator_state, set_generator_state
+from sparsernn.core.streams import stream
 
 
 class Dice:
@@ -28,7 +28,7 @@ class Dice:
 
     def __init__(self, seed: int, device: torch.device = CPU) -> None:
         self.device = device
-        self.state: Tensor = seeded_state(stream_seed("synthesizer", seed), device)
+        self.state: Tensor = stream("synthesizer", seed, device=device).get_state()
 
     @contextmanager
     def rolling(self, again: Tensor | None = None) -> Iterator[None]:

@@ -10,7 +10,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from sparsernn.core.checks import checked
 from sparsernn.core.limits import DropRate, Size
