@@ -135,7 +135,8 @@ class LanguageModelling(Task):
     def loss(self, model: LanguageModel, batch: Batch, state: State) -> tuple[Tensor, Tensor, State]:
         """Mean nats per token to report, the same with AR and TAR to minimise, and the new state."""
         features = model(batch.words, state)
-        nats = model.head.nll(features.dropped, batch.targets).mean()
+        # a sum sends one number back to all tokens, and heads can tell that there is only one; a mean sends many
+        nats = model.head.nll(features.dropped, batch.targets).sum() / batch.targets.numel()
         return nats.detach(), nats + self._activation_penalty(features), features.state
 
     def _activation_penalty(self, features: Any) -> Tensor | float:

@@ -119,6 +119,13 @@ def _between(words: Tensor, span: slice) -> Tensor:
     return rows
 
 
+def _alike(gradient: Tensor) -> bool:
+    """Whether every token has the same gradient, as far as can be told without waiting for a device."""
+    if gradient.stride(0) == 0:  # one number, as a sum sends it back
+        return True
+    return gradient.device.type == "cpu" and bool((gradient == gradient[:1]).all())
+
+
 class _MixtureNLL(torch.autograd.Function):
     """-log sum_k prior_k softmax(E h_k + b) at the target.
 
@@ -141,7 +148,7 @@ class _MixtureNLL(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         latents, log_prior, bias, target, posterior, d_latents, d_bias, *both = ctx.saved_tensors
         bands, d_bands = list(both[: len(both) // 2]), list(both[len(both) // 2 :])
-        if bool((gradient == gradient[:1]).all()):
+        if _alike(gradient):
             d_latents, d_bias, *d_bands = (t * gradient[0] for t in (d_latents, d_bias, *d_bands))
         else:
             given = _Mixture(latents, log_prior, bias, target, bands)
