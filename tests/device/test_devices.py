@@ -1,6 +1,7 @@
 """Which device a run gets, how things are moved there, and what is the same on every device."""
 
 import json
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,9 +25,13 @@ from sparsernn.runs.artifacts import generate, take_best
 from sparsernn.runs.assembly import create, open_run, open_weights, read_environment
 from sparsernn.runs.checkpoint import load_checkpoint
 from sparsernn.runs.divergence import Diverged
+from sparsernn.runs.evaluation import evaluate_run
 from sparsernn.runs.loop import train
 from sparsernn.runs.recipe import Recipe, load_recipe
 from sparsernn.runs.run import LAST, weights
+from sparsernn.sparsity import sparsify
+from sparsernn.tasks.cache_pointer import NeuralCache
+from sparsernn.tasks.dynamic_evaluation import DynamicEvaluation
 from test_recipes_train import data  # noqa: F401 - a fixture
 
 NONE_HERE = not torch.cuda.is_available()
@@ -259,3 +264,39 @@ def test_a_recipe_with_a_device_reads_back():
 
 def test_a_module_without_parameters_is_on_the_cpu():
     assert devices.device_of(nn.Tanh()) == torch.device("cpu")
+
+
+@pytest.mark.parametrize("mode", [NeuralCache(window=7), DynamicEvaluation(segment=3, statistics_batch=2)])
+def test_other_ways_to_evaluate_work_there(mode, data, tmp_path):  # noqa: F811
+    run = finished(tiny("demo/dense", data, "model.dropout=drop"), tmp_path / "run", device="cpu")
+    here = evaluate_run(run, "valid", mode=mode)
+    with pretended():
+        there = evaluate_run(open_run(run.home), "valid", mode=mode)
+        assert there["loss"] == pytest.approx(here["loss"], rel=1e-4)
+        if isinstance(mode, NeuralCache):
+            mode.tuned(open_run(run.home).task, open_run(run.home).model)
+
+
+def test_a_model_of_ones_own_is_made_sparse_where_it_lies():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 4)), torch.randn(5, 8)
+    twin = deepcopy(model)
+
+    def trained(model, x):
+        optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+        sparsifier = sparsify(
+            model, optimizer, method="selfish", density=0.5, total_steps=8, steps_per_epoch=2, seed=3
+        )
+        for _ in range(6):
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+        return sparsifier.masks()
+
+    expected = trained(twin, x)
+    with pretended():
+        masks = trained(model.to(DEVICE), x.to(DEVICE))
+        assert masks.keys() == expected.keys() != set()
+        for name, mask in masks.items():
+            assert is_here(mask)
+            assert torch.equal(mask.cpu(), expected[name])
