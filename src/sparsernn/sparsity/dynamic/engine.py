@@ -31,7 +31,8 @@ class DynamicSparse(Sparsifier):
     """Masks that are drawn once and then rewired: prune some active weights, grow as many empty positions.
 
     Masks are projections: weights (and optimizer buffers) are multiplied by them after every optimizer step.
-    Gradients stay dense, so clipping and growth rules see all of them. After every call of `after_step` and
+    Gradients stay dense, so clipping and growth rules see all of them; a layer with `product: sparse` takes those of
+    existing weights alone, and dense ones for the rules when they look at them. After every call of `after_step` and
     `end_epoch` each absent weight is exactly 0 and the number of active weights is exactly what it was at the
     start.
 

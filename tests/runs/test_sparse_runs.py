@@ -1,0 +1,67 @@
+"""Runs whose products leave out what does not exist are the runs with dense products, and are resumed to the bit."""
+
+import json
+
+import pytest
+from test_resume import StopAt, assert_resumes
+
+from sparsernn.runs.assembly import create
+from sparsernn.runs.loop import train
+
+SPARSITIES = {
+    "selfish": {"name": "selfish", "density": 0.4, "prune_rate": 0.5},
+    "blocks": {"name": "selfish", "density": 0.4, "block": [16, 1], "block_fallback": True},
+    "set": {"name": "set", "density": 0.4},
+    "rigl": {"name": "rigl", "density": 0.4, "update": {"every": 7}},
+}
+OPTIMIZERS = {
+    "snt_asgd": {"name": "snt_asgd", "lr": 1.0, "switch_epoch": 1},
+    "adam": {"name": "adam", "lr": 0.01},
+    "momentum": {"name": "sgd", "lr": 0.2, "momentum": 0.9},
+}
+
+
+def make_recipe(tiny_recipe, product, sparsity, optimizer):
+    model = {
+        "name": "language_model",
+        "embedding_size": 8,
+        "hidden_sizes": [12, 16],
+        "layer": {"name": "lstm", "product": product, "weight_drop": 0.2},
+        "head": {"name": "linear", "product": product},
+        "dropout": {"input": 0.2, "output": 0.2},
+    }
+    return tiny_recipe(model=model, sparsity=SPARSITIES[sparsity], optimizer=OPTIMIZERS[optimizer], clip=None)
+
+
+def scores(folder, event, key):
+    records = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [record[key] for record in records if record["event"] == event]
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "optimizer"),
+    [
+        ("selfish", "snt_asgd"),
+        ("blocks", "adam"),
+        ("set", "momentum"),
+        ("rigl", "adam"),
+        ("rigl", "momentum"),
+    ],
+)
+def test_a_run_is_the_dense_one_to_rounding(tiny_recipe, tmp_path, sparsity, optimizer):
+    for product in ("dense", "sparse"):
+        run = create(make_recipe(tiny_recipe, product, sparsity, optimizer), tmp_path / product)
+        layer = run.model.layers[0]
+        train(run)
+        assert bool(layer._places) is (product == "sparse")
+    for event, key in (("step", "loss"), ("epoch", "train_loss")):
+        dense, sparse = (scores(tmp_path / p, event, key) for p in ("dense", "sparse"))
+        assert len(dense) >= 3
+        assert sparse == pytest.approx(dense, rel=2e-4)
+    assert scores(tmp_path / "dense", "rewire", "step") == scores(tmp_path / "sparse", "rewire", "step")
+
+
+@pytest.mark.parametrize("sparsity", ["blocks", "rigl"])
+@pytest.mark.parametrize("stop", [StopAt(step=31), StopAt(evaluation=2)])
+def test_it_resumes_to_the_bit(tiny_recipe, tmp_path, sparsity, stop):
+    assert_resumes(make_recipe(tiny_recipe, "sparse", sparsity, "adam"), tmp_path, stop)
