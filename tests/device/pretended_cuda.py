@@ -305,7 +305,8 @@ def _in_one_call(func: Any, args: Any) -> Any:
     strangers = [t for t in flat if isinstance(t, torch.Tensor) and not isinstance(t, Pretended)]
     if any(not ragged or t is not args[1] for t in strangers) or (ragged and isinstance(args[1], Pretended)):
         raise RuntimeError("Input, hidden and parameter tensors are not at the same device.")
-    outputs: tuple[torch.Tensor, ...] = Library.apply(func, form, *flat)
+    goes_back = padding or args[7 if ragged else 6]
+    outputs: tuple[torch.Tensor, ...] = Library.apply(func, form, goes_back, *flat)
     return outputs
 
 
@@ -313,11 +314,12 @@ class Library(torch.autograd.Function):
     """A call of the CPU's kernel on the values, and its gradient, each as one operation."""
 
     @staticmethod
-    def forward(ctx: Any, func: Any, form: Any, *flat: Any) -> Any:
+    def forward(ctx: Any, func: Any, form: Any, goes_back: bool, *flat: Any) -> Any:
+        ctx.goes_back = goes_back
         with _disable_current_modes(), torch.enable_grad():
             plain = [
                 t.values.detach().requires_grad_(needed) if isinstance(t, Pretended) else t
-                for t, needed in zip(flat, ctx.needs_input_grad[2:], strict=True)
+                for t, needed in zip(flat, ctx.needs_input_grad[3:], strict=True)
             ]
             outputs = func(*tree_unflatten(plain, form))
         ctx.plain, ctx.outputs = plain, outputs
@@ -325,12 +327,19 @@ class Library(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
+        if not ctx.goes_back:
+            raise RuntimeError("cudnn RNN backward can only be called in training mode")
         with _disable_current_modes():
-            wanted = [t for t, needed in zip(ctx.plain, ctx.needs_input_grad[2:], strict=True) if needed]
+            wanted = [t for t, needed in zip(ctx.plain, ctx.needs_input_grad[3:], strict=True) if needed]
             pairs = zip(ctx.outputs, gradients, strict=True)
             outputs, given = zip(*((o, g.values) for o, g in pairs if o.is_floating_point()), strict=True)
             found = iter(torch.autograd.grad(outputs, wanted, given, retain_graph=True, allow_unused=True))
-        return None, None, *(_here(next(found)) if needed else None for needed in ctx.needs_input_grad[2:])
+        return (
+            None,
+            None,
+            None,
+            *(_here(next(found)) if needed else None for needed in ctx.needs_input_grad[3:]),
+        )
 
 
 def _sent(func: Any, source: torch.Tensor, *args: Any, copy: bool = False, **kwargs: Any) -> torch.Tensor:

@@ -23,6 +23,7 @@ FETCHED = {
     "tasks/": "scores of a split, and records for the report",
     "sparsity/dynamic/": "a mask update chooses on the CPU, so that it chooses the same on every device",
     "sparsity/penalties/group_lasso.py": "which units are dead, for the record of an epoch",
+    "sparsity/penalties/group_norms.py": "which weights belong to a group already, before the first step",
     "sparsity/sparsifier.py": "how many zeros there are, for the record of an epoch",
     "gradients/gradient_share.py": "a figure of a step's record",
     "gradients/quality.py": "figures of a step's record",

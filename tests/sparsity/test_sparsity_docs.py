@@ -43,7 +43,7 @@ def tables():
 
 
 def cells_of(line):
-    return [cell.strip() for cell in line.strip("|\n ").split(" | ")]
+    return [cell.strip() for cell in line.strip().removeprefix("|").removesuffix("|").split(" | ")]
 
 
 def defaults():

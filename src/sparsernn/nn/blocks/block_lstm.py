@@ -19,7 +19,7 @@ from sparsernn.nn.blocks import parallel_lstm
 from sparsernn.nn.blocks.geometry import Components, arrangement
 from sparsernn.nn.cells.lstm import LSTMState
 from sparsernn.nn.drive.layer import Layer
-from sparsernn.nn.drive.ragged import Ragged
+from sparsernn.nn.drive.ragged import Ragged, returns
 from sparsernn.nn.dropout import drop_weight
 from sparsernn.structure.gates import GateBlock, stacked
 from sparsernn.structure.units import Slice
@@ -179,7 +179,9 @@ class BlockLSTM(Layer):
         done = parallel_lstm.read(self._parts(components), x, h, c)
 
         def kernel(x: Tensor, h: Tensor, c: Tensor, weights: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-            return torch.lstm(x, (h, c), weights, True, 1, 0.0, self.training, self.bidirectional, False)
+            return torch.lstm(
+                x, (h, c), weights, True, 1, 0.0, returns(self.training, x), self.bidirectional, False
+            )
 
         return done or self._one_by_one(kernel, components, x, h, c)
 
@@ -189,7 +191,7 @@ class BlockLSTM(Layer):
 
         def kernel(x: Tensor, h: Tensor, c: Tensor, weights: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
             return torch.lstm(
-                x, ragged.sizes, (h, c), weights, True, 1, 0.0, self.training, self.bidirectional
+                x, ragged.sizes, (h, c), weights, True, 1, 0.0, returns(self.training, x), self.bidirectional
             )
 
         h, c = ragged.in_order(h), ragged.in_order(c)

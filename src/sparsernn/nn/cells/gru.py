@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from sparsernn.core.checks import checked
 from sparsernn.core.limits import DropRate, Size
 from sparsernn.nn.drive.layer import Layer
+from sparsernn.nn.drive.ragged import returns
 from sparsernn.nn.dropout import drop_weight
 from sparsernn.structure.gates import GateBlock, stacked
 from sparsernn.structure.units import Slice
@@ -72,7 +73,7 @@ class GRU(Layer):
         (h,) = state if state is not None else self.initial_state(x.shape[1])
         recurrent = drop_weight(self.weight_hh, self.weight_drop, self.training)
         weights = [self.weight_ih, recurrent, self.bias_ih, self.bias_hh]
-        y, last = torch.gru(x, h.unsqueeze(0), weights, True, 1, 0.0, self.training, False, False)
+        y, last = torch.gru(x, h.unsqueeze(0), weights, True, 1, 0.0, returns(self.training, x), False, False)
         return y, (last.squeeze(0),)
 
     def gate_rows(self) -> dict[str, tuple[GateBlock, ...]]:

@@ -16,7 +16,7 @@ from sparsernn.core.limits import DropRate, Size
 from sparsernn.nn.cells.lstm_gates import LSTMGates
 from sparsernn.nn.drive.cell import CellState, Stage
 from sparsernn.nn.drive.layer import Layer
-from sparsernn.nn.drive.ragged import Ragged
+from sparsernn.nn.drive.ragged import Ragged, returns
 from sparsernn.nn.drive.recurrent import within
 from sparsernn.nn.drive.scan import scan
 from sparsernn.nn.drive.sparse_weight import ProductName, SparseProducts
@@ -150,7 +150,7 @@ class LSTM(SparseProducts, Layer):
         return scan((stage,), u, (h, c), valid)
 
     def _read(self, x: Tensor, h: Tensor, c: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        return torch.lstm(x, (h, c), self._weights(), True, 1, 0.0, self.training, False, False)
+        return torch.lstm(x, (h, c), self._weights(), True, 1, 0.0, returns(self.training, x), False, False)
 
     def _read_ragged(
         self, x: Tensor, h: Tensor, c: Tensor, lengths: Tensor | None
@@ -159,7 +159,7 @@ class LSTM(SparseProducts, Layer):
         ragged = Ragged(x, lengths)
         start = (ragged.in_order(h), ragged.in_order(c))
         y, h, c = torch.lstm(
-            ragged.data, ragged.sizes, start, self._weights(), True, 1, 0.0, self.training, False
+            ragged.data, ragged.sizes, start, self._weights(), True, 1, 0.0, returns(self.training, x), False
         )
         return ragged.padded(y), ragged.as_given(h), ragged.as_given(c)
 

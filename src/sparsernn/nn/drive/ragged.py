@@ -11,6 +11,23 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from sparsernn.core.devices import moved
 
 
+def returns(training: bool, x: Tensor) -> bool:
+    """What torch's recurrent kernels are told as `train`: whether a gradient is going to come back.
+
+    cuDNN lets none through a call that was not in training, which that of an evaluation may be that learns on the way
+    or looks at gradients. The kernels have no dropout of their own here, so that nothing else follows from it.
+
+    Args:
+        training: of the module.
+        x: what the kernel reads.
+
+    Example:
+        >>> returns(True, torch.zeros(1)), returns(False, torch.zeros(1))
+        (True, False)
+    """
+    return training or (x.device.type != "cpu" and torch.is_grad_enabled())
+
+
 class Ragged:
     """A batch of sequences, packed.
 
