@@ -42,6 +42,7 @@ WAITED_FOR = {
     "nn/maps/exponential.py": "the norm of the matrix, once for each map",
     "nn/words/split_softmax.py": "how many words are in each class",
     "nn/words/mixture.py": "how many words are in each band of a block embedding",
+    "nn/blocks/block_embedding.py": "whether words stand in the order of their rows, where all are scored",
     "nn/blocks/strips.py": "how many words are in each band of a block embedding",
 }
 """What a training step waits for at most, besides nothing, and why it must."""
