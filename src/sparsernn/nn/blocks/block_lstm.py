@@ -19,7 +19,7 @@ from sparsernn.nn.blocks import parallel_lstm
 from sparsernn.nn.blocks.geometry import Components, arrangement
 from sparsernn.nn.cells.lstm import LSTMState
 from sparsernn.nn.drive.layer import Layer
-from sparsernn.nn.drive.ragged import Ragged, returns
+from sparsernn.nn.drive.ragged_batch import Ragged, returns
 from sparsernn.nn.dropout import drop_weight
 from sparsernn.structure.gates import GateBlock, stacked
 from sparsernn.structure.units import Slice

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from sparsernn.core.checks import checked
 from sparsernn.core.limits import DropRate, Size
 from sparsernn.nn.drive.layer import Layer
-from sparsernn.nn.drive.ragged import returns
+from sparsernn.nn.drive.ragged_batch import returns
 from sparsernn.nn.dropout import drop_weight
 from sparsernn.structure.gates import GateBlock, stacked
 from sparsernn.structure.units import Slice

@@ -16,7 +16,7 @@ from sparsernn.core.limits import DropRate, Size
 from sparsernn.nn.cells.lstm_gates import LSTMGates
 from sparsernn.nn.drive.cell import CellState, Stage
 from sparsernn.nn.drive.layer import Layer
-from sparsernn.nn.drive.ragged import Ragged, returns
+from sparsernn.nn.drive.ragged_batch import Ragged, returns
 from sparsernn.nn.drive.recurrent import within
 from sparsernn.nn.drive.scan import scan
 from sparsernn.nn.drive.sparse_weight import ProductName, SparseProducts
