@@ -17,6 +17,7 @@ from sparsernn.data.text_styles import style_of
 from sparsernn.data.vocabulary import EOS
 from sparsernn.deploy import compare, macs_per_token, measure_latency, pack, sizes
 from sparsernn.deploy.graph_export import Exported, export
+from sparsernn.deploy.plain_c import WrittenC, write_c
 from sparsernn.models.bidaf import BiDAF
 from sparsernn.models.language_model import LanguageModel
 from sparsernn.models.text_sampler import sample
@@ -125,6 +126,13 @@ def pack_run(run: Run, path: Path, values: str = "float32") -> int:
 def export_run(run: Run, path: Path) -> Exported:
     """Write one step of the run's model as a graph, with what `read_as` says; see `deploy.graph_export.export`."""
     return export(run.model, path, read_as(run))
+
+
+def export_c(run: Run, folder: Path, *, int8: bool = False, name: str = "model") -> WrittenC:
+    """Write one step of the run's model as plain C, its vocabulary beside it; see `deploy.plain_c.write_c`."""
+    vocabulary = run.task.vocabularies.get("vocabulary")
+    tokens = vocabulary.tokens if vocabulary is not None and reads_tokens(run) else ()
+    return write_c(run.model, folder, int8=int8, name=name, vocabulary=tokens)
 
 
 def read_as(run: Run) -> dict[str, Any]:

@@ -1,0 +1,97 @@
+"""A model as plain C for small devices: a folder with all that a firmware needs and a check that it is the model."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from sparsernn.core.errors import InputError
+from sparsernn.core.safe_files import replacing
+from sparsernn.deploy.plain_c.golden_vectors import checked_by
+from sparsernn.deploy.plain_c.step_program import StepProgram
+
+NAME = "model"
+TAKEN = ("check", "golden", "main")
+"""Names that other files and functions have."""
+ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+@dataclass(frozen=True)
+class WrittenC:
+    """What was written.
+
+    Attributes:
+        folder: where.
+        files: their names.
+        flash: bytes of the constant tables.
+        ram: bytes of the state's struct.
+        moved: how far rounding to 8 bits moves the answers at most, over some steps; 0 without.
+        layouts: weight -> "dense", "blocks" or "csr".
+    """
+
+    folder: Path
+    files: tuple[str, ...]
+    flash: int
+    ram: int
+    moved: float
+    layouts: dict[str, str]
+
+
+def write_c(
+    model: nn.Module,
+    folder: str | Path,
+    *,
+    int8: bool = False,
+    name: str = NAME,
+    vocabulary: Sequence[str] = (),
+) -> WrittenC:
+    """Write one step of a model as C99 that needs nothing but libm (in 8 bits not even that) and no malloc.
+
+    Args:
+        model: see `step_program.StepProgram`. It is copied, in evaluation mode and float32; maps are computed once.
+        folder: gets NAME.c, NAME.h, golden.h, check.c and a Makefile, the same bytes for the same model.
+        int8: round matrices to 8 bits, with a float32 factor per row; all sums of products are whole numbers, and
+            what `make check` compares with is this arithmetic, to the bit.
+        name: of functions and files: lower-case letters, digits and _, beginning with a letter.
+        vocabulary: V tokens; where given, NAME_words.txt has one on each line, in their order.
+
+    Raises:
+        InputError: a model that cannot be written, before anything is; a name that is none; a folder that is a file.
+
+    Example:
+        >>> import tempfile
+        >>> from sparsernn.models.language_model import LanguageModel
+        >>> done = write_c(LanguageModel(10, 4, [6]), tempfile.mkdtemp(), int8=True)
+        >>> done.files
+        ('model.c', 'model.h', 'golden.h', 'check.c', 'Makefile')
+    """
+    folder = Path(folder)
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in TAKEN:
+        raise InputError(
+            f"the name is {name!r}; it must be lower-case letters, digits and _, begin with a letter, and not be "
+            f"{', '.join(TAKEN[:-1])} or {TAKEN[-1]}."
+        )
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; plain C is written to a folder.")
+    model = copy.deepcopy(model).cpu().float().eval()
+    program = StepProgram(model, name, int8)
+    checks, moved = checked_by(program, model)
+    files = {f"{name}.c": program.source(), f"{name}.h": program.header(), **checks}
+    if vocabulary:
+        files[f"{name}_words.txt"] = "".join(f"{_on_a_line(token)}\n" for token in vocabulary)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, text in files.items():
+        with replacing(folder / file) as beside:
+            beside.write_text(text, encoding="utf-8", newline="\n")
+    layouts = {matrix.name: matrix.layout for matrix in program.matrices}
+    return WrittenC(folder, tuple(files), program.flash, program.ram, moved, layouts)
+
+
+def _on_a_line(token: str) -> str:
+    """A token without breaks of lines: backslash, line feed, carriage return and tab as \\\\, \\n, \\r, \\t."""
+    return "".join(ESCAPES.get(letter, letter) for letter in token)
