@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -370,6 +371,32 @@ def test_export_writes_a_graph_and_says_how_close_it_is(trained, tmp_path):
     assert (tmp_path / "m.pt2").stat().st_size > 0
     assert "words (B), state.0 (B, " in output
     assert "'m.tf' does not end in one of" in fault("export", trained[0], "--out", tmp_path / "m.tf")
+
+
+def test_export_writes_plain_c_with_the_vocabulary_and_says_how_much_it_takes(trained, tmp_path):
+    output = invoke(
+        "export", trained[0], "--format", "c", "--int8", "--name", "net", "--out", tmp_path / "c"
+    ).output
+    header = (tmp_path / "c" / "net.h").read_text()
+    flash, ram = (int(re.search(rf"NET_{kind}_BYTES (\d+)", header)[1]) for kind in ("FLASH", "RAM"))
+    assert f"flash  {flash:,} bytes of tables" in output
+    assert f"RAM    {ram:,} bytes of state" in output
+    assert "Rounding to 8 bits moves" in output
+    words = (tmp_path / "c" / "net_words.txt").read_text().splitlines()
+    assert f"#define NET_WORDS {len(words)}\n" in header
+    assert set(WORDS) <= set(words)
+    assert (tmp_path / "c" / "check.c").is_file()
+
+
+def test_export_says_which_formats_there_are(trained, tmp_path):
+    shown = invoke("export", "--help").output
+    assert all(name in shown for name in ("--format", "pt2 (for", "onnx (needs", "c (C99", "--int8"))
+    assert "--format is 'tf'; it must be one of pt2, onnx, c" in fault("export", trained[0], "--format", "tf")
+    assert "--int8 is for --format c" in fault("export", trained[0], "--int8")
+    assert "--name is for --format c" in fault("export", trained[0], "--format", "pt2", "--name", "net")
+    wrong = fault("export", trained[0], "--format", "onnx", "--out", tmp_path / "m.pt2")
+    assert "does not end in .onnx as --format onnx asks for" in wrong
+    assert not list(tmp_path.iterdir())
 
 
 def test_bench_holds_sparse_against_dense_and_keeps_it_for_the_report(spoiled):

@@ -125,6 +125,21 @@ static void NAME(float *y, TABLES, int32_t rows, VECTOR)
     }}
 }}
 """
+ADD_BITS = """\
+/* y += W x, the weights that are there row by row, a bit for each position */
+static void NAME(float *y, TABLES, int32_t columns, int32_t rows, VECTOR)
+{
+    for (int32_t r = 0; r < rows; ++r) {
+        SUM sum = 0;
+        uint32_t at = start[r];
+        for (int32_t k = 0; k < columns; ++k)
+            if (bits[k / 8] >> (k % 8) & 1)
+                sum += (SUM)w[at++] * x[k];
+        bits += (columns + 7) / 8;
+        y[r] += RESULT(r, sum);
+    }
+}
+"""
 ROW_DENSE = """\
 /* y = row r of W */
 static void NAME(float *y, TABLES, int32_t columns, int32_t r)
@@ -150,8 +165,21 @@ static void NAME(float *y, TABLES, int32_t r)
         y[column[k]] = ENTRY(r, w[{BLOCK} * k + (uint32_t)(r % {BLOCK})]);
 }}
 """
-ADD = {"dense": ADD_DENSE, "csr": ADD_CSR, "blocks": ADD_BLOCKS}
-ROW = {"dense": ROW_DENSE, "csr": ROW_CSR, "blocks": ROW_BLOCKS}
+ROW_BITS = """\
+/* y += row r of W */
+static void NAME(float *y, TABLES, int32_t columns, int32_t r)
+{
+    uint32_t at = start[r];
+    bits += (size_t)((columns + 7) / 8) * (size_t)r;
+    for (int32_t k = 0; k < columns; ++k)
+        if (bits[k / 8] >> (k % 8) & 1) {
+            y[k] = ENTRY(r, w[at]);
+            ++at;
+        }
+}
+"""
+ADD = {"dense": ADD_DENSE, "csr": ADD_CSR, "blocks": ADD_BLOCKS, "bits": ADD_BITS}
+ROW = {"dense": ROW_DENSE, "csr": ROW_CSR, "blocks": ROW_BLOCKS, "bits": ROW_BITS}
 
 
 class Functions:
@@ -212,9 +240,8 @@ class Functions:
         w, *others = matrix.constants
         widths = [t.type.removeprefix("uint").removesuffix("_t") for t in others if t.type.startswith("uint")]
         name = "_".join([verb, matrix.layout, *widths])
-        roles = ["column", "start"] if matrix.layout != "dense" else []
-        roles += ["scale"] if self.int8 else []
-        tables = [f"const {w.type} *w", *(f"const {t.type} *{r}" for t, r in zip(others, roles, strict=True))]
+        roles = [(t.type, t.name.removeprefix(f"{matrix.name}_")) for t in others]
+        tables = [f"const {w.type} *w", *(f"const {kind} *{role}" for kind, role in roles)]
         text = templates[matrix.layout].replace("NAME", name).replace("TABLES", ", ".join(tables))
         self.texts.setdefault(name, self._typed(text))
         return name

@@ -1,4 +1,4 @@
-"""Tables of constants in C, and weight matrices among them: every weight, blocks of 16 rows, or single weights."""
+"""Tables of constants in C, and weight matrices among them: every weight, blocks of 16 rows, single weights."""
 
 from __future__ import annotations
 
@@ -108,11 +108,12 @@ def vector(name: str, tensor: Tensor) -> Constant:
 
 
 class Matrix:
-    """A weight (R, C) in flash, in the smallest of three layouts, and the twin of its product in 8 bits.
+    """A weight (R, C) in flash, in the smallest of four layouts, and the twin of its product in 8 bits.
 
         dense    every weight: 4 bytes, or 1
         blocks   16 consecutive rows of one column where any of them is not 0, and the column's number
         csr      the weights that are not 0, and the column's number of each: 1 byte up to 256 columns, 2 above
+        bits     the weights that are not 0, and one bit for each position
 
     In 8 bits each row has one float32 factor. The vector it is multiplied with is rounded to 16 bits with one factor
     (to so few steps that no sum can leave 32 bits), so that sums are whole numbers and the same everywhere.
@@ -123,7 +124,7 @@ class Matrix:
         int8: whether to round.
 
     Attributes:
-        layout: "dense", "blocks" or "csr".
+        layout: "dense", "blocks", "csr" or "bits".
         constants: the tables.
         steps: to each side of 0 that the vector is rounded to.
 
@@ -149,7 +150,7 @@ class Matrix:
             rounded, scale = to_int8(weight)
             self.values, self.scale = rounded.numpy(), scale.numpy()
         self.steps = min(LARGEST_STEP, LARGEST_SUM // (127 * self.columns))
-        layouts = {"dense": self._dense(), "blocks": self._blocks(), "csr": self._csr()}
+        layouts = {"dense": self._dense(), "blocks": self._blocks(), "csr": self._csr(), "bits": self._bits()}
         self.layout = min(layouts, key=lambda name: sum(table.bytes for table in layouts[name]))
         self.constants = layouts[self.layout]
         if self.scale is not None:
@@ -166,6 +167,12 @@ class Matrix:
     def _csr(self) -> list[Constant]:
         kept = _some(self.values != 0)
         return self._sparse(self.values[kept], kept)
+
+    def _bits(self) -> list[Constant]:
+        kept = _some(self.values != 0)
+        values, _, start = self._sparse(self.values[kept], kept)
+        bits = np.packbits(kept, axis=1, bitorder="little").reshape(-1)
+        return [values, Constant(f"{self.name}_bits", bits), start]
 
     def _blocks(self) -> list[Constant]:
         missing = -self.rows % BLOCK
@@ -184,8 +191,8 @@ class Matrix:
     def arguments(self) -> str:
         """The tables as the functions of `c_functions` take them."""
         names = [table.name for table in self.constants]
-        dense_columns = [str(self.columns)] if self.layout == "dense" else []
-        return ", ".join([*names, *dense_columns])
+        columns = [str(self.columns)] if self.layout in ("dense", "bits") else []
+        return ", ".join([*names, *columns])
 
     def row(self, number: int) -> Floats:
         """Twin of a row's look-up, (C,)."""

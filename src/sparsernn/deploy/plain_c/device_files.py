@@ -31,7 +31,7 @@ class WrittenC:
         flash: bytes of the constant tables.
         ram: bytes of the state's struct.
         moved: how far rounding to 8 bits moves the answers at most, over some steps; 0 without.
-        layouts: weight -> "dense", "blocks" or "csr".
+        layouts: weight -> "dense", "blocks", "csr" or "bits".
     """
 
     folder: Path
