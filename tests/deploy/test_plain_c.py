@@ -4,6 +4,7 @@ import ctypes
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -249,6 +250,27 @@ def test_the_sizes_of_the_header_are_those_of_the_object(tmp_path, structure, in
     assert undefined <= (set() if int8 else {"tanhf", "expf"}), "libm alone, and in 8 bits not even that"
     (tmp_path / "model.h").write_text(header.replace(f"RAM_BYTES {done.ram} ", f"RAM_BYTES {done.ram + 4} "))
     assert subprocess.run([CC, "-c", "model.c"], cwd=tmp_path, capture_output=True, check=False).returncode
+
+
+@compiled
+def test_the_program_of_the_page_is_the_model(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "plain-c.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```c\n(.*?)```", page, re.S)
+    torch.manual_seed(0)
+    model = SequenceModel(2, 1, [8]).eval()
+    write_c(model, tmp_path, int8=True)
+    (tmp_path / "main.c").write_text(program)
+    command = [
+        CC,
+        *["-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "main.c", "model.c", "-lm", "-o", "main"],
+    ]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    x = torch.tensor([[0.5, -1.0], [2.0, 0.25], [-0.125, 1.0]])
+    typed = "\n".join(f"{a} {b}" for a, b in x.tolist())
+    printed = subprocess.run(
+        [tmp_path / "main"], input=typed, capture_output=True, text=True, check=True
+    ).stdout
+    np.testing.assert_allclose([float(line) for line in printed.split()], said_by(model, x)[:, 0], atol=0.01)
 
 
 def test_the_smallest_layout_is_taken():

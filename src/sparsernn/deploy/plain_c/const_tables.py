@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,13 +78,13 @@ class Constant:
             };
         """
         print_one = literal if self.values.dtype == np.float32 else str
-        rows = _wrapped([print_one(value) for value in self.values.tolist()])
+        rows = _wrapped(print_one(value) for value in self.values.tolist())
         return (
             f"static const {self.type} {self.name}[{len(self.values)}] = {{\n" + ",\n".join(rows) + "\n};\n"
         )
 
 
-def _wrapped(words: Sequence[str]) -> Iterator[str]:
+def _wrapped(words: Iterable[str]) -> Iterator[str]:
     line: list[str] = []
     length = 0
     for word in words:

@@ -16,8 +16,8 @@ from sparsernn.deploy.plain_c.layer_parts import Part, State, part_of
 from sparsernn.nn import Embedding, LinearHead
 
 FLOAT = 4
-LARGEST_TABLES = 64 * 2**20
-"""Bytes; far above any small device, and about 250 MB of text."""
+LARGEST_TABLES = 16 * 2**20
+"""Bytes; above any small device, and about 80 MB of text."""
 
 
 class StepProgram:
@@ -37,7 +37,7 @@ class StepProgram:
         ram: bytes of the struct.
 
     Raises:
-        InputError: anything else, weights that are not finite, or more than 64 MiB of tables.
+        InputError: anything else, weights that are not finite, or more than 16 MiB of tables.
 
     Example:
         >>> from sparsernn.models.sequence_model import SequenceModel
