@@ -31,6 +31,7 @@ _HOMES = {
     "load": "sparsernn.experiments",
     "load_recipe": "sparsernn.runs.recipe",
     "pack": "sparsernn.deploy",
+    "prune": "sparsernn.sparsity",
     "runtime": "sparsernn.deploy",
     "sparsify": "sparsernn.sparsity",
     "sweep": "sparsernn.experiments",

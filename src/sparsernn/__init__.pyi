@@ -51,6 +51,7 @@ from sparsernn.optim import NTASGD as NTASGD
 from sparsernn.runs.recipe import Recipe as Recipe
 from sparsernn.runs.recipe import list_recipes as list_recipes
 from sparsernn.runs.recipe import load_recipe as load_recipe
+from sparsernn.sparsity import prune as prune
 from sparsernn.sparsity import sparsify as sparsify
 from sparsernn.structure.gates import gate_blocks as gate_blocks
 

@@ -60,7 +60,7 @@ def start(
 
     def begin(run: Run) -> None:
         _take_over(original, run)
-        _first_best(run, folder, best, tick)
+        first_best(run, folder, best, tick)
 
     return create(recipe, folder, data_dir or data_of(source), dict(original.task.vocabularies), begin)
 
@@ -114,7 +114,9 @@ def _copy_masks(original: Run, run: Run) -> None:
         mask.copy_(masks[name])
 
 
-def _first_best(run: Run, folder: Path, best: Mapping[str, Any], tick: Callable[[float], None]) -> None:
+def first_best(
+    run: Run, folder: Path, best: Mapping[str, Any], tick: Callable[[float], None]
+) -> dict[str, float]:
     """Score the weights to start from and write them as the best so far; `best`: what was known about them.
 
     The score is the run's first record, "before": epoch 0 of its curves, and what its epochs have to beat.
@@ -133,3 +135,4 @@ def _first_best(run: Run, folder: Path, best: Mapping[str, Any], tick: Callable[
     save_checkpoint(folder / BEST, tree)
     record = {"event": "before", "epoch": 0, "step": 0, "valid": dict(scores)}
     EventLog(folder / "metrics.jsonl").append({**record, "averaged": best["averaged"], "best": True})
+    return dict(scores)

@@ -14,6 +14,7 @@ from sparsernn.sparsity.presets import DEFAULTS, PENALTIES, SPARSIFIERS
 from sparsernn.sparsity.projection import zero_absent
 from sparsernn.sparsity.sparsifier import Chain, Sparsifier, summarize
 from sparsernn.sparsity.topology_distance import Topology, random_masks, topology_distance
+from sparsernn.sparsity.trained.trained_pruning import Pruned, PruneSettings, prune
 from sparsernn.structure.torch_units import units_of
 
 __all__ = [
@@ -30,12 +31,15 @@ __all__ = [
     "Length",
     "Penalty",
     "PerWeight",
+    "PruneSettings",
+    "Pruned",
     "Rewirable",
     "Settings",
     "Sparsifier",
     "Topology",
     "group_lasso",
     "parse",
+    "prune",
     "random_masks",
     "sparsify",
     "summarize",

@@ -1,0 +1,1 @@
+"""Sparse by pruning a model that is trained already."""
