@@ -19,7 +19,7 @@ from sparsernn.optim import OPTIMIZERS
 from sparsernn.optim.ema import AVERAGED
 from sparsernn.optim.learning_rate import LEARNING_RATES
 from sparsernn.sparsity import SPARSIFIERS
-from sparsernn.sparsity.presets import DEFAULTS
+from sparsernn.sparsity.presets import preset_defaults
 from sparsernn.tasks import TASKS
 from sparsernn.tasks.evaluation_modes import MODES
 
@@ -90,7 +90,7 @@ def settings(kind: str, name: str) -> list[Setting]:
     """
     known(kind, name)
     shelf = KINDS[kind]
-    preset = DEFAULTS.get(name, {}) if kind == "sparsity" else {}
+    preset = preset_defaults(name) if kind == "sparsity" else {}
     return [
         setting._replace(default=preset.get(setting.name, setting.default))
         for setting in settings_of(shelf.registry[name], shelf.supplied)

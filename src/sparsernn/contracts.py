@@ -10,8 +10,8 @@ A step of the loop calls them in this order, and no branch in it knows a member 
 
 and the end of an epoch these:
 
-    Optimizer.averaged (Task.evaluate inside) | Task.criterion | Optimizer.trigger | Schedule.observe
-    | Sparsifier.end_epoch | Task.solved
+    Optimizer.averaged (Task.evaluate inside) | Sparsifier.stage | Task.criterion | Optimizer.trigger
+    | Schedule.observe | Sparsifier.end_epoch | Task.solved
 
 Shape letters: T time, B batch, I input size, H hidden size, G stacked rows of the gates, V vocabulary. Sequences are
 time-major, (T, B, .). A loss is in nats per target. A density is the fraction of weights kept.
@@ -276,11 +276,17 @@ class Schedule(Protocol):
 class Sparsifier(Protocol):
     """Which weights exist: it may write zeros into weights, gradients and the optimizer's buffers, nothing else.
 
+    One that rewinds also writes weights that it has kept from earlier, when it removes others.
+
     Attributes:
         in_zeros: it removes weights by making them zeros, and has no masks.
     """
 
     in_zeros: bool
+
+    @property
+    def stage(self) -> int:
+        """Grows whenever the network has become a smaller one: the best weights of before are no longer asked for."""
 
     def notes(self) -> list[str]:
         """Before the first step: what was asked for and will not happen in this run, a sentence each."""

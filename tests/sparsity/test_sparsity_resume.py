@@ -8,15 +8,28 @@ import torch
 
 from sparsernn.core.errors import InputError
 from sparsernn.core.registry import make
-from sparsernn.sparsity import DEFAULTS, SPARSIFIERS, Chain, DynamicSparse, Sparsifier, parse
+from sparsernn.sparsity import (
+    DEFAULTS,
+    PRUNED_ON_THE_WAY,
+    SPARSIFIERS,
+    Chain,
+    DynamicSparse,
+    Sparsifier,
+    parse,
+)
 
 STEPS = 3
+UPDATES = {  # of 12 steps in a run of 30
+    "rigl": {"update": {"every": 2, "unit": "step"}},
+    "gradual": {"update": {"every": 2, "unit": "step", "stop": 0.35}},
+    "one_shot": {"update": {"stop": 0.15}},  # after 5 steps
+    "rewind": {"update": {"start": 0.1, "stop": 0.3}},  # from step 9 to step 3
+}
 
 
 def start(trainer, name):
     t = trainer("adam")
-    update = {"update": {"every": 2, "unit": "step"}} if name == "rigl" else {}
-    spec = {"name": name, "density": 0.4, **update}
+    spec = {"name": name, "density": 0.4, **UPDATES.get(name, {})}
     context = {"model": t.model, "optimizer": t.optimizer, "total_steps": 30, "epochs": 10, "seed": 4}
     return t, make("sparsity", SPARSIFIERS, spec, **context)
 
@@ -37,7 +50,7 @@ def saved(state):
     return torch.load(file, weights_only=True)
 
 
-@pytest.mark.parametrize("name", list(DEFAULTS))
+@pytest.mark.parametrize("name", [*DEFAULTS, *PRUNED_ON_THE_WAY])
 @pytest.mark.parametrize("at", [3, 7])
 def test_resume_is_bitwise(name, at, trainer):
     t, straight = start(trainer, name)
@@ -58,6 +71,10 @@ def test_resume_is_bitwise(name, at, trainer):
         assert all(torch.equal(one[part][n], two[part][n]) for n in one[part])
     assert torch.equal(one["generator"], two["generator"])
     assert (one["counts"], one["tau"]) == (two["counts"], two["tau"])
+    assert straight.stage == resumed.stage
+    if name in PRUNED_ON_THE_WAY:
+        assert straight.stage == {"gradual": 5}.get(name, 1)
+        assert straight.summary()["masked_density"] == pytest.approx(0.4, abs=0.01)
 
 
 def test_gradient_growth_at_an_epochs_end_survives_a_resume_without_gradients(trainer):

@@ -109,6 +109,8 @@ def _end_epoch(run: Run, watch: Watch, keep: Safekeeping, request: Request) -> N
         scores = run.task.evaluate(run.model, "valid", tick=watch.evaluating("valid", request))
         check_evaluation(scores["loss"], here.first_loss, "valid")
         criterion = run.task.criterion(scores)
+        if run.sparsifier.stage != here.stage:  # the best of before was another network
+            here.stage, here.best = run.sparsifier.stage, math.inf
         better = criterion < here.best
         if better:
             here.best = criterion

@@ -43,6 +43,7 @@ class Position:
         seconds: time spent training.
         solved: the task asked for the end of the training.
         first_loss: of the first step; what later ones are judged by. None before it.
+        stage: of the sparsifier, when `best` was found.
         strayed: how many more steps had a loss out of every sensible range than came back since.
     """
 
@@ -56,6 +57,7 @@ class Position:
     solved: bool = False
     first_loss: float | None = None
     strayed: int = 0
+    stage: int = 0
     recent: dict[str, float] = field(default_factory=lambda: {"loss": 0.0, "norm": 0.0, "steps": 0})
 
 

@@ -1,6 +1,7 @@
 """Which weights exist: masks that are drawn, kept and rewired while a network trains."""
 
 from sparsernn.sparsity.attach import sparsify
+from sparsernn.sparsity.dynamic.dense_to_sparse import DenseToSparse
 from sparsernn.sparsity.dynamic.engine import DynamicSparse
 from sparsernn.sparsity.dynamic.engine_settings import Settings, parse
 from sparsernn.sparsity.dynamic.update_times import Length
@@ -10,7 +11,7 @@ from sparsernn.sparsity.penalties.group_lasso import GroupLasso, LassoSettings, 
 from sparsernn.sparsity.penalties.group_norms import Groups
 from sparsernn.sparsity.penalties.l1 import L1
 from sparsernn.sparsity.penalties.penalty import Penalty
-from sparsernn.sparsity.presets import DEFAULTS, PENALTIES, SPARSIFIERS
+from sparsernn.sparsity.presets import DEFAULTS, PENALTIES, PRUNED_ON_THE_WAY, SPARSIFIERS
 from sparsernn.sparsity.projection import zero_absent
 from sparsernn.sparsity.sparsifier import Chain, Sparsifier, summarize
 from sparsernn.sparsity.topology_distance import Topology, random_masks, topology_distance
@@ -21,8 +22,10 @@ __all__ = [
     "DEFAULTS",
     "L1",
     "PENALTIES",
+    "PRUNED_ON_THE_WAY",
     "SPARSIFIERS",
     "Chain",
+    "DenseToSparse",
     "DynamicSparse",
     "Frozen",
     "GroupLasso",

@@ -8,12 +8,13 @@ from torch import nn
 
 from sparsernn.core.errors import InputError
 from sparsernn.core.registry import make, suggest
+from sparsernn.sparsity.dynamic.dense_to_sparse import DenseToSparse
 from sparsernn.sparsity.dynamic.engine import DynamicSparse
 from sparsernn.sparsity.dynamic.engine_settings import Settings, parse
 from sparsernn.sparsity.dynamic.update_times import PLANNED_STEPS, Length
 from sparsernn.sparsity.optimizer_state import Optimizers
 from sparsernn.sparsity.penalties.penalty import Penalty
-from sparsernn.sparsity.presets import DEFAULTS, PENALTIES
+from sparsernn.sparsity.presets import DEFAULTS, PENALTIES, PRUNED_ON_THE_WAY, parse_pruned
 from sparsernn.sparsity.sparsifier import Sparsifier
 
 S = TypeVar("S", bound=Sparsifier)
@@ -74,8 +75,9 @@ def sparsify(
             is counted when the first of them steps. A wrapper that keeps its optimizer as `optimizer` and calls its
             step counts as that. None: weights only, and the loop calls `sparsifier.step()` after
             each optimizer step.
-        method: "selfish", "set", "rigl", "snfs", "dsr", "static", "hyperpruning" or "dynamic"; "iss" (group lasso
-            over hidden units, see `group_lasso`), "l1" (see `L1`) or "together" (several, see `Together`).
+        method: "selfish", "set", "rigl", "snfs", "dsr", "static", "hyperpruning" or "dynamic"; "gradual", "one_shot"
+            or "rewind" (dense at first, see `DenseToSparse`); "iss" (group lasso over hidden units, see
+            `group_lasso`), "l1" (see `L1`) or "together" (several, see `Together`).
         total_steps: optimizer steps of the whole run. Unknown: 100 epochs if `steps_per_epoch` is known, else
             10,000 steps; afterwards the masks stay as they are.
         steps_per_epoch: optimizer steps of one epoch. Unknown: a hundredth of `total_steps`.
@@ -108,17 +110,20 @@ def sparsify(
     """
     if method in PENALTIES:
         return _penalty(model, optimizer, {"name": method, **settings}, attach)
-    if method not in DEFAULTS:
-        known = sorted({*DEFAULTS, *PENALTIES})
+    if method not in DEFAULTS and method not in PRUNED_ON_THE_WAY:
+        known = sorted({*DEFAULTS, *PRUNED_ON_THE_WAY, *PENALTIES})
         raise InputError(
             f"method '{method}' is unknown; known: {', '.join(known)}.{suggest(str(method), known)}"
         )
-    parsed = parse(settings, DEFAULTS[method])
+    from_dense = method in PRUNED_ON_THE_WAY
+    parsed = parse_pruned(method, settings) if from_dense else parse(settings, DEFAULTS[method])
     length = _known_length(total_steps, steps_per_epoch)
     if not manual_epochs:
         length, parsed = _planned(length, steps_per_epoch, parsed)
-    sparsifier = DynamicSparse(model, parsed, optimizer, length=length, seed=seed)
-    return _attached(sparsifier, attach)
+    if from_dense:
+        how = PRUNED_ON_THE_WAY[method][1]
+        return _attached(DenseToSparse(model, parsed, optimizer, length=length, seed=seed, **how), attach)
+    return _attached(DynamicSparse(model, parsed, optimizer, length=length, seed=seed), attach)
 
 
 def _penalty(model: nn.Module, optimizer: Optimizers, spec: dict[str, Any], attach: bool) -> Penalty:

@@ -8,10 +8,11 @@ from torch import nn
 
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Entries, Kind, Spec
-from sparsernn.core.registry import make
+from sparsernn.core.registry import make, suggest
 from sparsernn.core.streams import stream_seed
+from sparsernn.sparsity.dynamic.dense_to_sparse import DenseToSparse
 from sparsernn.sparsity.dynamic.engine import DynamicSparse
-from sparsernn.sparsity.dynamic.engine_settings import GROUPS, accepted, parse
+from sparsernn.sparsity.dynamic.engine_settings import GROUPS, Settings, accepted, parse
 from sparsernn.sparsity.dynamic.update_times import Length
 from sparsernn.sparsity.frozen_zeros import Frozen
 from sparsernn.sparsity.optimizer_state import Optimizers
@@ -57,6 +58,40 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }
 
+# Dense at first, pruned by magnitude on the way, nothing grows back: name -> (what differs from the defaults, how).
+PRUNED_ON_THE_WAY: dict[str, tuple[dict[str, Any], dict[str, bool]]] = {
+    # M. Zhu and S. Gupta, 2017, arXiv:1710.01878; S. Narang et al., 2017, arXiv:1704.05119, prune recurrent networks
+    # from an early point to about a half of training, along two lines in place of the cube.
+    "gradual": ({"update": {"every": 100, "unit": "step", "stop": 0.75}}, {"gradual": True}),
+    # S. Han et al., 2015, arXiv:1506.02626, without further rounds: train, prune, retrain.
+    "one_shot": ({"update": {"every": 1, "unit": "step", "stop": 0.5}}, {}),
+    # J. Frankle et al., "Stabilizing the Lottery Ticket Hypothesis", 2019, arXiv:1903.01611, one round.
+    "rewind": ({"update": {"every": 1, "unit": "step", "start": 0.02, "stop": 0.5}}, {"rewinds": True}),
+}
+OF_THESE = (
+    *("density", "sparsity", "include", "exclude", "densities", "block", "block_fallback"),
+    *("init", "prune", "gate_scope", "update"),
+)
+"""The settings that they have; the others are about first masks and growth."""
+BY_MAGNITUDE = ("magnitude", "global_magnitude")
+
+
+def parse_pruned(preset: str, settings: Mapping[str, Any]) -> Settings:
+    """The settings of a preset of `PRUNED_ON_THE_WAY`.
+
+    Raises:
+        InputError: an unknown or impossible one.
+    """
+    for key in settings:
+        if key not in OF_THESE:
+            hint = suggest(str(key), list(OF_THESE))
+            raise InputError(
+                f"sparsity '{preset}' has no setting '{key}'; it accepts: {', '.join(OF_THESE)}.{hint}"
+            )
+    if settings.get("prune", BY_MAGNITUDE[0]) not in BY_MAGNITUDE:
+        raise InputError(f"prune is {settings['prune']!r}; '{preset}' knows {' and '.join(BY_MAGNITUDE)}.")
+    return parse(settings, PRUNED_ON_THE_WAY[preset][0])
+
 
 def build(
     preset: str,
@@ -71,7 +106,7 @@ def build(
     """The engine with a preset's defaults under the user's settings.
 
     Args:
-        preset: a key of `DEFAULTS`.
+        preset: a key of `DEFAULTS` or `PRUNED_ON_THE_WAY`.
         model: is masked in place.
         optimizer: whose buffers follow the masks.
         total_steps: optimizer steps of the whole run, if known.
@@ -83,14 +118,27 @@ def build(
         InputError: an unknown or impossible setting.
     """
     length = Length(total_steps, epochs)
+    if preset in PRUNED_ON_THE_WAY:
+        how = PRUNED_ON_THE_WAY[preset][1]
+        parsed = parse_pruned(preset, settings)
+        return DenseToSparse(model, parsed, optimizer, length=length, seed=seed, **how)
     return DynamicSparse(model, parse(settings, DEFAULTS[preset]), optimizer, length=length, seed=seed)
 
 
-def _signature() -> inspect.Signature:
+def _signature(names: Sequence[str]) -> inspect.Signature:
     """That of `build` after the preset's name, with every setting spelt out for the registry to check."""
     own = list(inspect.signature(build).parameters.values())[1:-1]
-    named = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in accepted()]
+    named = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in names]
     return inspect.Signature([*own, *named], return_annotation=DynamicSparse)
+
+
+def preset_defaults(name: str) -> dict[str, Any]:
+    """What a preset sets; {} of a method that is none.
+
+    >>> preset_defaults("selfish"), preset_defaults("gradual")["update"]["every"], preset_defaults("iss")
+    ({'prune_rate': 0.5}, 100, {})
+    """
+    return DEFAULTS[name] if name in DEFAULTS else PRUNED_ON_THE_WAY.get(name, ({}, {}))[0]
 
 
 def _preset(name: str) -> Callable[..., Sparsifier]:
@@ -98,8 +146,14 @@ def _preset(name: str) -> Callable[..., Sparsifier]:
         return build(name, model, optimizer, **settings)
 
     method.__name__ = method.__qualname__ = name
-    method.__doc__ = f"Dynamic sparse training with the defaults of '{name}': {DEFAULTS[name] or 'none'}."
-    method.__signature__ = _signature()  # type: ignore[attr-defined]
+    dynamic = name in DEFAULTS
+    what, own = (
+        ("Dynamic sparse training", DEFAULTS[name])
+        if dynamic
+        else ("From dense to sparse", preset_defaults(name))
+    )
+    method.__doc__ = f"{what} with the defaults of '{name}': {own or 'none'}."
+    method.__signature__ = _signature(accepted() if dynamic else OF_THESE)  # type: ignore[attr-defined]
     setattr(method, "settings_groups", GROUPS)  # noqa: B010  # a function has no such attribute for a type checker
     return method
 
@@ -160,5 +214,5 @@ SPARSIFIERS: Mapping[str, Callable[..., Sparsifier]] = {
     "dense": Sparsifier,
     "frozen": Frozen,
     **PENALTIES,
-    **{name: _preset(name) for name in DEFAULTS},
+    **{name: _preset(name) for name in (*DEFAULTS, *PRUNED_ON_THE_WAY)},
 }

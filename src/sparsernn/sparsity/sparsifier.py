@@ -92,6 +92,11 @@ class Sparsifier:
         mine = {id(parameter) for parameter in self.needs()}
         check_owned(optimizers, {name: p for name, p in named.items() if id(p) in mine})
 
+    @property
+    def stage(self) -> int:
+        """Grows whenever the network has become a smaller one, of which earlier scores say nothing; 0 for most."""
+        return 0
+
     def notes(self) -> list[str]:
         """What will not happen in this run although it was asked for, a sentence each; told before it starts."""
         return []
@@ -197,6 +202,11 @@ class Chain(Sparsifier):
         self._optimizers = next((m.optimizers for m in members if m.optimizers), ())
         self.in_zeros = bool(self.members) and all(member.in_zeros for member in self.members)
         self.masks()
+
+    @property
+    def stage(self) -> int:
+        """The sum of the members' stages."""
+        return sum(member.stage for member in self.members)
 
     def summary(self) -> dict[str, Any]:
         """As `summarize`; of members that work by zeros, these count as absent. `units` where a member has them."""
