@@ -1,4 +1,4 @@
-"""Every example of the two pages about the engine runs, top to bottom."""
+"""Every example of the pages about the engine runs, top to bottom."""
 
 import ast
 import re
@@ -15,7 +15,7 @@ from sparsernn.sparsity.presets import DEFAULTS
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-@pytest.mark.parametrize("page", ["engine.md", "your-own-loop.md"])
+@pytest.mark.parametrize("page", ["engine.md", "your-own-loop.md", "dense-to-sparse.md"])
 def test_examples_run(page):
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), flags=re.DOTALL)
     assert blocks
