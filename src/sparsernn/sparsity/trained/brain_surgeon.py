@@ -24,6 +24,7 @@ costs; the order of the columns; the last fit; blocks.
 import torch
 from torch import Tensor
 
+from sparsernn.core.streams import stream
 from sparsernn.sparsity.dynamic.selection import by_magnitude, count_true
 
 DAMPING = 0.01
@@ -95,7 +96,7 @@ def surgeon(
     """
     order = _order(hessian, block[1])
     turned = hessian[order][:, order]
-    chosen = _chosen(weight[:, order], turned, remove, block, generator or torch.Generator())
+    chosen = _chosen(weight[:, order], turned, remove, block, generator or stream("ties"))
     mask = torch.empty_like(chosen)
     mask[:, order] = chosen
     return fitted(weight, hessian, mask), mask
