@@ -68,6 +68,7 @@ def test_free_matrices_are_brought_into_schur_form():
 def test_orthogonal_matrices_remember_every_step_alike(map):
     found = recurrence(map, closely=True)
     assert found["memory"] == pytest.approx([1 / LAGS] * LAGS, rel=1e-3)
+    assert found["growth"] == pytest.approx([1.0] * (LAGS + 1), rel=1e-3)
     assert found["radius"] == pytest.approx(1, abs=1e-5)
     assert found["departure"] < 1e-3
 

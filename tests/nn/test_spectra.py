@@ -12,7 +12,13 @@ from sparsernn.nn.maps import Normal, spectra
 from sparsernn.nn.maps import schur_form as schur_module
 from sparsernn.nn.maps.initialisers import haar
 from sparsernn.nn.maps.schur_form import schur_form
-from sparsernn.nn.maps.spectra import delay_line, departure_from_normality, fisher_memory
+from sparsernn.nn.maps.spectra import departure_from_normality, fisher_memory
+
+
+def delay_line(size, diagonal, below, further=0.0):
+    """A Schur form: `diagonal`, `below` on the first diagonal under it, `further` on all others there."""
+    ones = torch.ones(size, size, dtype=torch.float64)
+    return diagonal * ones.tril().triu() + below * ones.tril(-1).triu(-1) + further * ones.tril(-2)
 
 
 @pytest.fixture(autouse=True)
@@ -101,8 +107,6 @@ def test_schur_form_refuses_what_is_no_matrix():
 def test_normal_matrices_have_no_departure():
     for v in (haar(8), torch.diag(torch.randn(8)), torch.eye(8).roll(1, 0)):
         assert departure_from_normality(v) < 1e-6
-        assert spectra.commutator_norm(v) < 1e-12
-        assert math.isclose(spectra.eigenvector_condition(v), 1.0, rel_tol=1e-6)
 
 
 def test_departure_is_the_norm_below_the_blocks():
@@ -112,22 +116,12 @@ def test_departure_is_the_norm_below_the_blocks():
     assert departure_from_normality(delay_line(4, 0.0, 2.0), relative=True) == 1.0
 
 
-def test_numbers_of_a_matrix_worked_by_hand():
-    v = torch.tensor([[0.0, 0.0], [2.0, 0.0]])
-    assert spectra.commutator_norm(v) == pytest.approx(math.sqrt(2))  # diag(-4, 4) over 4
-    assert spectra.numerical_abscissa(v) == pytest.approx(1.0)  # [[0, 1], [1, 0]]
-    assert spectra.power_norms(v, 2).tolist() == pytest.approx([1.0, 2.0, 0.0])
-    assert spectra.transient_norms(v, torch.tensor([[3.0, 4.0]]), 2).tolist() == [[5.0], [6.0], [0.0]]
-    # z I - V at z = 1 has singular values sqrt(2) +- 1
-    assert float(spectra.pseudospectrum(v, torch.ones(1))) == pytest.approx(math.sqrt(2) - 1)
-    assert spectra.folded_angles(torch.eye(3)).tolist() == [0.0] * 3
-
-
-def test_kreiss_bounds_the_growth_of_powers():
-    v = delay_line(8, 0.5, 0.9)
-    kreiss = spectra.kreiss_constant(v, torch.tensor([1.01, 1.1, 1.3, 2.0]))
-    growth = float(spectra.power_norms(v, 60).max())
-    assert 1 < kreiss <= growth <= math.e * 8 * spectra.kreiss_constant(v, torch.linspace(1.01, 3, 40))
+def test_powers_of_a_matrix_worked_by_hand():
+    """[[0, 0], [2, 0]] doubles a signal before it forgets it; an orthogonal matrix changes no length."""
+    assert spectra.power_norms(torch.tensor([[0.0, 0.0], [2.0, 0.0]]), 2).tolist() == pytest.approx(
+        [1.0, 2.0, 0.0]
+    )
+    assert spectra.power_norms(haar(5), 7).tolist() == pytest.approx([1.0] * 8)
 
 
 def test_the_band_profile_finds_the_delay_line():

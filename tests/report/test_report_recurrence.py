@@ -25,7 +25,13 @@ def row(name="layers.0.cell.map", scale=1.0, **more):
 
 def closely(**more):
     theta = {"side": 2, "top": 0.5, "cells": base64.b64encode(bytes([0, 0, 255, 0])).decode()}
-    return {"memory": [0.4, 0.2, 0.0], "profile": [0.3, 0.1], "theta": theta, **more}
+    return {
+        "memory": [0.4, 0.2, 0.0],
+        "growth": [1.0, 2.0, 0.5],
+        "profile": [0.3, 0.1],
+        "theta": theta,
+        **more,
+    }
 
 
 def record(events, tmp_path):
@@ -58,6 +64,7 @@ def test_every_picture_of_a_finished_run(tmp_path):
         "Largest eigenvalue",
         "Schur form by diagonal",
         "Fisher memory",
+        "Growth of a signal",
         "Gradient by time lag",
     ]
     spectrum = found["Eigenvalues"]

@@ -18,7 +18,7 @@ DIRECTIONS = 64
 CELLS = 96
 """Most rows of a picture of a Schur form: more are smaller than a pixel or two on a page."""
 SCHUR_UP_TO = 256
-"""Units up to which a free matrix is brought into Schur form: where eigenvectors do not do, a loop takes seconds."""
+"""Units up to which powers are measured and a free matrix is brought into Schur form: beyond, that takes seconds."""
 
 
 @torch.no_grad()
@@ -47,7 +47,8 @@ def recurrence(map: RecurrentMap, closely: bool = False) -> dict[str, Any]:
         map (its kind), size (H); manifold_error, unless the matrix is free; where V is finite, radius (the largest
         modulus of an eigenvalue), departure (from normality, relative, in [0, 1]) and eigenvalues ([real, imaginary],
         of a real V without the conjugates). Closely also `memory`, the Fisher memory of 0 to 127 steps ago, a mean
-        over directions in [0, 1]; and where there is a Schur form, `profile`, the mean size of its entries by their
+        over directions in [0, 1]; up to 256 units `growth`, the norms of V^k for k = 0 to 128, as far as they are
+        finite; and where there is a Schur form, `profile`, the mean size of its entries by their
         distance below the diagonal, and `theta`, their root mean squares in a grid ({side, top, cells}: cells are
         base64 of side^2 bytes, 255 for `top`).
     """
@@ -60,23 +61,25 @@ def recurrence(map: RecurrentMap, closely: bool = False) -> dict[str, Any]:
     form = map.theta().detach().cpu() if isinstance(map, Normal) else v
     found |= _spectrum(form)
     if closely:
-        found |= _memory(v) | _schur(map, form)
+        found |= _memory(v) | _growth(v) | _schur(map, form)
     return found
 
 
 def _spectrum(v: Tensor) -> dict[str, Any]:
-    values, size = (
-        spectra.eigenvalues(v),
-        v.double().square().sum() if not v.is_complex() else v.abs().square().sum(),
-    )
-    departure = ((size - values.abs().square().sum()).clamp(min=0) / size.clamp(min=1e-300)).sqrt()
+    values = spectra.eigenvalues(v)
     kept = values if v.is_complex() else values[values.imag >= 0]
     pairs = [[_round(z.real), _round(z.imag)] for z in kept.tolist()]
     return {
         "radius": _round(float(values.abs().max())),
-        "departure": _round(float(departure)),
+        "departure": _round(spectra.departure_from_normality(v, relative=True)),
         "eigenvalues": pairs,
     }
+
+
+def _growth(v: Tensor) -> dict[str, Any]:
+    if len(v) > SCHUR_UP_TO:
+        return {}
+    return {"growth": [_round(x) for x in spectra.power_norms(v, LAGS).tolist()]}
 
 
 def _memory(v: Tensor) -> dict[str, Any]:

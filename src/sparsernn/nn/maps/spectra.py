@@ -17,31 +17,10 @@ def _double(matrix: Tensor) -> Tensor:
     return matrix.detach().to(torch.complex128 if matrix.is_complex() else torch.float64)
 
 
-def delay_line(size: int, diagonal: float, below: float, further: float = 0.0) -> Tensor:
-    """A Schur form (size, size): `diagonal`, `below` on the first diagonal under it, `further` on all others there.
-
-    With below > 0 a signal walks from the first unit to the last: the simplest memory that is not normal.
-
-    Example:
-        >>> delay_line(3, 0.0, 1.0, 0.5)
-        tensor([[0.0000, 0.0000, 0.0000],
-                [1.0000, 0.0000, 0.0000],
-                [0.5000, 1.0000, 0.0000]], dtype=torch.float64)
-    """
-    ones = torch.ones(size, size, dtype=torch.float64)
-    matrix: Tensor = diagonal * ones.tril().triu() + below * ones.tril(-1).triu(-1) + further * ones.tril(-2)
-    return matrix
-
-
 def eigenvalues(v: Tensor) -> Tensor:
     """The eigenvalues (H,), complex128."""
     values: Tensor = torch.linalg.eigvals(_double(v))
     return values
-
-
-def folded_angles(v: Tensor) -> Tensor:
-    """The eigenvalues' angles without their signs, in [0, pi], in order (H,): conjugate pairs count twice."""
-    return eigenvalues(v).angle().abs().sort().values
 
 
 def departure_from_normality(v: Tensor, relative: bool = False) -> float:
@@ -57,7 +36,7 @@ def departure_from_normality(v: Tensor, relative: bool = False) -> float:
         relative: divided by ||V||_F, for a number in [0, 1].
 
     Example:
-        >>> departure_from_normality(delay_line(5, 0.5, 1.0))
+        >>> departure_from_normality(torch.tensor([[0.5, 0.0], [2.0, 0.5]]))
         2.0
     """
     v = _double(v)
@@ -66,75 +45,18 @@ def departure_from_normality(v: Tensor, relative: bool = False) -> float:
     return float(departure / size.sqrt() if relative and size else departure)
 
 
-def commutator_norm(v: Tensor) -> float:
-    """||V V' - V' V||_F / ||V||_F^2: 0 for a normal matrix (and for zero), at most sqrt(2)."""
-    v = _double(v)
-    size = v.abs().square().sum()
-    return float(torch.linalg.matrix_norm(v @ v.mH - v.mH @ v) / size) if size else 0.0
-
-
-def numerical_abscissa(v: Tensor) -> float:
-    """The largest eigenvalue of (V + V')/2."""
-    v = _double(v)
-    return float(torch.linalg.eigvalsh((v + v.mH) / 2)[-1])
-
-
-def eigenvector_condition(v: Tensor) -> float:
-    """The condition number of the eigenvectors, of length 1: 1 for a normal matrix, infinite without a basis."""
-    return float(torch.linalg.cond(torch.linalg.eig(_double(v)).eigenvectors))
-
-
-def pseudospectrum(v: Tensor, points: Tensor) -> Tensor:
-    """The smallest singular value of z I - V at every complex point z, in the shape of `points`.
-
-    Where it is below e, z is an eigenvalue of a matrix within e of V.
-
-    source: Lloyd Trefethen, Mark Embree, "Spectra and Pseudospectra", 2005.
-    """
-    v, eye = _double(v).to(torch.complex128), torch.eye(len(v), dtype=torch.complex128, device=v.device)
-    least = [torch.linalg.svdvals(z * eye - v)[-1] for z in points.flatten().to(v)]
-    return torch.stack(least).view(points.shape)
-
-
-def kreiss_constant(v: Tensor, radii: Tensor, angles: int = 64) -> float:
-    """The greatest (|z| - 1) / least singular value of (z I - V) over circles: a lower bound of sup ||V^k||.
-
-    Args:
-        v: (H, H).
-        radii: (R,), each above 1; the grid's circles.
-        angles: points on each upper half circle, from 0 to pi; the lower half mirrors it for a real V.
-    """
-    angle = torch.linspace(0, torch.pi, angles, dtype=torch.float64)
-    points = torch.polar(radii.double()[:, None].expand(-1, angles), angle.expand(len(radii), -1))
-    return float(((points.abs() - 1) / pseudospectrum(v, points).cpu()).max())
-
-
 def power_norms(v: Tensor, steps: int) -> Tensor:
-    """||V^k||_2 for k = 0 .. steps (steps + 1,): growth before decay is what only non-normal matrices do."""
+    """||V^k||_2 for k = 0 .. steps (steps + 1,), fewer where powers leave float64.
+
+    Growth before decay is what only non-normal matrices do.
+    """
     v = _double(v)
     power, norms = torch.eye(len(v), dtype=v.dtype, device=v.device), []
     for _ in range(steps + 1):
+        if not power.isfinite().all():
+            break
         norms.append(torch.linalg.matrix_norm(power, 2))
         power = v @ power
-    return torch.stack(norms)
-
-
-def transient_norms(v: Tensor, states: Tensor, steps: int) -> Tensor:
-    """||V^k x|| of every start x, for k = 0 .. steps.
-
-    Args:
-        v: (H, H).
-        states: (S, H), the starts, in rows.
-        steps: k of the last norm.
-
-    Returns:
-        (steps + 1, S).
-    """
-    v, norms = _double(v), []
-    states = states.detach().to(v)
-    for _ in range(steps + 1):
-        norms.append(states.norm(dim=1))
-        states = states @ v.mT
     return torch.stack(norms)
 
 
@@ -214,7 +136,8 @@ def fisher_memory(
         InputError: see `noise_covariance`; or noise grows beyond what float64 can tell apart.
 
     Example:
-        >>> fisher_memory(delay_line(3, 0.0, 1.0), 3, torch.tensor([1.0, 0.0, 0.0]))  # 1 / (k + 1)
+        >>> line = torch.ones(2).diag(-1)
+        >>> fisher_memory(line, 3, torch.tensor([1.0, 0.0, 0.0]))  # 1 / (k + 1)
         tensor([1.0000, 0.5000, 0.3333], dtype=torch.float64)
     """
     v = _double(v)

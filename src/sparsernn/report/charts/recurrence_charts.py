@@ -39,6 +39,7 @@ def recurrence_pictures(run: RunRecord) -> list[Figure]:
         _by_epoch(events, names, "radius", "Largest eigenvalue", "modulus"),
         *(_profile(events, name) for name in names[:MOST_MAPS]),
         *(_memory(events, name) for name in names[:MOST_MAPS]),
+        *(_growth(events, name) for name in names[:MOST_MAPS]),
         _gradients(run.of("gradient")),
     ]
     return [figure for figure in found if figure]
@@ -192,6 +193,19 @@ def _memory(events: Sequence[Event], name: str) -> Figure | None:
 MEMORY = (
     "Without the nonlinearity, with noise in every unit at the last 128 steps; an orthogonal matrix holds 1/128 of "
     "every step."
+)
+
+
+def _growth(events: Sequence[Event], name: str) -> Figure | None:
+    found = _ends(events, name, "growth")
+    series = [Series(label, range(len(y)), _visible([number(v) for v in y]), c) for label, c, y in found]
+    axes = Axes("largest factor, log scale", "steps", log=True, least=LEAST_RANGE)
+    return chart(_title("Growth of a signal", name), series, axes, height=150, caption=GROWTH)
+
+
+GROWTH = (
+    "Norm of the matrix to the power of the steps, without the nonlinearity: 1 throughout for an orthogonal one; a "
+    "rise before the fall is what only a matrix that is not normal does."
 )
 
 
