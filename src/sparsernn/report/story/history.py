@@ -43,8 +43,8 @@ class RunRecord:
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing is left to do; runs from before the record "complete" end with a sample."""
-        return bool(self.of("complete")) or all(self.of(event) for event in ("test", "sizes", "sample"))
+        """Whether nothing is left to do: it is trained, tested and measured, and its report is written."""
+        return bool(self.of("complete"))
 
     def of(self, kind: str) -> list[Event]:
         """All events of one kind, oldest first."""
