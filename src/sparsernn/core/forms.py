@@ -22,7 +22,7 @@ LONGEST_QUOTE = 200  # characters of a value that a message repeats
 class Form:
     """What an annotation allows; the null member allows everything and has no words for it."""
 
-    def fits(self, value: Any) -> bool:
+    def fits(self, value: object) -> bool:
         """Whether the value may stand."""
         return True
 
@@ -30,7 +30,7 @@ class Form:
         """The words among which a misspelt one is looked for."""
         return []
 
-    def refuse(self, what: str, value: Any) -> None:
+    def refuse(self, what: str, value: object) -> None:
         """Raise InputError unless the value fits."""
         if not self.fits(value):
             hint = suggest(value, self.words()) if isinstance(value, str) else ""
@@ -50,7 +50,7 @@ class Number(Form):
     whole: bool
     limits: Sequence[Limit] = ()
 
-    def fits(self, value: Any) -> bool:
+    def fits(self, value: object) -> bool:
         """Whether it is such a number; a truth value is none."""
         if isinstance(value, bool) or not isinstance(value, numbers.Integral if self.whole else numbers.Real):
             return False
@@ -66,7 +66,7 @@ class Words(Form):
 
     known: Iterable[str]
 
-    def fits(self, value: Any) -> bool:
+    def fits(self, value: object) -> bool:
         """Whether the word is known."""
         return isinstance(value, str) and value in self.words()
 
@@ -86,7 +86,7 @@ class Member(Form):
     kind: type
     name: str
 
-    def fits(self, value: Any) -> bool:
+    def fits(self, value: object) -> bool:
         """Whether it is of the class."""
         return isinstance(value, self.kind)
 
@@ -101,11 +101,11 @@ class ListOf(Form):
     entry: Form
     limits: Sequence[Limit] = ()
 
-    def fits(self, value: Any) -> bool:
+    def fits(self, value: object) -> bool:
         """Whether it is a list, each entry of its form, within the limits."""
-        listed = isinstance(value, Sequence) and not isinstance(value, str | bytes)
         return (
-            listed
+            isinstance(value, Sequence)
+            and not isinstance(value, str | bytes)
             and (self.entry is ANYTHING or all(map(self.entry.fits, value)))
             and all(limit.holds(value) for limit in self.limits)
         )
@@ -122,7 +122,7 @@ class MappingOf(Form):
     entry: Form
     limits: Sequence[Limit] = ()
 
-    def fits(self, value: Any) -> bool:
+    def fits(self, value: object) -> bool:
         """Whether it is a mapping, each value of its form."""
         return (
             isinstance(value, Mapping)
@@ -142,7 +142,7 @@ class Group(Form):
     settings: Mapping[str, Form]
     required: frozenset[str] = frozenset()
 
-    def fits(self, value: Any) -> bool:
+    def fits(self, value: object) -> bool:
         """Whether it is a mapping of known names to values that fit, none missing."""
         return (
             isinstance(value, Mapping)
@@ -150,7 +150,7 @@ class Group(Form):
             and all(key in self.settings and self.settings[key].fits(entry) for key, entry in value.items())
         )
 
-    def refuse(self, what: str, value: Any) -> None:
+    def refuse(self, what: str, value: object) -> None:
         """Raise InputError for the first name or value that cannot be, with its path."""
         if not isinstance(value, Mapping):
             super().refuse(what, value)
@@ -171,7 +171,7 @@ class Either(Form):
 
     members: Sequence[Form]
 
-    def fits(self, value: Any) -> bool:
+    def fits(self, value: object) -> bool:
         """Whether one of them fits."""
         return any(member.fits(value) for member in self.members)
 
@@ -179,7 +179,7 @@ class Either(Form):
         """Those of all members."""
         return [word for member in self.members for word in member.words()]
 
-    def refuse(self, what: str, value: Any) -> None:
+    def refuse(self, what: str, value: object) -> None:
         """Raise InputError unless one fits; a mapping is compared with the group, where there is one."""
         groups = [member for member in self.members if isinstance(member, Group)]
         if groups and isinstance(value, Mapping) and not self.fits(value):
@@ -270,7 +270,7 @@ def suggest(word: str, known: list[str]) -> str:
     return f" Did you mean '{close[0]}'?" if close else ""
 
 
-def quote(value: Any) -> str:
+def quote(value: object) -> str:
     """A value as a message shows it, cut where it is long."""
     text = " ".join(repr(value).split())
     return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]} ..."

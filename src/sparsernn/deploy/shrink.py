@@ -62,7 +62,7 @@ class Compaction:
             else tree
         )
 
-    def _part(self, key: Any, value: Any) -> Any:
+    def _part(self, key: Any, value: object) -> Any:
         if isinstance(value, Mapping):
             return self.apply(value)
         if not isinstance(value, Tensor):

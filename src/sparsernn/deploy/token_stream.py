@@ -50,7 +50,7 @@ class Stream(ABC):
         return ids
 
 
-def _is_whole(number: Any) -> bool:
+def _is_whole(number: object) -> bool:
     return isinstance(number, int) and not isinstance(number, bool)
 
 

@@ -123,7 +123,7 @@ def _no_number(word: str) -> NoReturn:
     raise ValueError(f"{word} is no number")
 
 
-def _check_kinds(about: Any) -> None:
+def _check_kinds(about: dict[str, Any]) -> None:
     kinds = {"tensors": dict, "recipe": dict, "vocabulary": str, "values": str}
     _want(isinstance(about, dict), "it is no table")
     for key, kind in kinds.items():
@@ -189,13 +189,14 @@ def _rescaled(name: str, entry: Mapping[str, Any], steps: Tensor, scale: Tensor)
     return (steps * scale.reshape(-1, *[1] * (steps.ndim - 1))).to(ROUNDED[kind])
 
 
-def _shape(name: str, given: Any) -> tuple[int, ...]:
-    whole = isinstance(given, list) and all(type(size) is int and 0 <= size < 1 << 48 for size in given)
-    _want(whole and len(given) <= AXES, f"'{name[:60]}' has the shape {str(given)[:60]}")
-    return tuple(given)
+def _shape(name: str, given: object) -> tuple[int, ...]:
+    sizes = given if isinstance(given, list) else [None]
+    whole = all(type(size) is int and 0 <= size < 1 << 48 for size in sizes)
+    _want(whole and len(sizes) <= AXES, f"'{name[:60]}' has the shape {str(given)[:60]}")
+    return tuple(sizes)
 
 
-def _text(given: Any) -> str:
+def _text(given: object) -> str:
     _want(isinstance(given, str), f"{str(given)[:60]} is no word")
     return str(given)
 

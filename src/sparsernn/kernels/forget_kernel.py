@@ -6,12 +6,10 @@ says so.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from sparsernn.kernels.library import Library, library
+from sparsernn.kernels.library import library, loaded
 
 SHARED_FROM = 1 << 17
 """Numbers from which the channels are shared out: one thread takes 60 us or more for them, at three reads or writes
@@ -32,12 +30,10 @@ def takes(p: Tensor, q: Tensor, start: Tensor) -> bool:
 
 def _call(name: str, gated: bool, tensors: tuple[Tensor, ...]) -> None:
     """One call; the second tensor has the shape of the window."""
-    found: Library | None = library()
-    assert found is not None
+    found = loaded()
     steps, width = len(tensors[1]), tensors[1][0].numel() if len(tensors[1]) else 0
-    function: Any = getattr(found, name)
     threads = found.threads_between() if steps * width >= SHARED_FROM else 1
-    function(*(t.data_ptr() for t in tensors), steps, width, int(gated), threads)
+    getattr(found, name)(*(t.data_ptr() for t in tensors), steps, width, int(gated), threads)
 
 
 def forward(p: Tensor, q: Tensor, start: Tensor, gated: bool) -> Tensor:

@@ -168,6 +168,18 @@ def library() -> Library | None:
     return _find(_wish())[0]
 
 
+def loaded() -> Library:
+    """The library in use, for those who have asked whether there is one.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = library()
+    if found is None:
+        raise InputError("the compiled kernels were called where there are none; ask takes() first.")
+    return found
+
+
 def available() -> bool:
     """Whether the compiled kernels are in use.
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sparsernn.kernels.library import library
+from sparsernn.kernels.library import library, loaded
 
 LEAST = 16
 """Units and inputs of every LSTM; the widest vector has 16 numbers."""
@@ -226,7 +226,7 @@ def _columns(part: Part, state: Tensor) -> tuple[int, int]:
 
 
 def _call(name: str, parts: Sequence[Part], strands: list[CStrand], sizes: tuple[int, ...]) -> None:
-    found: Any = library()
+    found = loaded()
     array = (CStrand * len(strands))(*strands)
     side = CSide(ctypes.addressof(array), len(strands), *sizes)
     reads = any(strand.x for strand in strands)

@@ -6,13 +6,11 @@ summed in the same order whatever the number of threads.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from sparsernn.core.errors import InputError
-from sparsernn.kernels.library import library
+from sparsernn.kernels.library import Library, library, loaded
 
 LEAST = 16
 """Both sizes of a weight; the widest vector has 16 numbers."""
@@ -59,7 +57,7 @@ class Factor:
                 f"the compiled product was given a weight of {weight.dtype} and shape {tuple(weight.shape)}; "
                 "ask takes() first."
             )
-        self._library: Any = found
+        self._library = found
         self.weight = weight if weight.is_contiguous() else transposed(weight.t())
 
     def __call__(self, base: Tensor, a: Tensor) -> Tensor:
@@ -87,11 +85,11 @@ def transposed(weight: Tensor) -> Tensor:
         >>> weight = torch.rand(16, 20)
         >>> if takes(weight): assert transposed(weight).equal(weight.t())
     """
-    found: Any = library()
+    found = loaded()
     copy = weight.new_empty(weight.shape[1], weight.shape[0])
     found.transpose(weight.data_ptr(), copy.data_ptr(), *weight.shape, _threads(found, weight.numel()))
     return copy
 
 
-def _threads(found: Any, operations: int) -> int:
+def _threads(found: Library, operations: int) -> int:
     return int(found.threads_between()) if operations >= SHARED_FROM else 1

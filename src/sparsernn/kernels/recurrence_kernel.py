@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from sparsernn.core.errors import InputError
-from sparsernn.kernels.library import Library, library
+from sparsernn.kernels.library import library, loaded
 
 KINDS = {"none": 0, "tanh": 1, "relu": 2, "modrelu": 3}
 """Nonlinearities of `window_forward`, numbered as in window.c."""
@@ -61,13 +60,6 @@ def _pointers(*tensors: Tensor) -> list[int]:
     return [tensor.data_ptr() for tensor in tensors]
 
 
-def _found() -> Library:
-    found = library()
-    if found is None:
-        raise InputError("the compiled kernels were called where there are none; ask takes() first.")
-    return found
-
-
 def _refuse_unless(suits: bool, pre: Tensor, state: Tensor) -> None:
     if not suits:
         raise InputError(
@@ -78,7 +70,7 @@ def _refuse_unless(suits: bool, pre: Tensor, state: Tensor) -> None:
 
 def _call(name: str, elements: int, tensors: tuple[Tensor, ...], sizes: tuple[int, ...]) -> None:
     """One call of a rule."""
-    found = _found()
+    found = loaded()
     function: Callable[..., None] = getattr(found, name)
     function(*_pointers(*tensors), *sizes, found.threads_between() if elements >= SHARED_FROM else 1)
 
@@ -215,12 +207,11 @@ def _panels(weight: Tensor) -> Tensor:
 
 def _window(name: str, kind: str, weight: Tensor, bias: Tensor | None, *tensors: Tensor) -> None:
     """One call for a window; the first tensor has its shape (T, B, H)."""
-    found, like = _found(), tensors[0]
+    found, like = loaded(), tensors[0]
     panels, bias = _panels(weight), None if bias is None else bias.contiguous()
     window = CWindow(panels.data_ptr(), None if bias is None else bias.data_ptr(), KINDS[kind], *like.shape)
     threads = found.threads_between() if like.numel() * like.shape[2] >= SHARED_PRODUCTS_FROM else 1
-    function: Any = getattr(found, name)
-    function(ctypes.addressof(window), *_pointers(*tensors), threads)
+    getattr(found, name)(ctypes.addressof(window), *_pointers(*tensors), threads)
 
 
 def window_forward(

@@ -8,13 +8,12 @@ order of the layout.
 from __future__ import annotations
 
 import ctypes
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparsernn.core.errors import InputError
-from sparsernn.kernels.library import library
+from sparsernn.kernels.library import Library, library
 
 TALL = 16
 """Rows of a block, as in sparse_blocks.c."""
@@ -212,12 +211,12 @@ SHARED_FROM = 1 << 17
 """Numbers to copy from which they are shared out among threads."""
 
 
-def compiled_for(tensor: Tensor) -> Any:
+def compiled_for(tensor: Tensor) -> Library | None:
     """The library, for float32 on the CPU; None where the twins do the work."""
     return library() if tensor.dtype == torch.float32 and tensor.device.type == "cpu" else None
 
 
-def _threads(found: Any, numbers: int) -> int:
+def _threads(found: Library, numbers: int) -> int:
     return int(found.threads_between()) if numbers >= SHARED_FROM else 1
 
 

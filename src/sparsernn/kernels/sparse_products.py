@@ -7,13 +7,14 @@ values make. A sum is taken in the same order whatever the number of threads.
 from __future__ import annotations
 
 import ctypes
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from sparsernn.core.autograd_context import Context
 from sparsernn.core.errors import InputError
-from sparsernn.kernels.sparse_layout import Layout, compiled_for
+from sparsernn.kernels.library import Library
+from sparsernn.kernels.sparse_layout import Layout, Table, compiled_for
 
 SHARED_FROM = 1 << 19
 """Multiplications from which work is shared out among threads: one takes 20 us or more."""
@@ -66,10 +67,12 @@ class SparseFactor:
             return _twin(base, x, self.dense.t())
         out = _out(base, x, n, rows)
         if self.layout.blocks:
-            self._call("blocks_forward", self.layout.forth, self.values, x, base, out, n * columns)
+            self._call(
+                self._library, "blocks_forward", self.layout.forth, self.values, x, base, out, n * columns
+            )
         else:
             room = (n + 16) * columns + 32 * rows
-            self._call("singles_forward", self.layout.forth, self.values, x, base, out, room)
+            self._call(self._library, "singles_forward", self.layout.forth, self.values, x, base, out, room)
         return out
 
     def back(self, base: Tensor | None, y: Tensor) -> Tensor:
@@ -80,16 +83,26 @@ class SparseFactor:
             return _twin(base, y, self.dense)
         out = _out(base, y, n, columns)
         if self.layout.blocks:
-            self._call("blocks_back", self.layout.forth, self.values, y, base, out, (n + 16) * columns)
+            self._call(
+                self._library, "blocks_back", self.layout.forth, self.values, y, base, out, (n + 16) * columns
+            )
         else:
             if self._turned is None:
                 self._turned = self.layout.transposed(self.values)
             room = (n + 16) * rows + 32 * columns
-            self._call("singles_forward", self.layout.back, self._turned, y, base, out, room)
+            self._call(self._library, "singles_forward", self.layout.back, self._turned, y, base, out, room)
         return out
 
     def _call(
-        self, name: str, table: Any, values: Tensor, a: Tensor, base: Tensor | None, out: Tensor, room: int
+        self,
+        found: Library,
+        name: str,
+        table: Table,
+        values: Tensor,
+        a: Tensor,
+        base: Tensor | None,
+        out: Tensor,
+        room: int,
     ) -> None:
         places, n = table.with_values(values), len(a)
         scratch = a.new_empty(room)
@@ -100,8 +113,8 @@ class SparseFactor:
             out.data_ptr(),
             scratch.data_ptr(),
         )
-        threads = _threads(self._library, n * len(values))
-        getattr(self._library, name)(ctypes.addressof(places), *pointers, n, shared, threads)
+        threads = _threads(found, n * len(values))
+        getattr(found, name)(ctypes.addressof(places), *pointers, n, shared, threads)
 
     def _checked(
         self, base: Tensor | None, a: Tensor, inner: int, outer: int
@@ -168,13 +181,13 @@ def value_gradient(layout: Layout, x: Tensor, y: Tensor) -> Tensor:
     return out
 
 
-def _threads(found: Any, operations: int) -> int:
+def _threads(found: Library, operations: int) -> int:
     return int(found.threads_between()) if operations >= SHARED_FROM else 1
 
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, layout: Layout, x: Tensor, values: Tensor) -> Tensor:
+    def forward(ctx: Context, layout: Layout, x: Tensor, values: Tensor) -> Tensor:
         factor = SparseFactor(layout, values)
         ctx.save_for_backward(x, values)
         ctx.factor = factor
@@ -182,7 +195,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, d_y: Tensor) -> tuple[Tensor | None, ...]:
         x, _ = ctx.saved_tensors
         d_x = ctx.factor.back(None, d_y) if ctx.needs_input_grad[1] else None
         d_values = value_gradient(ctx.factor.layout, x, d_y) if ctx.needs_input_grad[2] else None

@@ -8,13 +8,12 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparsernn.core.errors import InputError
-from sparsernn.kernels.library import library
+from sparsernn.kernels.library import Library, library, loaded
 
 SHARED_FROM = 1 << 16
 """Numbers copied, or multiplications, from which work is shared out among threads: one takes 10 us or more."""
@@ -91,7 +90,7 @@ def _checked(rows: Tensor, table: Table) -> Tensor:
     return rows.contiguous()
 
 
-def _threads(found: Any, operations: int) -> int:
+def _threads(found: Library, operations: int) -> int:
     return int(found.threads_between()) if operations >= SHARED_FROM else 1
 
 
@@ -112,7 +111,7 @@ def lookup(strips: Sequence[Tensor], rows: Tensor) -> Tensor:
         >>> strips = [torch.ones(3, 1), torch.full((1, 2), 2.0)]
         >>> if takes(strips): assert lookup(strips, torch.tensor([2, 0])).tolist() == [[1, 2, 2], [1, 0, 0]]
     """
-    found: Any = library()
+    found = loaded()
     table = Table(strips)
     rows = _checked(rows, table)
     out = strips[0].new_empty(len(rows), table.columns)
@@ -130,7 +129,7 @@ def add(sums: Sequence[Tensor], rows: Tensor, gradient: Tensor) -> None:
         >>> sums[0].sum().item() in (2, 0)
         True
     """
-    found: Any = library()
+    found = loaded()
     table, gradient = Table(sums), gradient.contiguous()
     rows = _checked(rows, table)
     _want((len(rows), table.columns), gradient)
@@ -145,7 +144,7 @@ def scores(strips: Sequence[Tensor], x: Tensor, bias: Tensor) -> Tensor:
         >>> strips = [torch.ones(3, 1), torch.full((1, 2), 2.0)]
         >>> if takes(strips): assert scores(strips, torch.ones(1, 3), torch.zeros(3)).tolist() == [[1, 1, 5]]
     """
-    found: Any = library()
+    found = loaded()
     table, x, bias = Table(strips), x.contiguous(), bias.contiguous()
     _want((len(x), table.columns), x)
     _want((table.rows,), bias)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from sparsernn.core.device_names import ALLOWED, is_device_name
 from sparsernn.core.errors import InputError
@@ -48,7 +48,7 @@ def check(settings: Mapping[str, Any], known: Sequence[str], origin: str) -> Non
         _check_numbers(key, settings.get(key) or {}, origin)
 
 
-def _check_component(key: str, spec: Any, origin: str) -> None:
+def _check_component(key: str, spec: object, origin: str) -> None:
     if spec is None:
         return
     if not isinstance(spec, Mapping):
@@ -62,7 +62,7 @@ def _check_component(key: str, spec: Any, origin: str) -> None:
         raise InputError(f"{origin}: {key} has the setting {odd[0]!r}; the names of settings are words.")
 
 
-def _check_numbers(key: str, numbers: Any, origin: str) -> None:
+def _check_numbers(key: str, numbers: object, origin: str) -> None:
     if not isinstance(numbers, Mapping):
         raise InputError(
             f"{origin}: {key} is {numbers!r}; it must be a mapping with some of {', '.join(NUMBERS)}, note."
@@ -80,26 +80,26 @@ def _check_numbers(key: str, numbers: Any, origin: str) -> None:
             raise InputError(f"{origin}: {key}.{name} is {value!r}; it must be {wanted}.")
 
 
-def _is_integer(value: Any) -> bool:
+def _is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     # a whole number may be too large for a float to say whether it is finite
     return _is_integer(value) or (isinstance(value, float) and math.isfinite(value))
 
 
-def _is_clip(value: Any) -> bool:
+def _is_clip(value: object) -> bool:
     if isinstance(value, Mapping):
         return len(value) == 1 and all(k in ("norm", "value") and _is_clip(v) for k, v in value.items())
     return _is_number(value) and bool(value > 0)
 
 
-def _is_text(value: Any) -> bool:
+def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def _is_list_of_text(value: Any) -> bool:
+def _is_list_of_text(value: object) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
 
 

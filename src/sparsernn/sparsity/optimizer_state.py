@@ -60,7 +60,7 @@ def optimizers_of(given: Optimizers) -> tuple[Optimizer, ...]:
     return members
 
 
-def _inside(given: Any) -> Optimizer:
+def _inside(given: object) -> Optimizer:
     """The optimizer that hooks can be put on: `given`, or what it keeps as `optimizer`."""
     found, seen = given, list[Any]()
     while not (isinstance(found, Optimizer) and _calls_hooks(found)):

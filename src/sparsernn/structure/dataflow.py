@@ -114,7 +114,7 @@ class _Walk:
     def __init__(self, model: nn.Module, graph: fx.Graph, name: str) -> None:
         self.uses, self.graph = Uses(), graph
         self.modules = dict(model.named_modules(remove_duplicate=False))
-        self.module: Any = self.modules[name]
+        self.module: nn.Module = self.modules[name]
         self.name, self.model = name, model
         self.seen: dict[fx.Node, Value] = {}
         for node in self._calls(self.module):
@@ -168,15 +168,13 @@ class _Walk:
             of = " of its final state" if value.kind in ("state", "h") else ""
             self.uses.unclear.add(self._words(user) + of)
 
-    def _is_last(self, user: fx.Node, at: Any) -> bool:
+    def _is_last(self, user: fx.Node, at: object) -> bool:
         """Whether the last layer's state is taken of those of all layers; in one direction only."""
-        if self.module.bidirectional:
+        if getattr(self.module, "bidirectional", False):
             return False
-        alone = self.module.num_layers == 1
+        layers: int = getattr(self.module, "num_layers", 1)
         squeezed = user.op == "call_method" and user.target == "squeeze" and user.args[1:] == (0,)
-        return (isinstance(at, int) and (at == -1 or at == self.module.num_layers - 1)) or (
-            alone and squeezed
-        )
+        return (isinstance(at, int) and at in (-1, layers - 1)) or (layers == 1 and squeezed)
 
     def _hand_on(self, user: fx.Node, node: fx.Node) -> None:
         """The final state begins another window of the same module, or it is read by somebody."""
@@ -283,16 +281,14 @@ class _Walk:
         if not all(self._is_given(part) for part in parts):
             self.uses.binding.add("the state that it begins with, which the model makes by itself")
 
-    def _is_given(self, state: Any) -> bool:
+    def _is_given(self, state: object) -> bool:
         """Whether a state is none, an input of the model, or the module's own."""
         while isinstance(state, fx.Node) and state.op == "call_function" and state.target is operator.getitem:
             state = state.args[0]
-        own = isinstance(state, fx.Node) and state.op == "call_module"
-        return (
-            state is None
-            or (isinstance(state, fx.Node) and state.op == "placeholder")
-            or (own and self.modules[str(state.target)] is self.module)
-        )
+        if not isinstance(state, fx.Node):
+            return state is None
+        own = state.op == "call_module" and self.modules[str(state.target)] is self.module
+        return own or state.op == "placeholder"
 
     def _check_reader(self, module: nn.Module) -> None:
         """Whoever reads these features may not read others with the same columns."""
@@ -315,7 +311,7 @@ class _Walk:
         return attribute_of(node) or name_of(node) or getattr(node.target, "__name__", str(node.target))
 
 
-def width_of(module: Any) -> int:
+def width_of(module: nn.Module) -> int:
     """How many features a recurrent module, or an embedding, puts out.
 
     >>> width_of(nn.GRU(3, 4, bidirectional=True)), width_of(nn.Embedding(9, 2))
@@ -329,7 +325,7 @@ def width_of(module: Any) -> int:
     return sum(w.shape[1] for w in weights if w is not None)
 
 
-def reads(module: Any) -> int | None:
+def reads(module: nn.Module) -> int | None:
     """How many features a module reads through the columns of a weight; None where there is no such weight.
 
     >>> reads(nn.Linear(3, 4)), reads(nn.LayerNorm(3))
@@ -344,7 +340,7 @@ def _is_recurrent(module: nn.Module) -> bool:
     return isinstance(module, nn.RNNBase | UnevenRNN)
 
 
-def is_lstm(module: Any) -> bool:
+def is_lstm(module: nn.Module) -> bool:
     """Whether the state of a recurrent module is a pair (h, c)."""
     return isinstance(module, nn.LSTM) or getattr(module, "kind", "") == "lstm"
 

@@ -247,7 +247,7 @@ def _call(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return tuple(doubled(value) for value in (example if many else (example,))), {}
 
 
-def doubled(value: Any) -> Any:
+def doubled(value: object) -> Any:
     """Floating tensors as float64, in tuples, lists and dicts too."""
     if isinstance(value, Tensor):
         return value.detach().double() if value.is_floating_point() else value
@@ -317,14 +317,14 @@ def _changed(y: Any, k: int, noise: torch.Generator) -> Any:
     return y
 
 
-def _changed_state(state: Any, k: int, module: Any, noise: torch.Generator) -> Any:
+def _changed_state(state: Any, k: int, module: nn.Module, noise: torch.Generator) -> Any:
     """A final state whose last layer has another value of unit k of its outputs."""
     if is_lstm(module):
         return tuple(_changed_layers(part, k, module, noise) for part in state)
     return _changed_layers(state, k, module, noise)
 
 
-def _changed_layers(layers: Any, k: int, module: Any, noise: torch.Generator) -> Any:
+def _changed_layers(layers: Any, k: int, module: nn.Module, noise: torch.Generator) -> Any:
     parts = list(layers)
     at = -2 if module.bidirectional else -1
     if k >= parts[at].shape[-1]:

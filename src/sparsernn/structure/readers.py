@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from torch import nn
 
@@ -25,7 +24,7 @@ class Reader:
     """
 
     name: str
-    module: Any
+    module: nn.Module
 
     @property
     def weights(self) -> tuple[Weight, ...]:
@@ -71,7 +70,7 @@ class ReaderSearch:
         Raises:
             InputError: that cannot be told, or they are no modules whose columns can be cut.
         """
-        module: Any = self.model.get_submodule(name)
+        module: nn.Module = self.model.get_submodule(name)
         if getattr(module, "proj_size", 0):
             raise InputError(
                 f"an LSTM with proj_size={module.proj_size} puts out no units of its own; it must be 0."

@@ -1,13 +1,11 @@
 """Torch's own modules told of the sizes that their parameters have got."""
 
-from typing import Any
-
 from torch import nn
 
 from sparsernn.structure.mixed_width import UnevenRNN
 
 
-def settle(module: Any) -> None:
+def settle(module: nn.Module) -> None:
     """Let one of torch's own modules know the sizes of its new parameters."""
     if isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
@@ -21,8 +19,8 @@ def settle(module: Any) -> None:
             _resize(module, widths.pop())
 
 
-def _resize(module: Any, width: int) -> None:
-    module.input_size = module.weight_ih_l0.shape[1]
+def _resize(module: nn.RNNBase, width: int) -> None:
+    module.input_size = module.get_parameter("weight_ih_l0").shape[1]
     if not module.proj_size:
         module.hidden_size = width
     module.flatten_parameters()

@@ -96,7 +96,7 @@ def _recurrent(model: nn.Module, consumers: Consumers) -> dict[str, Any]:
     return modules
 
 
-def _check_own(name: str, module: Any) -> None:
+def _check_own(name: str, module: nn.RNNBase) -> None:
     """Refuse a weight that a pruning or parametrization computes anew at every use: it can neither shrink nor go."""
     for layer in range(module.num_layers):
         for end in _ends(module):
@@ -122,16 +122,16 @@ def _check_shared(readers: Mapping[str, tuple[Reader, ...]]) -> None:
                 )
 
 
-def _ends(module: Any) -> tuple[str, ...]:
+def _ends(module: nn.RNNBase) -> tuple[str, ...]:
     return ("", "_reverse") if module.bidirectional else ("",)
 
 
-def _hidden(module: Any, suffix: str) -> int:
+def _hidden(module: nn.RNNBase, suffix: str) -> int:
     """Units of a layer and direction, read off its weights."""
     return int(getattr(module, f"weight_hh_{suffix}").shape[1])
 
 
-def _layers(name: str, module: Any, readers: list[tuple[Reader, tuple[Weight, ...]]]) -> list[Units]:
+def _layers(name: str, module: nn.RNNBase, readers: list[tuple[Reader, tuple[Weight, ...]]]) -> list[Units]:
     """Units of every layer and direction, from the bottom; `readers` of the last, each with who reads its table."""
     found, ends = [], _ends(module)
     for layer in range(module.num_layers):
@@ -156,13 +156,13 @@ def _read(units: Units, reading: Iterable[Weight], fed: Iterable[Weight], first:
     return replace(units, slices=units.slices + columns + inputs, silence=units.silence + inputs)
 
 
-def _rows(module: Any, suffix: str) -> range:
+def _rows(module: nn.RNNBase, suffix: str) -> range:
     """Where the gates begin in the rows of a layer's weights."""
     width = _hidden(module, suffix)
     return range(0, getattr(module, f"weight_hh_{suffix}").shape[0], width)
 
 
-def _owned(module: Any, suffix: str) -> tuple[Slice, ...]:
+def _owned(module: nn.RNNBase, suffix: str) -> tuple[Slice, ...]:
     """What the units of one layer and direction own inside the module."""
     rows = tuple(_rows(module, suffix))
     kinds = ("ih", "hh")
@@ -171,7 +171,7 @@ def _owned(module: Any, suffix: str) -> tuple[Slice, ...]:
     return (*weights, Slice(module, f"weight_hh_{suffix}", 1), *(biases if module.bias else ()))
 
 
-def _silence(module: Any, suffix: str) -> tuple[Slice, ...]:
+def _silence(module: nn.RNNBase, suffix: str) -> tuple[Slice, ...]:
     """The rows with their biases of what is written into the unit: g of the LSTM, n of the GRU."""
     rows = _rows(module, suffix)
     written = (rows[min(2, len(rows) - 1)],)

@@ -1,12 +1,12 @@
 """Several LSTMs side by side over one window: how the compiled kernel is driven, and its gradients."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sparsernn.core.autograd_context import Context
 from sparsernn.core.torch_releases import is_exporting
 from sparsernn.kernels import lstm_kernel
 from sparsernn.kernels.lstm_kernel import Part, Window
@@ -53,7 +53,7 @@ class _Window(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, parts: Sequence[Part], x: Tensor, h: Tensor, c: Tensor, *weights: Tensor
+        ctx: Context, parts: Sequence[Part], x: Tensor, h: Tensor, c: Tensor, *weights: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         parts = _detached(parts, weights)
         window = lstm_kernel.window_forward(parts, x, h, c, keep=True)
@@ -63,7 +63,7 @@ class _Window(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_y: Tensor, d_h: Tensor, d_c: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, d_y: Tensor, d_h: Tensor, d_c: Tensor) -> tuple[Tensor | None, ...]:
         x, h, c, y, cells, *others = ctx.saved_tensors
         parts = ctx.parts
         window = Window(y, cells, others[: len(parts)])

@@ -6,13 +6,13 @@ are bands: runs of rows that are equally long.
 
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from sparsernn.core.autograd_context import Context
 from sparsernn.kernels import strip_kernel
 
 
@@ -58,7 +58,7 @@ class _Lookup(torch.autograd.Function):
     """What exists is copied, and only that gets a gradient."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, *strips: Tensor) -> Tensor:
+    def forward(ctx: Context, rows: Tensor, *strips: Tensor) -> Tensor:
         ctx.save_for_backward(rows, *strips)
         if strip_kernel.takes(strips):
             return strip_kernel.lookup(strips, rows)
@@ -69,7 +69,7 @@ class _Lookup(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor | None, ...]:
         rows, *strips = ctx.saved_tensors
         sums = [torch.zeros_like(strip) for strip in strips]
         if strip_kernel.takes(strips):
@@ -161,7 +161,7 @@ class _NLL(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, bias: Tensor, target: Tensor, *strips: Tensor) -> Tensor:
+    def forward(ctx: Context, x: Tensor, bias: Tensor, target: Tensor, *strips: Tensor) -> Tensor:
         made = scores(x, bias, strips)
         torch.ops.aten._log_softmax.out(made, 1, False, out=made)
         nats = -made.gather(1, target.unsqueeze(1)).squeeze(1)
@@ -170,7 +170,7 @@ class _NLL(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, target, probability, *strips = ctx.saved_tensors
         scaled = x * gradient.unsqueeze(1)
         d_x, d_bands = torch.zeros_like(x), []

@@ -1,7 +1,7 @@
 """The Elman cell: one recurrent map, one nonlinearity."""
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Kind, OneOf, Size, Spec
 from sparsernn.core.registry import make
-from sparsernn.nn.drive.cell import CellState, Rule, Stage, StagedCell
+from sparsernn.nn.drive.cell import CellState, Kept, Rule, Stage, StagedCell
 from sparsernn.nn.drive.recurrent import Recurrent
 from sparsernn.nn.drive.sparse_weight import ProductName, SparseProducts
 from sparsernn.nn.maps import MAPS, Dense
@@ -27,12 +27,12 @@ class Identity(Rule):
         """See `Rule`."""
         return (pre,)
 
-    def forward(self, pre: Tensor, state: CellState, out: Tensor) -> tuple[CellState, Any]:
+    def forward(self, pre: Tensor, state: CellState, out: Tensor) -> tuple[CellState, Kept]:
         """See `Rule`."""
-        return (out.copy_(pre),), None
+        return (out.copy_(pre),), ()
 
     def backward(
-        self, gradient: CellState, kept: Any, d_pre: Tensor
+        self, gradient: CellState, kept: Kept, d_pre: Tensor
     ) -> tuple[Tensor | None, tuple[Tensor, ...]]:
         """See `Rule`."""
         d_pre.copy_(gradient[0])
@@ -48,16 +48,16 @@ class Tanh(Rule):
         """See `Rule`."""
         return (pre.tanh(),)
 
-    def forward(self, pre: Tensor, state: CellState, out: Tensor) -> tuple[CellState, Any]:
+    def forward(self, pre: Tensor, state: CellState, out: Tensor) -> tuple[CellState, Kept]:
         """See `Rule`."""
         torch.tanh(pre, out=out)
-        return (out,), out
+        return (out,), (out,)
 
     def backward(
-        self, gradient: CellState, kept: Any, d_pre: Tensor
+        self, gradient: CellState, kept: Kept, d_pre: Tensor
     ) -> tuple[Tensor | None, tuple[Tensor, ...]]:
         """See `Rule`."""
-        torch.ops.aten.tanh_backward.grad_input(gradient[0], kept, grad_input=d_pre)
+        torch.ops.aten.tanh_backward.grad_input(gradient[0], kept[0], grad_input=d_pre)
         return None, ()
 
 
@@ -70,16 +70,16 @@ class ReLU(Rule):
         """See `Rule`."""
         return (pre.relu(),)
 
-    def forward(self, pre: Tensor, state: CellState, out: Tensor) -> tuple[CellState, Any]:
+    def forward(self, pre: Tensor, state: CellState, out: Tensor) -> tuple[CellState, Kept]:
         """See `Rule`."""
         torch.clamp_min(pre, 0, out=out)
-        return (out,), out
+        return (out,), (out,)
 
     def backward(
-        self, gradient: CellState, kept: Any, d_pre: Tensor
+        self, gradient: CellState, kept: Kept, d_pre: Tensor
     ) -> tuple[Tensor | None, tuple[Tensor, ...]]:
         """See `Rule`."""
-        torch.ops.aten.threshold_backward.grad_input(gradient[0], kept, 0, grad_input=d_pre)
+        torch.ops.aten.threshold_backward.grad_input(gradient[0], kept[0], 0, grad_input=d_pre)
         return None, ()
 
 
@@ -99,17 +99,17 @@ class ModReLU(Rule):
         """See `Rule`."""
         return (pre.sign() * (pre.abs() + self.parameters[0]).relu(),)
 
-    def forward(self, pre: Tensor, state: CellState, out: Tensor) -> tuple[CellState, Any]:
+    def forward(self, pre: Tensor, state: CellState, out: Tensor) -> tuple[CellState, Kept]:
         """See `Rule`; keeps where the unit is on."""
         size = pre.abs().add_(self.parameters[0]).clamp_min_(0)
         torch.mul(torch.sign(pre), size, out=out)
-        return (out,), size
+        return (out,), (size,)
 
     def backward(
-        self, gradient: CellState, kept: Any, d_pre: Tensor
+        self, gradient: CellState, kept: Kept, d_pre: Tensor
     ) -> tuple[Tensor | None, tuple[Tensor, ...]]:
         """See `Rule`."""
-        torch.ops.aten.threshold_backward.grad_input(gradient[0], kept, 0, grad_input=d_pre)
+        torch.ops.aten.threshold_backward.grad_input(gradient[0], kept[0], 0, grad_input=d_pre)
         return None, ()
 
     def parameter_gradients(self, d_pre: Tensor, outputs: Tensor) -> tuple[Tensor, ...]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sparsernn.core.autograd_context import Context
 from sparsernn.core.errors import InputError
 from sparsernn.core.torch_releases import is_exporting
 from sparsernn.kernels import forget_cuda, forget_kernel
@@ -142,12 +143,12 @@ def _(d: Tensor, p: Tensor, q: Tensor, start: Tensor, c: Tensor, gated: bool) ->
     return tuple(p.new_empty(shape) for shape in shapes)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _keep(ctx: Context, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.gated = inputs[3]
     ctx.save_for_backward(*inputs[:3], output)
 
 
-def _gradients(ctx: Any, d: Tensor) -> tuple[Any, ...]:
+def _gradients(ctx: Context, d: Tensor) -> tuple[Any, ...]:
     p, q, start, c = ctx.saved_tensors
     return (*_backward(d, p, q, start, c, ctx.gated), None)
 

@@ -1,12 +1,10 @@
 """The rule of the LSTM between two recurrent products, for the loop that drives products of one's own choice."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from sparsernn.kernels import recurrence_kernel
-from sparsernn.nn.drive.cell import CellState, Rule
+from sparsernn.nn.drive.cell import CellState, Kept, Rule
 
 
 class LSTMGates(Rule):
@@ -24,7 +22,7 @@ class LSTMGates(Rule):
         c = f.sigmoid() * state[1] + i.sigmoid() * g.tanh()
         return o.sigmoid() * c.tanh(), c
 
-    def forward(self, pre: Tensor, state: CellState, out: Tensor) -> tuple[CellState, Any]:
+    def forward(self, pre: Tensor, state: CellState, out: Tensor) -> tuple[CellState, Kept]:
         """See `Rule`."""
         before = state[1]
         if recurrence_kernel.takes(pre):
@@ -40,7 +38,7 @@ class LSTMGates(Rule):
         return (out, c), (pre, before, c)
 
     def backward(
-        self, gradient: CellState, kept: Any, d_pre: Tensor
+        self, gradient: CellState, kept: Kept, d_pre: Tensor
     ) -> tuple[Tensor | None, tuple[Tensor, ...]]:
         """See `Rule`."""
         opened, before, c = kept

@@ -12,7 +12,7 @@ from sparsernn.core.errors import InputError
 from sparsernn.core.limits import DropRate, Size
 from sparsernn.kernels import recurrence_kernel
 from sparsernn.nn.cells.rhn import linear_parameters
-from sparsernn.nn.drive.cell import CellState, Rule, Stage, StagedCell
+from sparsernn.nn.drive.cell import CellState, Kept, Rule, Stage, StagedCell
 from sparsernn.nn.drive.recurrent import Recurrent
 from sparsernn.nn.drive.sparse_weight import ProductName, SparseProducts
 from sparsernn.structure.gates import GateBlock, stacked
@@ -67,7 +67,7 @@ class OrderedMemory(Rule):
         h = out.sigmoid() * c.tanh()
         return h.flatten(1), c.flatten(1)
 
-    def forward(self, pre: Tensor, state: CellState, out: Tensor) -> tuple[CellState, Any]:
+    def forward(self, pre: Tensor, state: CellState, out: Tensor) -> tuple[CellState, Kept]:
         """See `Rule`."""
         if recurrence_kernel.takes(pre):
             before = state[1].contiguous()
@@ -90,7 +90,7 @@ class OrderedMemory(Rule):
         return (out, c.flatten(1)), (soft, i_, f_, overlap, o, g, inner, opened, before, tanh_c)
 
     def backward(
-        self, gradient: CellState, kept: Any, d_pre: Tensor
+        self, gradient: CellState, kept: Kept, d_pre: Tensor
     ) -> tuple[Tensor | None, tuple[Tensor, ...]]:
         """See `Rule`."""
         if isinstance(kept, Opened):

@@ -1,7 +1,7 @@
 """The recurrent highway network: many non-linear sub-steps within one time step."""
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch.nn import functional
 from sparsernn.core.checks import checked
 from sparsernn.core.limits import DropRate, Size
 from sparsernn.kernels import recurrence_kernel
-from sparsernn.nn.drive.cell import CellState, Rule, Stage, StagedCell
+from sparsernn.nn.drive.cell import CellState, Kept, Rule, Stage, StagedCell
 from sparsernn.nn.drive.recurrent import Recurrent
 from sparsernn.nn.drive.sparse_weight import ProductName, SparseProducts
 from sparsernn.structure.gates import GateBlock, stacked
@@ -33,7 +33,7 @@ class Highway(Rule):
         h, t = h.tanh(), t.sigmoid()
         return (h * t + state[0] * (1 - t),)
 
-    def forward(self, pre: Tensor, state: CellState, out: Tensor) -> tuple[CellState, Any]:
+    def forward(self, pre: Tensor, state: CellState, out: Tensor) -> tuple[CellState, Kept]:
         """See `Rule`; keeps h, t and h - s, or `Opened`."""
         if recurrence_kernel.takes(pre):
             s = state[0].contiguous()
@@ -47,7 +47,7 @@ class Highway(Rule):
         return (out,), (h, t, step)
 
     def backward(
-        self, gradient: CellState, kept: Any, d_pre: Tensor
+        self, gradient: CellState, kept: Kept, d_pre: Tensor
     ) -> tuple[Tensor | None, tuple[Tensor, ...]]:
         """See `Rule`."""
         (d,) = gradient
@@ -69,7 +69,7 @@ class FreeHighway(Rule):
         h, t, c = pre.chunk(3, -1)
         return (h.tanh() * t.sigmoid() + state[0] * c.sigmoid(),)
 
-    def forward(self, pre: Tensor, state: CellState, out: Tensor) -> tuple[CellState, Any]:
+    def forward(self, pre: Tensor, state: CellState, out: Tensor) -> tuple[CellState, Kept]:
         """See `Rule`."""
         h, t, c = pre.chunk(3, -1)
         h.tanh_()
@@ -79,7 +79,7 @@ class FreeHighway(Rule):
         return (out,), (h, t, c, state[0])
 
     def backward(
-        self, gradient: CellState, kept: Any, d_pre: Tensor
+        self, gradient: CellState, kept: Kept, d_pre: Tensor
     ) -> tuple[Tensor | None, tuple[Tensor, ...]]:
         """See `Rule`."""
         (h, t, c, s), (d,) = kept, gradient

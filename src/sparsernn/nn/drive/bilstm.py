@@ -1,10 +1,9 @@
 """An LSTM from either end of padded sequences, one fused kernel each; nothing is packed."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
+from sparsernn.core.autograd_context import Context
 from sparsernn.core.checks import checked
 from sparsernn.core.limits import Size
 from sparsernn.nn.drive.recurrent import turned, within
@@ -16,12 +15,12 @@ class _Turn(torch.autograd.Function):
     """Rows of x (T, B, F) by an order that is its own inverse: the gradient takes the same way back."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, order: Tensor) -> Tensor:
+    def forward(ctx: Context, x: Tensor, order: Tensor) -> Tensor:
         ctx.save_for_backward(order)
         return x.flatten(0, 1).index_select(0, order).view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor, None]:
         (order,) = ctx.saved_tensors
         return gradient.flatten(0, 1).index_select(0, order).view_as(gradient), None
 

@@ -9,7 +9,7 @@ loop of `sparsernn.nn.drive.scan`.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -20,6 +20,9 @@ from sparsernn.structure.units import Slice
 
 CellState = tuple[Tensor, ...]
 """Tensors (B, H); the first one is what is fed back and put out."""
+
+Kept = tuple[Tensor, ...]
+"""What a rule keeps of its forward pass for its backward pass."""
 
 
 class Cell(nn.Module, ABC):
@@ -43,8 +46,15 @@ class Cell(nn.Module, ABC):
     parts: ClassVar[int] = 1
     """How many tensors the state has."""
 
-    input_size: Any
-    hidden_size: Any
+    if TYPE_CHECKING:  # attributes or properties, whichever a cell likes
+
+        @property
+        def input_size(self) -> int:
+            """I."""
+
+        @property
+        def hidden_size(self) -> int:
+            """H."""
 
     @abstractmethod
     def project(self, x: Tensor) -> Tensor:
@@ -104,7 +114,7 @@ class Rule(ABC):
         """Pre-activation (B, G), state before -> state after; autograd can follow."""
 
     @abstractmethod
-    def forward(self, pre: Tensor, state: CellState, out: Tensor) -> tuple[CellState, Any]:
+    def forward(self, pre: Tensor, state: CellState, out: Tensor) -> tuple[CellState, Kept]:
         """The same without autograd: the new state, its first tensor written into `out` (B, H), and what to keep.
 
         `pre` may be overwritten.
@@ -112,7 +122,7 @@ class Rule(ABC):
 
     @abstractmethod
     def backward(
-        self, gradient: CellState, kept: Any, d_pre: Tensor
+        self, gradient: CellState, kept: Kept, d_pre: Tensor
     ) -> tuple[Tensor | None, tuple[Tensor, ...]]:
         """Gradient of the new state -> the gradient of `pre`, written into `d_pre`, and those of the state before.
 

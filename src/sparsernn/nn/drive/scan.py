@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sparsernn.core.autograd_context import Context
 from sparsernn.core.torch_releases import is_exporting
 from sparsernn.kernels import recurrence_kernel
 from sparsernn.nn.drive.cell import CellState, Stage, step
@@ -191,7 +192,7 @@ def _hold(valid: Tensor, new: CellState, old: CellState) -> CellState:
 
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, frame: Frame, u: Tensor, *tensors: Any) -> tuple[Tensor, ...]:
+    def forward(ctx: Context, frame: Frame, u: Tensor, *tensors: Any) -> tuple[Tensor, ...]:
         tape = Tape(tensors[0], len(u), len(frame.stages))
         # Copies here too: rules keep states, and the caller may go on to change the ones given.
         state = (tape.fed[0], *(part.clone() for part in tensors[1 : frame.parts]))
@@ -202,7 +203,7 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_y: Tensor, *d_last: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, d_y: Tensor, *d_last: Tensor) -> tuple[Tensor | None, ...]:
         stages, valid, _ = ctx.frame
         d_pre = [d_y.new_empty(*d_y.shape[:2], s.weight.shape[0]) for s in stages]
         if len(d_y) and not ctx.tape.kept:  # the window ran in one call

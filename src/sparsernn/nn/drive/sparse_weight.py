@@ -4,13 +4,14 @@ The parameters stay dense tensors with zeros; values are gathered once for a win
 zeros. Evaluation multiplies dense matrices, which is right whatever wrote the weights.
 """
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from sparsernn.core.autograd_context import Context
 from sparsernn.core.errors import InputError
 from sparsernn.core.torch_releases import is_exporting
 from sparsernn.kernels.sparse_layout import MOST, Layout
@@ -59,14 +60,14 @@ class SparseWeight:
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, sparse: SparseWeight, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Context, sparse: SparseWeight, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.sparse = sparse
         ctx.save_for_backward(x)
         return sparse.factor.forward(bias, x.flatten(0, -2)).view(*x.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, d_y: Tensor) -> tuple[Tensor | None, ...]:
         (x,), sparse, needs = ctx.saved_tensors, ctx.sparse, ctx.needs_input_grad
         rows = d_y.flatten(0, -2)
         d_x = sparse.factor.back(None, rows).view_as(x) if needs[1] else None

@@ -8,11 +8,13 @@ which alone decides how far to scale, is bounded by the norms of the powers that
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from sparsernn.core.autograd_context import Context
 
 # Orders of the diagonal Pade approximant; beyond 7, in double precision only, the next good one in products is 13.
 _ORDERS = {torch.float32: (3, 5, 7), torch.float64: (3, 5, 7, 13)}
@@ -108,13 +110,13 @@ class _Exponential(torch.autograd.Function):
     """exp of a skew matrix; backward reuses the powers, the LU factors and the roots of the forward pass."""
 
     @staticmethod
-    def _constant(ctx: Any, x: Tensor) -> Tensor:
+    def _constant(ctx: Context, x: Tensor) -> Tensor:
         ctx.plan = None
         ctx.save_for_backward(x)
         return x
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor) -> Tensor:
+    def forward(ctx: Context, a: Tensor) -> Tensor:
         with torch.autocast(a.device.type, enabled=False):
             if not a.any():  # so it is right after every change of base
                 return _Exponential._constant(ctx, torch.eye(len(a), dtype=a.dtype, device=a.device))
@@ -139,7 +141,7 @@ class _Exponential(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: Context, grad: Tensor) -> Tensor:
         with torch.autocast(grad.device.type, enabled=False):
             if ctx.plan is None:
                 (x,) = ctx.saved_tensors
@@ -160,7 +162,7 @@ class _Cayley(torch.autograd.Function):
     """(I - A/2)^-1 (I + A/2) = 2 (I - A/2)^-1 - I, so the inverse that backward needs is in the result."""
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor) -> Tensor:
+    def forward(ctx: Context, a: Tensor) -> Tensor:
         with torch.autocast(a.device.type, enabled=False):
             left = a * -0.5
             left.diagonal().add_(1)
@@ -171,7 +173,7 @@ class _Cayley(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: Context, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         with torch.autocast(grad.device.type, enabled=False):
             inverse = x * 0.5

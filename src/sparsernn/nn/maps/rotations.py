@@ -2,12 +2,13 @@
 
 import math
 from itertools import pairwise
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from sparsernn.core.autograd_context import Context
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import AtLeast, Multiple, Size
@@ -57,7 +58,7 @@ class _Layers(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, angle: Tensor, phase: Tensor | None, last: Tensor | None, layers: list[Turn]
+        ctx: Context, x: Tensor, angle: Tensor, phase: Tensor | None, last: Tensor | None, layers: list[Turn]
     ) -> Tensor:
         y = x.clone(memory_format=torch.contiguous_format)
         parts = _parts(layers, len(x))
@@ -74,7 +75,7 @@ class _Layers(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
         y, angle, phase, last = ctx.saved_tensors
         width = y.shape[1]
         both = torch.cat((y, grad), 1)  # what is undone to the states is undone to their gradients

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from sparsernn.core.autograd_context import Context
 from sparsernn.core.errors import InputError
 from sparsernn.nn.drive.sparse_weight import ProductName, SparseProducts, SparseWeight
 from sparsernn.structure.units import Slice
@@ -27,7 +28,7 @@ class _SoftmaxNLL(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, target: Tensor, sparse: SparseWeight | None
+        ctx: Context, x: Tensor, weight: Tensor, bias: Tensor, target: Tensor, sparse: SparseWeight | None
     ) -> Tensor:
         ctx.sparse = sparse
         scores = torch.addmm(bias, x, weight.t()) if sparse is None else sparse.factor.forward(bias, x)
@@ -38,7 +39,7 @@ class _SoftmaxNLL(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         (x, weight, probability, target), sparse = ctx.saved_tensors, ctx.sparse
         scaled = x * gradient.unsqueeze(1)
         through = torch.mm(probability, weight) if sparse is None else sparse.factor.back(None, probability)

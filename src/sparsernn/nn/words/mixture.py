@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from sparsernn.core.autograd_context import Context
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import DropRate, Size
@@ -136,7 +137,7 @@ class _MixtureNLL(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, latents: Tensor, log_prior: Tensor, bias: Tensor, target: Tensor, *bands: Tensor
+        ctx: Context, latents: Tensor, log_prior: Tensor, bias: Tensor, target: Tensor, *bands: Tensor
     ) -> Tensor:
         given = _Mixture(latents, log_prior, bias, target, list(bands))
         nll, posterior, sums = given.gradients(torch.ones_like(log_prior[:, 0]))
@@ -145,7 +146,7 @@ class _MixtureNLL(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor | None, ...]:
         latents, log_prior, bias, target, posterior, d_latents, d_bias, *both = ctx.saved_tensors
         bands, d_bands = list(both[: len(both) // 2]), list(both[len(both) // 2 :])
         if _alike(gradient):

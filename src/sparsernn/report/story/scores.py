@@ -1,7 +1,5 @@
 """The scores of a task beyond the one figure that it is judged by."""
 
-from typing import Any
-
 from sparsernn.core.metrics import METRICS
 from sparsernn.report.story.facts import best_epoch, test_event
 from sparsernn.report.story.formats import MISSING, quality, whole
@@ -31,7 +29,7 @@ def _label(name: str) -> str:
     return row.label if row else name.replace("_", " ")
 
 
-def _shown(name: str, value: Any) -> str:
+def _shown(name: str, value: float | None) -> str:
     """A count, a share in per cent where the name says it is an accuracy, or a number.
 
     >>> _shown("unknown_accuracy", 0.5), _shown("recital", 29.25), _shown("tokens", 1234), _shown("recital", None)
