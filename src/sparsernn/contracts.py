@@ -25,17 +25,15 @@ What has a `state_dict` goes on from it to the bit.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from sparsernn.core.states import State as State
 from sparsernn.core.states import tensors
 from sparsernn.data.text_corpus import Corpus
 from sparsernn.data.vocabulary import Vocabulary
 from sparsernn.structure.units import Slice, Units
-
-State: TypeAlias = "Tensor | tuple[State, ...] | None"
-"""What is carried from window to window: a tensor (B, .), nested tuples of them, or nothing."""
 
 Plain = dict[str, Any]
 """What can be written down as JSON (records, scores, plans), or with tensors in it (the state of a part)."""
@@ -58,7 +56,7 @@ class Model(nn.Module, ABC):
     reads: ClassVar[Literal["words", "vectors", "sequences"]] = "sequences"
 
     @abstractmethod
-    def initial_state(self, batch: int) -> Any:
+    def initial_state(self, batch: int) -> State:
         """The `State` before the first step of `batch` sequences."""
 
     def penalty(self) -> Tensor | float:
@@ -92,7 +90,7 @@ class Layer(Protocol):
     def hidden_size(self) -> int:
         """H, read off the weights."""
 
-    def initial_state(self, batch: int) -> Any:
+    def initial_state(self, batch: int) -> State:
         """The state before the first step of `batch` sequences."""
 
     def outputs(self) -> tuple[Slice, ...]:
@@ -173,10 +171,10 @@ class Task(Protocol):
     def steps_per_epoch(self, seed: int = 0) -> int:
         """Batches of an epoch."""
 
-    def batches(self, seed: int, epoch: int, start: int = 0) -> Iterator[Any]:
+    def batches(self, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The `Batch`es of an epoch from number `start` on: a pure function of its arguments."""
 
-    def loss(self, model: Any, batch: Any, state: Any) -> tuple[Tensor, Tensor, Any]:
+    def loss(self, model: Any, batch: Any, state: Any) -> tuple[Tensor, Tensor, State]:
         """Once a step: mean nats per target, detached; what is to be minimised; the state to carry on."""
 
     def evaluate(
@@ -236,7 +234,7 @@ class Optimizer(Protocol):
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Before the backward pass."""
 
-    def step(self) -> Any:
+    def step(self) -> object:
         """After the clip: writes the weights."""
 
     def trigger(self, validation_loss: float) -> bool:
@@ -332,10 +330,10 @@ class Boundary(Protocol):
     def begin(self, epoch: int) -> list[Plain]:
         """At an epoch's beginning, counted from 1, or where it goes on. Returns events."""
 
-    def enter(self, state: Any, first: bool) -> Any:
+    def enter(self, state: State, first: bool) -> State:
         """Before a window: the carried state, cut off from the window before; `first`: there is none before."""
 
-    def roots(self, state: Any, targets: int, last: bool) -> tuple[list[Tensor], list[Tensor]]:
+    def roots(self, state: State, targets: int, last: bool) -> tuple[list[Tensor], list[Tensor]]:
         """Before the backward pass: more tensors that it starts from, and the gradient of each.
 
         `state` is that at the window's end, with its graph; `targets` what the loss is a mean over.

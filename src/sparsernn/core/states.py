@@ -1,12 +1,15 @@
 """Recurrent states: a tensor, tuples of such in any nesting, or None where there is none."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TypeAlias
 
 from torch import Tensor
 
+State: TypeAlias = "Tensor | tuple[State, ...] | None"
+"""What is carried from window to window: a tensor (B, .), nested tuples of them, or nothing."""
 
-def tensors(state: Any) -> Iterator[Tensor]:
+
+def tensors(state: object) -> Iterator[Tensor]:
     """The tensors of a state, in order.
 
     >>> import torch
@@ -20,7 +23,7 @@ def tensors(state: Any) -> Iterator[Tensor]:
             yield from tensors(part)
 
 
-def detached(state: Any) -> Any:
+def detached(state: State) -> State:
     """The same state without the graph that computed it.
 
     >>> import torch
@@ -31,7 +34,7 @@ def detached(state: Any) -> Any:
     return rebuilt(state, (tensor.detach() for tensor in tensors(state)))
 
 
-def rebuilt(like: Any, flat: Iterator[Tensor]) -> Any:
+def rebuilt(like: State, flat: Iterator[Tensor]) -> State:
     """A state nested as `like`, of the tensors of `flat` in their order.
 
     >>> import torch

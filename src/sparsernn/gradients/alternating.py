@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from sparsernn.contracts import Model
 from sparsernn.core.checks import checked
 from sparsernn.core.limits import Size
 from sparsernn.gradients.gradient_phases import Source
@@ -32,7 +33,7 @@ class Alternating(SyntheticGradient):
     @checked
     def __init__(
         self,
-        model: Any,
+        model: Model,
         seed: int,
         epochs: int,
         *,

@@ -6,12 +6,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsernn.contracts import Model, State, Task
 from sparsernn.gradients.quality import Readings
 from sparsernn.gradients.synthetic_gradients import SyntheticGradient
 
 
 def future_gradient(
-    model: Any, task: Any, batches: Sequence[Any], state: Any, boundary: SyntheticGradient, gamma: float = 1.0
+    model: Model,
+    task: Task,
+    batches: Sequence[Any],
+    state: State,
+    boundary: SyntheticGradient,
+    gamma: float = 1.0,
 ) -> Tensor:
     """The gradient of the windows ahead with respect to a state, by backpropagation through all of them.
 
@@ -37,8 +43,8 @@ def future_gradient(
 
 
 def probe(
-    model: Any,
-    task: Any,
+    model: Model,
+    task: Task,
     boundary: SyntheticGradient,
     batches: Sequence[Any],
     horizon: int = 5,

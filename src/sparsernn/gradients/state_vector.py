@@ -1,19 +1,19 @@
 """The tensors of a recurrent state, whatever its nesting, as one vector per sequence."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from sparsernn.core.errors import InputError
-from sparsernn.core.states import rebuilt, tensors
+from sparsernn.core.states import State, rebuilt, tensors
 
 
 class Recurrent(Protocol):
     """A model that carries a state."""
 
-    def initial_state(self, batch: int) -> Any:
+    def initial_state(self, batch: int) -> State:
         """The state before the first step of `batch` sequences."""
 
 
@@ -59,11 +59,11 @@ class Parts:
         self.widths = [shape.numel() for shape in self.shapes]
         self.width = sum(self.widths)
 
-    def of(self, state: Any) -> list[Tensor]:
+    def of(self, state: State) -> list[Tensor]:
         """The chosen tensors of a state, in their order."""
         return [tensor for k, tensor in enumerate(tensors(state)) if k in self.axes]
 
-    def leaves(self, state: Any) -> tuple[Any, list[Tensor]]:
+    def leaves(self, state: State) -> tuple[State, list[Tensor]]:
         """The state cut off, its chosen tensors as leaves that collect a gradient; and these."""
         cut = [tensor.detach() for tensor in tensors(state)]
         chosen = [tensor.requires_grad_() for k, tensor in enumerate(cut) if k in self.axes]

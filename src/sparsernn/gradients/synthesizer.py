@@ -16,10 +16,11 @@ from torch.func import functional_call
 from sparsernn.core.checks import checked
 from sparsernn.core.limits import Count, DropRate, Kind, NonNegative, Size, Spec
 from sparsernn.core.registry import make
+from sparsernn.core.states import State
 from sparsernn.nn import LAYERS
 from sparsernn.nn.dropout import drop
 
-Memory = Any
+Memory = State
 """What a synthesizer carries from one boundary to the next: nested tensors, or None for the beginning."""
 
 WEIGHT_RANGE = 0.1  # of encoder and decoder, as in the published code

@@ -15,12 +15,13 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor
 
+from sparsernn.contracts import Model
 from sparsernn.core.checks import checked
 from sparsernn.core.devices import CPU, moved
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Count, Entries, Kind, Size, Spec
 from sparsernn.core.registry import make
-from sparsernn.core.states import detached
+from sparsernn.core.states import State, detached
 from sparsernn.gradients.generator import Dice
 from sparsernn.gradients.gradient_phases import PhaseSchedule, Source
 from sparsernn.gradients.gradient_share import Share
@@ -32,7 +33,7 @@ from sparsernn.gradients.truncate import Roots, Truncate
 from sparsernn.optim.schedules import linear
 
 RMS_DECAY = 0.99  # of the running mean square of "rms": about the last hundred windows
-Boundary = tuple[Any, Tensor]
+Boundary = tuple[State, Tensor]
 """What a cut was estimated with: the synthesizer's memory before it, and the state of its dice."""
 
 
@@ -78,7 +79,7 @@ class SyntheticGradient(Truncate):
     @checked
     def __init__(
         self,
-        model: Any,
+        model: Model,
         seed: int,
         epochs: int,
         *,
@@ -109,7 +110,7 @@ class SyntheticGradient(Truncate):
         )
         last = self.settings.lr if self.settings.lr_end is None else self.settings.lr_end
         self._rate = linear(self.settings.lr, last, max(1, epochs - 1))
-        self.memory: Any = None
+        self.memory: State = None
         self.rms: float | None = None
         self.injecting = self.schedule.source(1) == "synthetic"
         self._before: Boundary | None = None
@@ -132,7 +133,7 @@ class SyntheticGradient(Truncate):
         told = len(self.schedule.phases) > 1 and self.schedule.begins(epoch)
         return [{"event": "phase", "source": source}] if told else []
 
-    def enter(self, state: Any, first: bool) -> Any:
+    def enter(self, state: State, first: bool) -> State:
         """The state cut off, its parts as leaves whose gradient is the synthesizer's target."""
         self._forget_window()
         if state is None or (first and not self.settings.edges):
@@ -140,7 +141,7 @@ class SyntheticGradient(Truncate):
         state, self._leaves = self.parts.leaves(state)
         return state
 
-    def roots(self, state: Any, targets: int, last: bool) -> Roots:
+    def roots(self, state: State, targets: int, last: bool) -> Roots:
         """The state at the window's end and its estimated gradient; none while the real one is used.
 
         Raises:
@@ -186,7 +187,7 @@ class SyntheticGradient(Truncate):
 
     def _estimate(
         self, parts: list[Tensor], before: Boundary, training: bool, again: bool = False
-    ) -> tuple[Tensor, Any]:
+    ) -> tuple[Tensor, State]:
         """The synthesizer's answer; `again`: with the random numbers that it had `before`."""
         self.synthesizer.train(training)
         with self.dice.rolling(before[1] if again else None):
@@ -194,7 +195,7 @@ class SyntheticGradient(Truncate):
         return estimate, detached(memory)
 
     @torch.no_grad()
-    def estimate(self, state: Any, memory: Any = None) -> tuple[Tensor, Any]:
+    def estimate(self, state: State, memory: State = None) -> tuple[Tensor, State]:
         """What the synthesizer says of a state, (B, D), without noise, and its memory; nothing of the run changes."""
         return self._estimate(self.parts.of(state), (memory, self.dice.state), training=False, again=True)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sparsernn.core.states import detached
+from sparsernn.core.states import State, detached
 
 Roots = tuple[list[Tensor], list[Tensor]]
 """Tensors besides the loss from which the backward pass starts, and the gradient of each."""
@@ -38,7 +38,7 @@ class Truncate:
         """
         return []
 
-    def enter(self, state: Any, first: bool) -> Any:
+    def enter(self, state: State, first: bool) -> State:
         """The state that a window starts with, cut off from the window before.
 
         Args:
@@ -47,7 +47,7 @@ class Truncate:
         """
         return state if first else detached(state)
 
-    def roots(self, state: Any, targets: int, last: bool) -> Roots:
+    def roots(self, state: State, targets: int, last: bool) -> Roots:
         """More roots for the backward pass, which also serves `learn`.
 
         Args:

@@ -1,6 +1,6 @@
 """BiDAF: where in a paragraph the answer to a question stands."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple, TypedDict
 
 import torch
@@ -202,7 +202,7 @@ def _turning(text: Text) -> Tensor:
     return order
 
 
-def bidaf_units(model: Any, groups: str = "six") -> list[Units]:
+def bidaf_units(model: "BiDAF", groups: str = "six") -> list[Units]:
     """The hidden units of BiDAF's LSTMs with everything that reads them.
 
     A unit of `second` is read by the start's score and by both `end` LSTMs, and there three times: as m, through the
@@ -223,7 +223,7 @@ def bidaf_units(model: Any, groups: str = "six") -> list[Units]:
     return [*_phrase(model), *found] if groups == "all" else found
 
 
-def _directions(name: str, reader: Any, slices_at: Any) -> list[Units]:
+def _directions(name: str, reader: BothEnds, slices_at: Callable[[int], tuple[Slice, ...]]) -> list[Units]:
     """Both directions of a reader; `slices_at(start)` lists who reads its output feature start + k."""
     ahead, back = reader.ahead, reader.back
     return [
@@ -232,7 +232,7 @@ def _directions(name: str, reader: Any, slices_at: Any) -> list[Units]:
     ]
 
 
-def _inputs(reader: Any, starts: tuple[int, ...], in_norm: bool = True) -> tuple[Slice, ...]:
+def _inputs(reader: BothEnds, starts: tuple[int, ...], in_norm: bool = True) -> tuple[Slice, ...]:
     """Columns of both directions' input weights."""
     return tuple(Slice(lstm, "weight_ih", 1, starts, in_norm) for lstm in (reader.ahead, reader.back))
 
@@ -241,11 +241,11 @@ def _column(layer: nn.Linear, *starts: int) -> Slice:
     return Slice(layer, "weight", 1, starts)
 
 
-def _first(model: Any) -> list[Units]:
+def _first(model: "BiDAF") -> list[Units]:
     return _directions("first", model.first, lambda k: _inputs(model.second, (k,)))
 
 
-def _second(model: Any, forget_summary: bool) -> list[Units]:
+def _second(model: "BiDAF", forget_summary: bool) -> list[Units]:
     m, p = model.second.hidden_size, 4 * model.phrase.hidden_size
 
     def readers(k: int) -> tuple[Slice, ...]:
@@ -258,11 +258,11 @@ def _second(model: Any, forget_summary: bool) -> list[Units]:
     return _directions("second", model.second, readers)
 
 
-def _end(model: Any) -> list[Units]:
+def _end(model: "BiDAF") -> list[Units]:
     return _directions("end", model.end, lambda k: (_column(model.end_score, k),))
 
 
-def _phrase(model: Any) -> list[Units]:
+def _phrase(model: "BiDAF") -> list[Units]:
     d, m, e = (reader.hidden_size for reader in (model.phrase, model.second, model.end))
 
     def readers(k: int) -> tuple[Slice, ...]:

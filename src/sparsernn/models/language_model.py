@@ -12,6 +12,7 @@ from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import DropRate, Entries, Kind, Positive, Size, Spec
 from sparsernn.core.registry import make, name_of
+from sparsernn.core.states import State
 from sparsernn.nn import (
     EMBEDDINGS,
     HEADS,
@@ -23,7 +24,6 @@ from sparsernn.nn import (
     Layer,
     Stack,
 )
-from sparsernn.nn.drive.layer import State
 from sparsernn.nn.dropout import drop
 from sparsernn.structure.units import Units
 

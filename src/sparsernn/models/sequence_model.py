@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from sparsernn.contracts import Model
 from sparsernn.core.checks import checked
 from sparsernn.core.limits import DropRate, Size
+from sparsernn.core.states import State
 from sparsernn.models.language_model import LayerSpecs, Sizes, layer_specs, layers_between
 from sparsernn.nn import Stack
-from sparsernn.nn.drive.layer import State
 from sparsernn.nn.dropout import drop
 from sparsernn.structure.units import Slice, Units
 

@@ -13,6 +13,7 @@ from sparsernn.core.limits import DropRate, Kind, Size, Spec
 from sparsernn.core.registry import make
 from sparsernn.models.language_model import LayerSpecs, layer_specs, part_spec, specs_for
 from sparsernn.nn import EMBEDDINGS, BlockLSTM
+from sparsernn.nn.drive.layer import Layer
 from sparsernn.nn.dropout import drop
 from sparsernn.structure.units import Slice, Units
 
@@ -138,7 +139,7 @@ class Tagger(Model):
 
     def units(self) -> list[Units]:
         """Hidden units of the recurrent layers, one direction after the other, and of the layer before the last."""
-        recurrent: list[Any] = list(self.layers)
+        recurrent = [layer for layer in self.layers if isinstance(layer, Layer)]
         readers = [layer.inputs() for layer in recurrent[1:]] + [(Slice(self.hidden, "weight", 1),)]
         own = (Slice(self.hidden, "weight", 0), Slice(self.hidden, "bias", 0, in_norm=False))
         return [
@@ -151,7 +152,7 @@ class Tagger(Model):
 
     def resized(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The constructor's settings, as a recipe has them, with the sizes that the weights have now."""
-        layers: list[Any] = list(self.layers)
+        layers = [layer for layer in self.layers if isinstance(layer, Layer)]
         widths = [layer.hidden_size // 2 for layer in layers]
         last = len(self.hidden.weight)
         alike = set(widths) == {last}

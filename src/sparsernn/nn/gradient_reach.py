@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from sparsernn.core.states import tensors
 from sparsernn.nn.drive.cell import StagedCell, step
 from sparsernn.nn.drive.layer import Layer
 from sparsernn.nn.drive.recurrent import Recurrent
@@ -44,7 +45,7 @@ def gradient_by_lag(layer: Layer, x: Tensor, score: Callable[[Tensor], Tensor]) 
 def _states(layer: Layer, x: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """The state after every step; a recurrent matrix is made once."""
     # what needs no gradient (a frozen layer) would break the chain at the first step
-    state = tuple(part.detach().requires_grad_() for part in layer.initial_state(x.shape[1]))
+    state = tuple(part.detach().requires_grad_() for part in tensors(layer.initial_state(x.shape[1])))
     if isinstance(layer, Recurrent) and isinstance(layer.cell, StagedCell):
         stages = layer.cell.stages(x.shape[1])
         for u in layer.cell.project(x).unbind(0):

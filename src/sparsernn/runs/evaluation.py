@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from sparsernn.contracts import Model, Task
 from sparsernn.core.errors import InputError
 from sparsernn.runs.run import Run
 
@@ -17,8 +18,8 @@ class Mode(Protocol):
 
     def evaluate(
         self,
-        task: object,
-        model: Any,
+        task: Task,
+        model: Model,
         split: str,
         *,
         batch_size: int | None = None,

@@ -1,7 +1,7 @@
 """The adding problem: the sum of a few marked numbers in a long sequence."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch.nn import functional
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import AtLeast, Size
+from sparsernn.models.sequence_model import SequenceModel
 from sparsernn.tasks.generated_task import Sequences, Synthetic
 
 
@@ -78,7 +79,7 @@ class Adding(Synthetic):
         marks = torch.cat((first, second))
         return Sequences(torch.stack((values, marks), -1), (values * marks).sum(0))
 
-    def output(self, model: Any, inputs: Tensor) -> Tensor:
+    def output(self, model: SequenceModel, inputs: Tensor) -> Tensor:
         """The answer at the last step, (B,)."""
         answer: Tensor = model.read_out(model(inputs).raw[-1])
         return answer.squeeze(-1)

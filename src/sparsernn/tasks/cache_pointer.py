@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
 
+from sparsernn.contracts import Model, Task
 from sparsernn.core.checks import checked
 from sparsernn.core.limits import DropRate, NonNegative, Size
 from sparsernn.data.windows import window_bounds, window_of
@@ -74,8 +75,8 @@ class NeuralCache:
 
     def evaluate(
         self,
-        task: Any,
-        model: Any,
+        task: Task,
+        model: Model,
         split: str,
         *,
         batch_size: int | None = None,
@@ -96,13 +97,13 @@ class NeuralCache:
             InputError: not a language model.
         """
         rows = text_of(task, model, split, batch_size or 1, "the neural cache")
-        nats = self._nats(model, rows, [self.theta], [self.mixing], tick)
+        nats = self._nats(cast(LanguageModel, model), rows, [self.theta], [self.mixing], tick)
         return scores(nats.item(), (len(rows) - 1) * rows.shape[1])
 
     def tuned(
         self,
-        task: Any,
-        model: Any,
+        task: Task,
+        model: Model,
         *,
         batch_size: int | None = None,
         thetas: Sequence[float] = THETAS,
@@ -120,7 +121,7 @@ class NeuralCache:
         for theta, mixing in zip(thetas, mixings, strict=False):
             replace(self, theta=theta, mixing=mixing)  # refuses what is out of range
         rows = text_of(task, model, "valid", batch_size or 1, "the neural cache")
-        nats = self._nats(model, rows, thetas, mixings, tick)
+        nats = self._nats(cast(LanguageModel, model), rows, thetas, mixings, tick)
         best_theta, best_mixing = divmod(int(nats.argmin()), len(mixings))
         return replace(self, theta=thetas[best_theta], mixing=mixings[best_mixing])
 

@@ -12,6 +12,7 @@ from torch.nn import functional
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Share, Size
+from sparsernn.models.sequence_model import SequenceModel
 from sparsernn.tasks.generated_task import Sequences, Synthetic
 
 
@@ -59,7 +60,7 @@ class Recall(Synthetic):
             return functional.one_hot(digits, self.alphabet + 2).float()
         return digits.float().unsqueeze(-1)
 
-    def output(self, model: Any, inputs: Tensor) -> Tensor:
+    def output(self, model: SequenceModel, inputs: Tensor) -> Tensor:
         """Logits of every step, (T, B, alphabet + 1)."""
         logits: Tensor = model.read_out(model(inputs).raw)
         return logits

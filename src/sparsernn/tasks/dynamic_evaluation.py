@@ -4,16 +4,18 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from sparsernn.contracts import Model, Task
 from sparsernn.core.checks import checked
 from sparsernn.core.devices import moved
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import NonNegative, Positive, Size
 from sparsernn.core.states import detached
+from sparsernn.data.text_corpus import Corpus
 from sparsernn.data.windows import streams, window_bounds, window_of
 from sparsernn.models.language_model import LanguageModel
 from sparsernn.tasks.language import scores
@@ -80,8 +82,8 @@ class DynamicEvaluation:
 
     def evaluate(
         self,
-        task: Any,
-        model: Any,
+        task: Task,
+        model: Model,
         split: str,
         *,
         batch_size: int | None = None,
@@ -103,16 +105,16 @@ class DynamicEvaluation:
                 longer finite.
         """
         rows = text_of(task, model, split, batch_size or 1, "dynamic evaluation")
-        train: Tensor = moved(self._train_rows(task), rows.device)
+        train: Tensor = moved(self._train_rows(task.corpus), rows.device)
         learnt, scored = self._segments(train, self.max_batches), self._segments(rows)
         share = len(learnt) / (len(learnt) + len(scored))
-        parameters = _parameters(model)
+        reader, parameters = cast(LanguageModel, model), _parameters(model)
         present = [(masks or {}).get(name) for name in parameters]
         with dropouts_off(model), _unchanged(list(parameters.values())) as trained:
-            rms = self._rms(model, train, learnt, lambda done: tick(share * done))
+            rms = self._rms(reader, train, learnt, lambda done: tick(share * done))
             rates = self.rates(rms, present)
             nats = self._follow(
-                model, rows, scored, trained, rates, lambda done: tick(share + (1 - share) * done)
+                reader, rows, scored, trained, rates, lambda done: tick(share + (1 - share) * done)
             )
         return scores(nats, (len(rows) - 1) * rows.shape[1])
 
@@ -142,8 +144,9 @@ class DynamicEvaluation:
         decay = [(self.lamb / (scale or 1.0) * ms).clamp_(max=1.0) for ms in rms]
         return decay, [self.lr / (ms + self.epsilon) * here for ms, here in zip(rms, exists, strict=True)]
 
-    def _train_rows(self, task: Any) -> Tensor:
-        ids = task.corpus.splits["train"]
+    def _train_rows(self, corpus: Corpus | None) -> Tensor:
+        assert corpus is not None  # text_of has seen to it
+        ids = corpus.splits["train"]
         if len(ids) < 2 * self.statistics_batch:
             raise InputError(
                 f"statistics_batch is {self.statistics_batch}, but the train split has {len(ids):,} tokens; "

@@ -15,6 +15,7 @@ from sparsernn.core.devices import device_of, moved
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Share, Size
 from sparsernn.core.streams import stream
+from sparsernn.models.sequence_model import SequenceModel
 from sparsernn.nn.maps import RecurrentMap
 from sparsernn.tasks.gradient_record import LOOKED_AT, lag_record
 from sparsernn.tasks.segments import dropouts_off
@@ -84,7 +85,7 @@ class Synthetic(Task):
         """The loss of a batch, mean over its targets."""
 
     @abstractmethod
-    def output(self, model: Any, inputs: Tensor) -> Tensor:
+    def output(self, model: SequenceModel, inputs: Tensor) -> Tensor:
         """What the model answers where it is asked."""
 
     @abstractmethod
@@ -120,7 +121,7 @@ class Synthetic(Task):
         for number, first in enumerate(range(0, self.eval_sequences, self.eval_batch_size)):
             yield self._part(split, number, min(self.eval_batch_size, self.eval_sequences - first))
 
-    def loss(self, model: Any, batch: Sequences, state: Any) -> tuple[Tensor, Tensor, None]:
+    def loss(self, model: SequenceModel, batch: Sequences, state: object) -> tuple[Tensor, Tensor, None]:
         """Mean loss per target; every batch begins from the initial state."""
         nats = self.nats(self.output(model, batch.inputs), batch.targets)
         return nats.detach(), nats, None
@@ -128,7 +129,7 @@ class Synthetic(Task):
     @torch.no_grad()
     def evaluate(
         self,
-        model: Any,
+        model: SequenceModel,
         split: str,
         batch_size: int | None = None,
         tick: Tick = lambda fraction: None,
@@ -152,7 +153,7 @@ class Synthetic(Task):
                 tick(min(1.0, number * (self.eval_batch_size or 1) / self.eval_sequences))
         return {**self.scores(total), **manifold_error(model)}
 
-    def look(self, model: Any, closely: bool = False) -> list[dict[str, Any]]:
+    def look(self, model: SequenceModel, closely: bool = False) -> list[dict[str, Any]]:
         """Also the gradient of the last answer's loss, against the time lag."""
         found = super().look(model, closely)
         if closely and hasattr(model, "layers"):

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsernn.models.language_model import LanguageModel
+from sparsernn.models.sequence_model import SequenceModel
 from sparsernn.nn.drive.layer import Stack
 from sparsernn.nn.gradient_reach import gradient_by_lag
 from sparsernn.tasks.segments import dropouts_off
@@ -14,7 +16,9 @@ LOOKED_AT = 20
 """Sequences whose gradients are averaged: their norms differ by a few per cent."""
 
 
-def lag_record(model: Any, inputs: Tensor, score: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+def lag_record(
+    model: LanguageModel | SequenceModel, inputs: Tensor, score: Callable[[Tensor], Tensor]
+) -> dict[str, Any]:
     """The norm of the gradient at the top layer's state, by the number of steps before the scored one.
 
     Args:

@@ -13,13 +13,13 @@ from sparsernn.core.checks import checked
 from sparsernn.core.devices import device_of, moved, resident
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import NonNegative, Size
+from sparsernn.core.states import State
 from sparsernn.data import stand_ins
 from sparsernn.data.text_corpus import Corpus
 from sparsernn.data.vocabulary import Vocabulary
 from sparsernn.data.windows import random_windows as parse_random_windows
 from sparsernn.data.windows import streams, window_bounds, window_of
 from sparsernn.models.language_model import Features, LanguageModel
-from sparsernn.nn.drive.layer import State
 from sparsernn.tasks.gradient_record import lag_record
 from sparsernn.tasks.segments import dropouts_off
 from sparsernn.tasks.task import Task
@@ -139,7 +139,7 @@ class LanguageModelling(Task):
         nats = model.head.nll(features.dropped, batch.targets).sum() / batch.targets.numel()
         return nats.detach(), nats + self._activation_penalty(features), features.state
 
-    def _activation_penalty(self, features: Any) -> Tensor | float:
+    def _activation_penalty(self, features: Features) -> Tensor | float:
         penalty: Tensor | float = 0.0
         if self.alpha:
             penalty = penalty + self.alpha * getattr(features, self.alpha_on).square().mean()
@@ -176,7 +176,7 @@ class LanguageModelling(Task):
         accuracy = {"accuracy": right / tokens} if self.metric == "bits" else {}
         return {**scores(total, tokens), **accuracy}
 
-    def look(self, model: Any, closely: bool = False) -> list[dict[str, Any]]:
+    def look(self, model: LanguageModel, closely: bool = False) -> list[dict[str, Any]]:
         """With recurrent maps, or at the level of characters, also the gradient of a window's last token's loss."""
         found = super().look(model, closely)
         if closely and (found or self.metric == "bits"):

@@ -18,6 +18,7 @@ from sparsernn.core.streams import stream
 from sparsernn.data import stand_ins
 from sparsernn.data.digit_images import CLASSES, IMAGES, Images, pixel_order
 from sparsernn.data.vocabulary import Vocabulary
+from sparsernn.models.sequence_model import SequenceModel
 from sparsernn.tasks.generated_task import Sequences, manifold_error
 from sparsernn.tasks.gradient_record import LOOKED_AT, lag_record
 from sparsernn.tasks.segments import dropouts_off
@@ -94,12 +95,12 @@ class Pixels(Task):
         pixels = self.images.pixels[split][chosen][:, self.order].t().unsqueeze(-1)
         return Sequences(pixels.float() / self.images.brightest, self.images.labels[split][chosen])
 
-    def output(self, model: Any, inputs: Tensor) -> Tensor:
+    def output(self, model: SequenceModel, inputs: Tensor) -> Tensor:
         """Logits after the last pixel, (B, 10)."""
         logits: Tensor = model.read_out(model(inputs).raw[-1])
         return logits
 
-    def loss(self, model: Any, batch: Sequences, state: Any) -> tuple[Tensor, Tensor, None]:
+    def loss(self, model: SequenceModel, batch: Sequences, state: object) -> tuple[Tensor, Tensor, None]:
         """Cross entropy; every picture begins from the initial state."""
         nats = functional.cross_entropy(self.output(model, batch.inputs), batch.targets)
         return nats.detach(), nats, None
@@ -107,7 +108,7 @@ class Pixels(Task):
     @torch.no_grad()
     def evaluate(
         self,
-        model: Any,
+        model: SequenceModel,
         split: str,
         batch_size: int | None = None,
         tick: Tick = lambda fraction: None,
@@ -130,7 +131,7 @@ class Pixels(Task):
                 tick((int(chosen[-1]) + 1) / count)
         return {"loss": nats / count, "accuracy": right / count, **manifold_error(model)}
 
-    def look(self, model: Any, closely: bool = False) -> list[dict[str, Any]]:
+    def look(self, model: SequenceModel, closely: bool = False) -> list[dict[str, Any]]:
         """Also the gradient of the loss against the time lag, of some validation pictures."""
         found = super().look(model, closely)
         if closely and hasattr(model, "layers"):

@@ -97,6 +97,9 @@ class QuestionAnswering(Task):
     metric, counts = "f1", "questions"
     eval_batch_size: int
 
+    given: Tensor | None
+    """Vectors of the given words, (F, E), in a new run."""
+
     @checked
     def __init__(
         self,
@@ -131,9 +134,6 @@ class QuestionAnswering(Task):
             raise InputError(f"no training question is within the limits {self.limits}; raise task.limits.")
         self.examples = {split: len(data.asked) for split, data in self.data.items()}
         self.examples["train"] = len(self.trained)
-
-    given: Tensor | None
-    """Vectors of the given words, (F, E), in a new run."""
 
     def _collect(self, least: Mapping[str, int], vectors: str | None) -> dict[str, Vocabulary]:
         words, characters = counts(self.paragraphs["train"])

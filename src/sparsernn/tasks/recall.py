@@ -11,6 +11,7 @@ from torch.nn import functional
 from sparsernn.core.checks import checked
 from sparsernn.core.limits import Share, Size
 from sparsernn.core.streams import stream
+from sparsernn.models.sequence_model import SequenceModel
 from sparsernn.tasks.generated_task import Sequences, Synthetic
 
 
@@ -94,13 +95,13 @@ class Recall(Synthetic):
         for first in range(start * self.window, steps, self.window):
             yield Sequences(inputs[first : first + self.window], targets[first : first + self.window])
 
-    def loss(self, model: Any, batch: Sequences, state: Any) -> tuple[Tensor, Tensor, Any]:
+    def loss(self, model: SequenceModel, batch: Sequences, state: object) -> tuple[Tensor, Tensor, Any]:
         """Mean nats per sign, and the state to go on from."""
         features = model(batch.inputs, state)
         nats = self.nats(model.read_out(features.raw).squeeze(-1), batch.targets)
         return nats.detach(), nats, features.state
 
-    def output(self, model: Any, inputs: Tensor) -> Tensor:
+    def output(self, model: SequenceModel, inputs: Tensor) -> Tensor:
         """Log odds of +1 from the first answer on that can be known."""
         answers: Tensor = model.read_out(model(inputs).raw[self.delay :])
         return answers.squeeze(-1)

@@ -10,10 +10,10 @@ from sparsernn.contracts import Tick
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import AtLeast, DropRate, Size
+from sparsernn.core.states import State
 from sparsernn.data.text_corpus import SPLITS, Corpus, Vocabulary
 from sparsernn.data.vocabulary import ordered
 from sparsernn.models.language_model import LanguageModel
-from sparsernn.nn.drive.layer import State
 from sparsernn.tasks.language import Batch, LanguageModelling, scores
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsernn.contracts import Tick
+from sparsernn.contracts import Batch, State, Tick
 from sparsernn.data.text_corpus import Corpus
 from sparsernn.data.vocabulary import Vocabulary
 from sparsernn.nn.maps.map_records import recurrences
@@ -64,14 +64,14 @@ class Task(ABC):
         """Batches of an epoch; where that differs between epochs, of the first one of a run with this seed."""
 
     @abstractmethod
-    def batches(self, seed: int, epoch: int, start: int = 0) -> Iterator[Any]:
+    def batches(self, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The training batches (`contracts.Batch`) of an epoch from number `start` on.
 
         A pure function of its arguments: a resumed run must see what the undisturbed one would have seen.
         """
 
     @abstractmethod
-    def loss(self, model: Any, batch: Any, state: Any) -> tuple[Tensor, Tensor, Any]:
+    def loss(self, model: Any, batch: Any, state: Any) -> tuple[Tensor, Tensor, State]:
         """Score a batch.
 
         Args:

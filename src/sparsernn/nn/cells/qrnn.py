@@ -10,6 +10,7 @@ from torch.nn import functional
 from sparsernn.core.checks import checked
 from sparsernn.core.devices import moved
 from sparsernn.core.limits import DropRate, OneOf, Share, Size
+from sparsernn.core.states import State, tensors
 from sparsernn.nn.cells.forget_mult import forget_mult, linear_scan
 from sparsernn.nn.drive.layer import Layer
 from sparsernn.nn.drive.recurrent import turned, within
@@ -112,9 +113,9 @@ class QRNN(SparseProducts, Layer):
         inputs = (self.weight_ih.new_zeros(batch, self.input_size) for _ in range(self.window - 1))
         return (self.weight_ih.new_zeros(batch, self.hidden_size), *inputs)
 
-    def kept_state(self, state: QRNNState, inputs: Tensor, units: Tensor) -> QRNNState:
+    def kept_state(self, state: State, inputs: Tensor, units: Tensor) -> QRNNState:
         """c has units, everything after it inputs."""
-        c, *before = state
+        c, *before = tensors(state)
         return (c[:, units].contiguous(), *(x[:, inputs].contiguous() for x in before))
 
     def forward(

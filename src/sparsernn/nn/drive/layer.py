@@ -11,12 +11,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from sparsernn.core.states import State
 from sparsernn.nn.dropout import drop
 from sparsernn.structure.gates import GateBlock
 from sparsernn.structure.units import Slice, Units
-
-State = Any
-"""A tensor, or a tuple of states; `state[0]` of a layer is what it feeds back."""
 
 
 class Layer(nn.Module, ABC):
@@ -82,7 +80,7 @@ class Layer(nn.Module, ABC):
 def _kept(state: State, units: Tensor) -> State:
     if isinstance(state, Tensor):
         return state[..., units].contiguous() if state.shape[-1:] == units.shape else state
-    return tuple(_kept(part, units) for part in state)
+    return None if state is None else tuple(_kept(part, units) for part in state)
 
 
 class Stack(nn.ModuleList):
@@ -114,11 +112,11 @@ class Stack(nn.ModuleList):
         """The layers, with their type."""
         return list(self)  # type: ignore[arg-type]
 
-    def initial_state(self, batch: int) -> State:
+    def initial_state(self, batch: int) -> tuple[State, ...]:
         """The layers' initial states."""
         return tuple(layer.initial_state(batch) for layer in self.members)
 
-    def forward(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, state: tuple[State, ...] | None = None) -> tuple[Tensor, tuple[State, ...]]:
         """x (T, B, I) -> y (T, B, H of the last layer), states of all layers."""
         states = state if state is not None else self.initial_state(x.shape[1])
         after = []

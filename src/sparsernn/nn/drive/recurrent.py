@@ -53,20 +53,18 @@ class Recurrent(Layer):
     @property
     def input_size(self) -> int:
         """I."""
-        size: int = self.cell.input_size
-        return size
+        return self.cell.input_size
 
     @property
     def hidden_size(self) -> int:
         """H."""
-        size: int = self.cell.hidden_size
-        return size
+        return self.cell.hidden_size
 
     def initial_state(self, batch: int) -> CellState:
         """`cell.parts` tensors (B, H): zeros, or what was learnt."""
         if len(self.start):
             return tuple(start.expand(batch, -1) for start in self.start)
-        like: Any = next(self.cell.parameters(), torch.zeros(()))
+        like: Tensor = next(self.cell.parameters(), torch.zeros(()))
         return tuple(like.new_zeros(batch, self.hidden_size) for _ in range(self.cell.parts))
 
     def forward(
