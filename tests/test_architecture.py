@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {"contracts", "core", "nn", "structure"},
     "tasks": {"contracts", "core", "data", "models", "nn"},
     "sparsity": {"core", "kernels", "optim", "structure"},
-    "gradients": {"core", "nn", "optim"},
+    "gradients": {"contracts", "core", "nn", "optim"},
     "deploy": {"contracts", "core", "kernels", "nn", "sparsity", "structure"},
     "runs": {
         "contracts",

@@ -1,7 +1,7 @@
 """Every kind of component that a recipe can name, and the settings of each, from their signatures."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sparsernn.core.errors import InputError
 from sparsernn.core.forms import Form, suggest
@@ -76,7 +76,7 @@ def known(kind: str, name: str | None = None) -> None:
         raise InputError(f"{kind} '{name}' is unknown; known: {', '.join(members)}.{suggest(name, members)}")
 
 
-def members(kind: str) -> Mapping[str, Callable[..., Any]]:
+def members(kind: str) -> Mapping[str, Callable[..., object]]:
     """The components of a kind by name."""
     known(kind)
     return KINDS[kind].registry

@@ -23,7 +23,7 @@ class Group(TyperGroup):
             args = ["--debug", *(word for word in args if word != "--debug")]
         return super().parse_args(ctx, args)
 
-    def invoke(self, ctx: Any) -> Any:
+    def invoke(self, ctx: Any) -> object:
         """Run the command; turn what a person can mend into a sentence on stderr and an exit code."""
         if ctx.params.get("debug"):
             return super().invoke(ctx)

@@ -1,11 +1,14 @@
 """`sparsernn export`: a model that runs without this library, as a graph or as plain C."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sparsernn.cli.arguments import RunFolder, UnusedData
+
+if TYPE_CHECKING:
+    from sparsernn.runs.run import Run
 
 PLAIN_C = "c"
 FORMATS = {"pt2": "model.pt2", "onnx": "model.onnx", PLAIN_C: "c"}
@@ -68,7 +71,7 @@ def export(
         _as_graph(opened, target)
 
 
-def _as_graph(opened: Any, path: Path) -> None:
+def _as_graph(opened: "Run", path: Path) -> None:
     from sparsernn.report.story.formats import size
     from sparsernn.runs.artifacts import export_run
 
@@ -79,7 +82,7 @@ def _as_graph(opened: Any, path: Path) -> None:
     print(f"Read back and compared: the largest difference from the model is {done.difference:.2g}.")
 
 
-def _as_c(opened: Any, folder: Path, int8: bool, name: str | None) -> None:
+def _as_c(opened: "Run", folder: Path, int8: bool, name: str | None) -> None:
     from sparsernn.runs.artifacts import export_c
 
     done = export_c(opened, folder, int8=int8, **({} if name is None else {"name": name}))

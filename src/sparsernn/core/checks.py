@@ -28,10 +28,10 @@ from typing import Any, TypeVar, cast
 
 from sparsernn.core.forms import ANYTHING, TRUTH, Form, form_of
 
-Made = TypeVar("Made", bound=Callable[..., Any])
+Made = TypeVar("Made", bound=Callable[..., object])
 
 
-def forms_of(made: Callable[..., Any]) -> dict[str, Form]:
+def forms_of(made: Callable[..., object]) -> dict[str, Form]:
     """Parameter -> what it allows; what is not annotated is true or false if its default is.
 
     A class is described by its `__init__`, a partial by its function. Settings that it hands on as `**settings` are
@@ -46,14 +46,14 @@ def forms_of(made: Callable[..., Any]) -> dict[str, Form]:
 
 
 @functools.cache
-def _forms_of(function: Callable[..., Any]) -> dict[str, Form]:
+def _forms_of(function: Callable[..., object]) -> dict[str, Form]:
     written = getattr(function, "__annotations__", {})
     names = getattr(function, "__globals__", {})
     found = {name: form_of(_resolved(hint, names)) for name, hint in written.items() if name != "return"}
     return dict(_switches(function)) | {name: form for name, form in found.items() if form is not ANYTHING}
 
 
-def _switches(function: Callable[..., Any]) -> Iterator[tuple[str, Form]]:
+def _switches(function: Callable[..., object]) -> Iterator[tuple[str, Form]]:
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):  # written in C

@@ -8,7 +8,7 @@ drawn on the CPU and then moved: a seed means the same everywhere. Dropouts draw
 import os
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -105,7 +105,10 @@ def device_of(module: nn.Module) -> torch.device:
     return CPU if first is None else first.device
 
 
-def moved(tree: Any, device: torch.device) -> Any:
+T = TypeVar("T")
+
+
+def moved(tree: T, device: torch.device) -> T:
     """A tree with its tensors on a device; what holds none of them comes back as it is.
 
     Args:
@@ -118,23 +121,27 @@ def moved(tree: Any, device: torch.device) -> Any:
         >>> moved(batch, torch.device("cpu"))["words"] is batch["words"]
         True
     """
+    return cast(T, _moved(tree, device))
+
+
+def _moved(tree: Any, device: torch.device) -> Any:
     if isinstance(tree, Tensor):
         # only towards CUDA is it safe not to wait: the numbers are put aside at once, and its work is done in order
         return tree if tree.device == device else tree.to(device, non_blocking=device.type == "cuda")
     if isinstance(tree, Mapping):
-        return {key: moved(value, device) for key, value in tree.items()}
+        return {key: _moved(value, device) for key, value in tree.items()}
     if isinstance(tree, list):
-        return [moved(value, device) for value in tree]
+        return [_moved(value, device) for value in tree]
     if isinstance(tree, tuple):
         names = getattr(tree, "_fields", ("",) * len(tree))
         pairs = list(zip(names, tree, strict=True))
-        parts = [value if name in STAYING else moved(value, device) for name, value in pairs]
+        parts = [value if name in STAYING else _moved(value, device) for name, value in pairs]
         if all(new is old for new, old in zip(parts, tree, strict=True)):
             return tree
         return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
     if is_dataclass(tree) and not isinstance(tree, type):
         before = {f.name: getattr(tree, f.name) for f in fields(tree) if f.name not in STAYING}
-        after = {name: moved(value, device) for name, value in before.items()}
+        after = {name: _moved(value, device) for name, value in before.items()}
         return tree if all(after[name] is before[name] for name in after) else replace(tree, **after)
     return tree
 

@@ -191,7 +191,7 @@ class Either(Form):
 
 
 TRUTH, _NULL, _STRING = Member(bool, "true or false"), Member(types.NoneType, "null"), Member(str, "a string")
-_PLAIN: dict[Any, Form] = {bool: TRUTH, types.NoneType: _NULL, None: _NULL, str: _STRING}
+_PLAIN: dict[object, Form] = {bool: TRUTH, types.NoneType: _NULL, None: _NULL, str: _STRING}
 
 
 def form_of(hint: Any) -> Form:
@@ -276,7 +276,7 @@ def quote(value: object) -> str:
     return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]} ..."
 
 
-def check_names(what: str, given: Iterable[Any], known: Sequence[str]) -> None:
+def check_names(what: str, given: Iterable[object], known: Sequence[str]) -> None:
     """Refuse a setting whose name is not known.
 
     >>> check_names("dropout", {"outptu": 0.5}, ["output"])

@@ -6,7 +6,7 @@
 A limit is anything with `holds` and a text that continues the words "a whole number" or "a list".
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sized
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Protocol
@@ -31,7 +31,7 @@ class Between:
     high: float
     open: Literal["", "low", "high", "both"] = ""
 
-    def holds(self, value: Any) -> bool:
+    def holds(self, value: float) -> bool:
         """Whether the number lies inside."""
         above = value > self.low if self.open in ("low", "both") else value >= self.low
         return bool(above and (value < self.high if self.open in ("high", "both") else value <= self.high))
@@ -50,7 +50,7 @@ class AtLeast:
 
     low: float
 
-    def holds(self, value: Any) -> bool:
+    def holds(self, value: float) -> bool:
         """Whether the number is not below."""
         return bool(value >= self.low)
 
@@ -64,7 +64,7 @@ class Above:
 
     low: float
 
-    def holds(self, value: Any) -> bool:
+    def holds(self, value: float) -> bool:
         """Whether the number is above."""
         return bool(value > self.low)
 
@@ -78,7 +78,7 @@ class Multiple:
 
     of: int
 
-    def holds(self, value: Any) -> bool:
+    def holds(self, value: float) -> bool:
         """Whether nothing is left over."""
         return bool(value % self.of == 0)
 
@@ -93,7 +93,7 @@ class Entries:
     least: int
     most: int | None = None
 
-    def holds(self, value: Any) -> bool:
+    def holds(self, value: Sized) -> bool:
         """Whether the list is neither too short nor too long."""
         return self.least <= len(value) <= (len(value) if self.most is None else self.most)
 
@@ -107,7 +107,7 @@ class Entries:
 class Rising:
     """A list whose entries rise."""
 
-    def holds(self, value: Any) -> bool:
+    def holds(self, value: Iterable[float]) -> bool:
         """Whether each entry is above the one before it."""
         return all(a < b for a, b in pairwise(value))
 
@@ -121,7 +121,7 @@ class OneOf:
 
     words: Iterable[str]
 
-    def holds(self, value: Any) -> bool:
+    def holds(self, value: object) -> bool:
         """Whether the table has it."""
         return value in list(self.words)
 
@@ -132,9 +132,9 @@ class Kind:
 
     name: str
 
-    def holds(self, value: Any) -> bool:
+    def holds(self, value: object) -> bool:
         """Whether the value can be a spec; its settings are looked at when it is made."""
-        return isinstance(value, str) or "name" in value
+        return isinstance(value, str) or (isinstance(value, Container) and "name" in value)
 
     def __str__(self) -> str:
         return "with the key 'name'"

@@ -14,7 +14,7 @@ from sparsernn.core.errors import InputError
 from sparsernn.core.forms import ANYTHING, check_names
 from sparsernn.core.forms import suggest as suggest
 
-Registry = Mapping[str, Callable[..., Any]]
+Registry = Mapping[str, Callable[..., object]]
 
 
 def make(kind: str, registry: Registry, spec: str | Mapping[str, Any], **context: Any) -> Any:

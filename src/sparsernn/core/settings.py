@@ -177,7 +177,7 @@ def dump(tree: Mapping[str, Any]) -> str:
     )
 
 
-def merge(base: Any, over: Mapping[str, Any]) -> Tree:
+def merge(base: object, over: Mapping[str, Any]) -> Tree:
     """What `over` makes of `base`: mappings are merged key by key, anything else replaces, `drop` removes.
 
     Neither argument is changed; a `base` that is no mapping counts as an empty one.
@@ -222,7 +222,7 @@ def override(tree: Mapping[str, Any], assignments: Sequence[str]) -> Tree:
     return result
 
 
-def _without_other_kinds(tree: Any, change: Any) -> Any:
+def _without_other_kinds(tree: Any, change: object) -> Any:
     """The tree without the settings of every component that the change gives in another kind."""
     if not isinstance(tree, Mapping) or not isinstance(change, Mapping):
         return tree

@@ -33,7 +33,7 @@ class Setting(NamedTuple):
         return words[self.default] if known else str(self.default)
 
 
-def settings_of(made: Callable[..., Any], supplied: Container[str] = ()) -> list[Setting]:
+def settings_of(made: Callable[..., object], supplied: Container[str] = ()) -> list[Setting]:
     """What a recipe may set, in the order of the signature.
 
     Args:
@@ -55,12 +55,12 @@ def settings_of(made: Callable[..., Any], supplied: Container[str] = ()) -> list
     return [setting for name, setting in found.items() if name not in supplied]
 
 
-def _parts(made: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+def _parts(made: Callable[..., object]) -> Iterator[Callable[..., object]]:
     yield made
     yield from getattr(made, "settings_groups", ())
 
 
-def _own(made: Callable[..., Any]) -> Iterator[Setting]:
+def _own(made: Callable[..., object]) -> Iterator[Setting]:
     forms, meanings = forms_of(made), meanings_of(made)
     for name, parameter in inspect.signature(made).parameters.items():
         if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
@@ -69,7 +69,7 @@ def _own(made: Callable[..., Any]) -> Iterator[Setting]:
             yield Setting(name, forms.get(name, ANYTHING), default, meanings.get(name, ""))
 
 
-def meanings_of(made: Callable[..., Any]) -> dict[str, str]:
+def meanings_of(made: Callable[..., object]) -> dict[str, str]:
     """Parameter -> the first sentence that the docstring's Args or Attributes have for it.
 
     "see `OtherCell`", "as in `other_function`" and the classes that a class inherits from are followed.
@@ -90,11 +90,11 @@ def _refers(meaning: str) -> bool:
     return re.fullmatch(r"(?:see|as in) `\w+`", meaning) is not None
 
 
-def _bases(made: Callable[..., Any]) -> list[Any]:
+def _bases(made: Callable[..., object]) -> list[Callable[..., object]]:
     return [one for one in getattr(made, "__mro__", ())[1:] if one.__module__.startswith("sparsernn")]
 
 
-def _referred(made: Callable[..., Any]) -> list[Any]:
+def _referred(made: Callable[..., object]) -> list[Callable[..., object]]:
     names: Mapping[str, Any] = vars(sys.modules.get(made.__module__, object))
     text = inspect.getdoc(made) or ""
     classes = [word for word in re.findall(r"`(\w+)`", text) if inspect.isclass(names.get(word))]

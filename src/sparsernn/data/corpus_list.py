@@ -6,7 +6,7 @@ import os
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sparsernn.data import CORPORA
 from sparsernn.data.corpora import DATA_VARIABLE
@@ -20,7 +20,7 @@ FILES_OF = {"mnist-10k": "mnist", "squad-articles": "squad"}
 """Corpora that read another one's files."""
 COMES_WITH = {"digits": "sklearn"}
 """Corpora that an installed package brings along."""
-READ_AS: dict[Any, str] = {
+READ_AS: dict[object, str] = {
     Corpus: "text",
     TaggedCorpus: "tags",
     QuestionCorpus: "questions",
@@ -60,11 +60,11 @@ def listed() -> list[Listed]:
     ]
 
 
-def _registered() -> dict[str, Callable[..., Any]]:
+def _registered() -> dict[str, Callable[..., object]]:
     return {**CORPORA, **IMAGES}
 
 
-def read_as(made: Callable[..., Any]) -> str:
+def read_as(made: Callable[..., object]) -> str:
     """What a corpus function returns, in a word; "" where it does not say."""
     try:
         return READ_AS.get(typing.get_type_hints(made).get("return"), "")
@@ -72,13 +72,13 @@ def read_as(made: Callable[..., Any]) -> str:
         return ""
 
 
-def about(made: Callable[..., Any]) -> str:
+def about(made: Callable[..., object]) -> str:
     """The first sentence of a docstring."""
     paragraph = " ".join((inspect.getdoc(made) or "").partition("\n\n")[0].split())
     return paragraph.partition(". ")[0].rstrip(".")
 
 
-def _place(name: str, made: Callable[..., Any]) -> str:
+def _place(name: str, made: Callable[..., object]) -> str:
     if "path" not in inspect.signature(made).parameters:
         return COMES_ALONG
     files = FILES_OF.get(name, name)

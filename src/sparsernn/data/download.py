@@ -7,7 +7,7 @@ import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 from sparsernn.core.errors import InputError
 from sparsernn.data.text_files import GZIP_MAGIC, read_bytes
@@ -219,7 +219,7 @@ class _Progress:
         self._task = self._bar.add_task(label, total=None)
         self.total: int = 0
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         self._bar.start()
         return self
 

@@ -81,7 +81,7 @@ def read_questions(path: str | Path) -> QuestionFile:
     return QuestionFile(found, reader.oddities)
 
 
-def _entries(name: str, text: str) -> Iterator[tuple[str, Any]]:
+def _entries(name: str, text: str) -> Iterator[tuple[str, object]]:
     """What a file lists, each with its place in words."""
     try:
         whole = json.loads(text)
@@ -100,7 +100,7 @@ def _entries(name: str, text: str) -> Iterator[tuple[str, Any]]:
         yield f"'{name}', article {number}", entry
 
 
-def _lines(name: str, text: str) -> Iterator[tuple[str, Any]]:
+def _lines(name: str, text: str) -> Iterator[tuple[str, object]]:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue

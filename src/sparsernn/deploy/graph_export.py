@@ -108,7 +108,7 @@ class Exported:
     path: Path
     bytes: int
     difference: float
-    inputs: dict[str, tuple[Any, ...]]
+    inputs: dict[str, tuple[int | str, ...]]
 
 
 def export(model: nn.Module, path: str | Path, facts: Mapping[str, Any] | None = None) -> Exported:
@@ -156,13 +156,17 @@ def export(model: nn.Module, path: str | Path, facts: Mapping[str, Any] | None =
 Runner = Callable[[list[Tensor]], list[Tensor]]
 
 
-def _write_pt2(program: Any, step: OneStep, path: Path, told: dict[str, str]) -> Runner:
+def _write_pt2(
+    program: torch.export.ExportedProgram, step: OneStep, path: Path, told: dict[str, str]
+) -> Runner:
     torch.export.save(program, path, extra_files=dict(told))
     loaded = torch.export.load(path).module()
     return lambda inputs: list(loaded(*inputs))
 
 
-def _write_onnx(program: Any, step: OneStep, path: Path, told: dict[str, str]) -> Runner:
+def _write_onnx(
+    program: torch.export.ExportedProgram, step: OneStep, path: Path, told: dict[str, str]
+) -> Runner:
     missing = [name for name in ONNX_NEEDS if find_spec(name) is None]
     if missing:
         raise InputError(
@@ -201,7 +205,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(before)
 
 
-Writer = Callable[[Any, OneStep, Path, dict[str, str]], Runner]
+Writer = Callable[[torch.export.ExportedProgram, OneStep, Path, dict[str, str]], Runner]
 FORMATS: dict[str, Writer] = {
     ".onnx": _write_onnx,
     ".pt2": _write_pt2,

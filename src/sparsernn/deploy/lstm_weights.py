@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -131,7 +130,11 @@ class LSTMWeights:
         self.structure = self._structure()
 
     def _hold(
-        self, state: Mapping[str, Tensor], masks: Mapping[str, Tensor], products: Any, how: tuple[bool, int]
+        self,
+        state: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor],
+        products: str | Mapping[str, str],
+        how: tuple[bool, int],
     ) -> dict[str, Format]:
         """Every matrix in its format; a tied head is kept once, unless its format has no rows to look up."""
         held: dict[str, Format] = {}
@@ -170,7 +173,9 @@ class LSTMWeights:
         return self._dense_table[ids]
 
 
-def _check_given(state: Mapping[str, Tensor], masks: Mapping[str, Tensor], products: Any) -> None:
+def _check_given(
+    state: Mapping[str, Tensor], masks: Mapping[str, Tensor], products: str | Mapping[str, str]
+) -> None:
     for name, tensor in state.items():
         if not bool(torch.isfinite(tensor).all()):
             raise InputError(f"{name} has numbers that are not finite, so nothing can be computed with it.")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsernn.contracts import Model
+from sparsernn.contracts import Batch, Model, Task
 from sparsernn.core.errors import InputError
 from sparsernn.core.states import tensors
 from sparsernn.structure.observation import CLOSE, distance, doubled
@@ -41,7 +41,7 @@ class Proof:
 
 
 @torch.no_grad()
-def prove(task: Any, before: nn.Module, after: nn.Module, windows: int = WINDOWS, seed: int = 0) -> Proof:
+def prove(task: Task, before: nn.Module, after: nn.Module, windows: int = WINDOWS, seed: int = 0) -> Proof:
     """Read the same training batches with both models, dropouts off, each carrying its own state.
 
     Args:
@@ -70,14 +70,14 @@ def prove(task: Any, before: nn.Module, after: nn.Module, windows: int = WINDOWS
 class _Reader:
     """A model that reads a task's batches one after the other and shows what it put out."""
 
-    def __init__(self, task: Any, model: nn.Module) -> None:
+    def __init__(self, task: Task, model: nn.Module) -> None:
         self.task, self.model = task, model
         self.state = model.initial_state(task.batch_size)  # type: ignore[operator]
-        self.outputs: list[Any] = []
+        self.outputs: list[object] = []
         model.register_forward_pre_hook(_widened, with_kwargs=True)
         model.register_forward_hook(lambda module, args, output: self.outputs.append(output))
 
-    def read(self, batch: Any) -> tuple[list[Tensor], float]:
+    def read(self, batch: Batch) -> tuple[list[Tensor], float]:
         """The outputs, and the mean nats."""
         self.outputs.clear()
         counted = self.task.state_dict()
@@ -86,11 +86,13 @@ class _Reader:
         return [t for output in self.outputs for t in answers(self.model, output)], float(nats)
 
 
-def answers(model: nn.Module, output: Any) -> Iterator[Tensor]:
+def answers(model: nn.Module, output: object) -> Iterator[Tensor]:
     """The numbers that a forward pass is for: what a model of this library says they are, else all tensors."""
     yield from model.answers(output) if isinstance(model, Model) else tensors(output)
 
 
-def _widened(module: nn.Module, args: Any, kwargs: Any) -> Any:
+def _widened(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Floating inputs as float64."""
     return tuple(doubled(a) for a in args), {key: doubled(value) for key, value in kwargs.items()}

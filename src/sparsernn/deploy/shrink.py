@@ -62,7 +62,7 @@ class Compaction:
             else tree
         )
 
-    def _part(self, key: Any, value: object) -> Any:
+    def _part(self, key: str, value: object) -> object:
         if isinstance(value, Mapping):
             return self.apply(value)
         if not isinstance(value, Tensor):
@@ -88,7 +88,7 @@ def compact(
     exact: bool = True,
     units: Sequence[Units] | None = None,
     consumers: Mapping[str, Iterable[str]] | None = None,
-    example: Any = None,
+    example: object = None,
 ) -> Compaction:
     """Remove the dead units of a model, in place; where anything speaks against it, the model stays as it is.
 
@@ -149,7 +149,7 @@ def _without(
 
 
 def check_the_same(
-    model: nn.Module, groups: Sequence[Units], gone: Sequence[Tensor], weak: Sequence[Tensor], example: Any
+    model: nn.Module, groups: Sequence[Units], gone: Sequence[Tensor], weak: Sequence[Tensor], example: object
 ) -> None:
     """Refuse to remove the units `gone` where a copy without them puts out other numbers for the example.
 
@@ -232,7 +232,7 @@ def check_tolerance(tol: float, exact: bool) -> None:
 
 
 def units_of(
-    model: nn.Module, consumers: Mapping[str, Iterable[str]] | None = None, example: Any = None
+    model: nn.Module, consumers: Mapping[str, Iterable[str]] | None = None, example: object = None
 ) -> list[Units]:
     """The units of a model that can be removed, as far as its geometry goes; see `structure.torch_units.units_of`.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,7 @@ class Stream(ABC):
         return torch.stack([self.step(row) for row in words])
 
     def _ids(self, words: Sequence[int] | Tensor) -> list[int]:
-        found: Any = words.tolist() if isinstance(words, Tensor) else words
+        found: object = words.tolist() if isinstance(words, Tensor) else words
         ids: list[Any] = (
             list(found) if isinstance(found, Sequence) and not isinstance(found, str | bytes) else [found]
         )
@@ -50,11 +50,11 @@ class Stream(ABC):
         return ids
 
 
-def _is_whole(number: object) -> bool:
+def _is_whole(number: object) -> TypeGuard[int]:
     return isinstance(number, int) and not isinstance(number, bool)
 
 
-def check_batch(batch: Any) -> int:
+def check_batch(batch: object) -> int:
     """The batch, if it is a whole number from 1 on.
 
     Raises:

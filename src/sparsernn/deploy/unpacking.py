@@ -110,7 +110,7 @@ def _told(fault: BaseException) -> str:
     return str(fault).partition("\n")[0][:200].rstrip(".") or type(fault).__name__
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _each_once(pairs: list[tuple[str, object]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]

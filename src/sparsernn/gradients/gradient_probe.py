@@ -1,12 +1,11 @@
 """How far synthetic gradients agree with the real ones of a longer horizon: measured offline, windows by windows."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from sparsernn.contracts import Model, State, Task
+from sparsernn.contracts import Batch, Model, State, Task
 from sparsernn.gradients.quality import Readings
 from sparsernn.gradients.synthetic_gradients import SyntheticGradient
 
@@ -14,7 +13,7 @@ from sparsernn.gradients.synthetic_gradients import SyntheticGradient
 def future_gradient(
     model: Model,
     task: Task,
-    batches: Sequence[Any],
+    batches: Sequence[Batch],
     state: State,
     boundary: SyntheticGradient,
     gamma: float = 1.0,
@@ -33,7 +32,7 @@ def future_gradient(
     """
     unit = boundary.unit(batches[0].targets.numel())
     state, leaves = boundary.parts.leaves(state)
-    total: Any = 0.0
+    total = torch.zeros(())
     for ahead, batch in enumerate(batches):
         _, objective, state = task.loss(model, batch, state)
         total = total + gamma**ahead * objective
@@ -46,7 +45,7 @@ def probe(
     model: Model,
     task: Task,
     boundary: SyntheticGradient,
-    batches: Sequence[Any],
+    batches: Sequence[Batch],
     horizon: int = 5,
     gamma: float | None = None,
 ) -> dict[str, float]:

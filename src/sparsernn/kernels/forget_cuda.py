@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -63,7 +64,7 @@ def _back(  # type: ignore[no-untyped-def]
     tl.store(carry_out + at, carry, mask=inside)
 
 
-def _launch(kernel: Any, tensors: tuple[Tensor, ...], gated: bool) -> None:
+def _launch(kernel: Callable[..., object], tensors: tuple[Tensor, ...], gated: bool) -> None:
     steps, width = len(tensors[1]), tensors[1].shape[1:].numel()
     if width:
         triton.jit(kernel)[(triton.cdiv(width, BLOCK),)](*tensors, steps, width, gated=gated, block=BLOCK)

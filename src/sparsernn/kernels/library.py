@@ -28,7 +28,7 @@ MOST_THREADS = 1024
 NOT_BUILT = "not compiled; python -m sparsernn.kernels.build does it"
 
 POINTER, INT, LONG, FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
-SIGNATURES: dict[str, list[Any]] = {
+SIGNATURES: dict[str, list[type]] = {
     "multiply": [POINTER, POINTER, POINTER, INT, POINTER, INT],
     "token": [POINTER, POINTER, POINTER, INT, INT],
     "highway_forward": [*[POINTER] * 3, INT, INT, INT],

@@ -1,11 +1,12 @@
 """Exponential moving averages of the weights, kept beside any optimizer."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import ParamsT
 
 from sparsernn.core.checks import checked
 from sparsernn.core.limits import DropRate, Kind, NonNegative, Spec
@@ -139,7 +140,7 @@ class AveragedRMSprop(Averaging, torch.optim.RMSprop):
     """RMSprop with averages."""
 
 
-AVERAGED: dict[str, Callable[..., Any]] = {
+AVERAGED: dict[str, Callable[..., object]] = {
     "adadelta": AveragedAdadelta,
     "adam": AveragedAdam,
     "rmsprop": AveragedRMSprop,
@@ -149,7 +150,7 @@ AVERAGED: dict[str, Callable[..., Any]] = {
 
 @checked
 def ema(
-    params: Iterable[Any],
+    params: ParamsT,
     lr: NonNegative,
     *,
     of: Annotated[Spec, Kind("averaged")] = "adam",

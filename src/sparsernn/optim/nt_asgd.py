@@ -12,12 +12,13 @@ Source: S. Merity, N. S. Keskar and R. Socher, "Regularizing and Optimizing LSTM
 arXiv:1708.02182; S. Liu et al., "Selfish Sparse RNN Training", ICML 2021, arXiv:2101.09048.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import ParamsT
 from torch.optim.sgd import sgd
 
 from sparsernn.core.checks import checked
@@ -71,7 +72,7 @@ class NTASGD(torch.optim.Optimizer):
     @checked
     def __init__(
         self,
-        params: Iterable[Any],
+        params: ParamsT,
         lr: NonNegative,
         *,
         weight_decay: NonNegative = 0.0,

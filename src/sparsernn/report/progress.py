@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -112,6 +112,13 @@ class LiveReporter(PlainReporter):
         self.bars.update(self.evaluation, description=name, completed=fraction, visible=fraction < 1)
 
 
+class _Handle(Protocol):
+    """What a notebook shows and can show anew."""
+
+    def update(self, shown: object) -> None:
+        """Put this in its place."""
+
+
 class NotebookReporter(PlainReporter):
     """One line of a notebook's output that is rewritten as the run goes on; the lines of `PlainReporter` stay above.
 
@@ -119,10 +126,10 @@ class NotebookReporter(PlainReporter):
         show: shows a line of HTML and returns a handle whose `update` replaces it; IPython's `display` if not given.
     """
 
-    def __init__(self, *given: Any, show: Callable[[str], Any] | None = None, **more: Any) -> None:
+    def __init__(self, *given: Any, show: Callable[[str], _Handle] | None = None, **more: Any) -> None:
         super().__init__(*given, **more)
         self.show = show or _displayed
-        self.handle: Any = None
+        self.handle: _Handle | None = None
         self.lines: list[str] = []
         self.moved = -math.inf
 
@@ -159,10 +166,11 @@ class _Html:
         return self.text
 
 
-def _displayed(text: str) -> Any:
+def _displayed(text: str) -> _Handle:
     from IPython.display import display
 
-    return display(_Html(text), display_id=True)
+    handle: _Handle = display(_Html(text), display_id=True)
+    return handle
 
 
 def in_notebook() -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 import sparsernn
+from sparsernn import contracts
 from sparsernn.contracts import Model, Optimizer
 from sparsernn.core.devices import chosen, described, same_bits
 from sparsernn.core.errors import InputError
@@ -100,7 +101,7 @@ def assemble(
     )
 
 
-def model_of(recipe: Recipe, task: Task) -> Model:
+def model_of(recipe: Recipe, task: contracts.Task) -> Model:
     """The model that a recipe describes, in the sizes that the task's data ask for."""
     model: Model = make("model", MODELS, recipe.model, **task.sizes)
     return model
@@ -128,7 +129,7 @@ def _task_without_data(recipe: Recipe, vocabularies: Vocabularies, remembered: M
     return task
 
 
-def _takes(constructor: Callable[..., Any] | None, name: str) -> bool:
+def _takes(constructor: Callable[..., object] | None, name: str) -> bool:
     return constructor is not None and name in inspect.signature(constructor).parameters
 
 

@@ -73,7 +73,7 @@ def check_position(position: Mapping[str, Any], kind: type, source: object) -> N
             raise InputError(f"{source} says '{name}' is {str(value)[:60]!r}; it must be a whole number.")
 
 
-def check_tensors(saved: Any, own: Mapping[str, Tensor], source: object, finite: bool = True) -> None:
+def check_tensors(saved: object, own: Mapping[str, Tensor], source: object, finite: bool = True) -> None:
     """Raise InputError unless the saved tensors have the names, types and shapes of the own, and are finite.
 
     >>> check_tensors({"w": torch.zeros(2)}, {"w": torch.zeros(3)}, "last")
@@ -92,7 +92,7 @@ def check_tensors(saved: Any, own: Mapping[str, Tensor], source: object, finite:
             check_finite(name, saved[name], source)
 
 
-def _check_tensor(name: str, saved: Any, own: Tensor, source: object) -> None:
+def _check_tensor(name: str, saved: object, own: Tensor, source: object) -> None:
     if not isinstance(saved, Tensor):
         raise InputError(
             f"{source} cannot be used: '{name}' is a {type(saved).__name__}, where a tensor is needed."
@@ -116,7 +116,7 @@ def check_finite(name: str, tensor: Tensor, source: object) -> None:
         )
 
 
-def check_state(state: Any, own: Any, source: object, path: str = "") -> None:
+def check_state(state: object, own: object, source: object, path: str = "") -> None:
     """Compare a nested state with one of the same object: where both have a tensor, type and shape are the same.
 
     Raises:
@@ -145,7 +145,7 @@ def check_buffers(state: Mapping[str, Any], optimizer: Optimizer, source: object
                 raise InputError(f"{source} cannot be used: the optimizer's '{name}' is NaN.")
 
 
-def _tensors(tree: Any, path: str) -> Iterator[tuple[str, Tensor]]:
+def _tensors(tree: object, path: str) -> Iterator[tuple[str, Tensor]]:
     if isinstance(tree, Tensor):
         yield path, tree
     elif isinstance(tree, Mapping):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparsernn.contracts import State, Task
 from sparsernn.core.errors import InputError
 from sparsernn.deploy.shrink import Compaction
 from sparsernn.runs.assembly import create, data_of, model_of
@@ -70,7 +71,7 @@ def resized_recipe(original: Run, after: nn.Module) -> Recipe:
     return Recipe.from_settings(kept)
 
 
-def built(recipe: Recipe, task: Any, after: nn.Module) -> nn.Module:
+def built(recipe: Recipe, task: Task, after: nn.Module) -> nn.Module:
     """The model that the recipe alone describes, with the weights of `after`.
 
     Raises:
@@ -127,7 +128,7 @@ def _cut_optimizer(state: Mapping[str, Any], done: Compaction) -> dict[str, Any]
     return {**done.apply(state), "state": buffers}
 
 
-def _cut_carried(state: Any, before: Any, after: Any, keep: Sequence[Tensor]) -> Any:
+def _cut_carried(state: State, before: nn.Module, after: nn.Module, keep: Sequence[Tensor]) -> State:
     """The carried state of a stack of layers; none where it is of another form."""
     old, new = (list(getattr(model, "layers", ())) for model in (before, after))
     if not isinstance(state, tuple) or not len(state) == len(keep) == len(old):

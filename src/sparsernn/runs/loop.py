@@ -11,7 +11,7 @@ No branch knows a method or a task by name.
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -146,13 +146,16 @@ def ended_early(run: Run) -> str:
     return "the averaged weights got worse on validation" if run.optimizer.exhausted else ""
 
 
-def with_last(items: Iterable[Any]) -> Iterator[tuple[Any, bool]]:
+Item = TypeVar("Item")
+
+
+def with_last(items: Iterable[Item]) -> Iterator[tuple[Item, bool]]:
     """Each item, and whether it is the last.
 
     >>> list(with_last("ab"))
     [('a', False), ('b', True)]
     """
-    held: list[Any] = []
+    held: list[Item] = []
     for item in items:
         if held:
             yield held.pop(), False

@@ -13,7 +13,7 @@ COMPONENTS = ("task", "model", "optimizer", "sparsity", "boundary")
 REQUIRED = ("task", "model", "optimizer")
 NUMBERS = {f"{split}_{name}": row for split in ("train", "valid", "test") for name, row in METRICS.items()}
 
-Rule = tuple[Callable[[Any], bool], str]
+Rule = tuple[Callable[[object], bool], str]
 
 
 def check(settings: Mapping[str, Any], known: Sequence[str], origin: str) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sparsernn.contracts import Optimizer
+from sparsernn.contracts import Optimizer, Tick
 from sparsernn.runs.interruption import Request
 from sparsernn.runs.plan import plan
 from sparsernn.runs.reporter import Reporter
@@ -41,7 +41,7 @@ class Watch:
         self.keep.write(lambda: self.run.events.append(full))
         self.reporter.event(full)
 
-    def look(self, closely: bool = False, **at: Any) -> None:
+    def look(self, closely: bool = False, **at: object) -> None:
         """What the weights look like now."""
         for found in self.run.task.look(self.run.model, closely):
             self.record({**at, **found})
@@ -117,7 +117,7 @@ class Watch:
         for event in events:
             self.record(event)
 
-    def evaluating(self, split: str, request: Request) -> Any:
+    def evaluating(self, split: str, request: Request) -> Tick:
         """A tick for `Task.evaluate` that reports and lets a stop request through."""
 
         def tick(fraction: float) -> None:

@@ -78,7 +78,9 @@ class Attachment:
             self._handles.append(optimizer.register_step_post_hook(self._after))
             _ATTACHED.setdefault(optimizer, weakref.WeakSet()).add(self)
 
-    def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+    def _before(
+        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         itself, *given = args  # torch hands the optimizer over as the first argument
         closure = given[0] if given else kwargs.get("closure")
         if closure is None:
@@ -99,7 +101,7 @@ class Attachment:
 
         return evaluate
 
-    def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    def _after(self, optimizer: Optimizer, args: object, kwargs: object) -> None:
         if _was_skipped(optimizer):
             self.sparsifier.forget_gradients()
         elif optimizer is self.optimizers[0]:

@@ -62,7 +62,7 @@ def optimizers_of(given: Optimizers) -> tuple[Optimizer, ...]:
 
 def _inside(given: object) -> Optimizer:
     """The optimizer that hooks can be put on: `given`, or what it keeps as `optimizer`."""
-    found, seen = given, list[Any]()
+    found, seen = given, list[object]()
     while not (isinstance(found, Optimizer) and _calls_hooks(found)):
         seen.append(found)
         found = getattr(found, "optimizer", None)
@@ -120,8 +120,8 @@ def buffers(given: Optimizers, parameter: nn.Parameter) -> list[Tensor]:
     return [tensor for member in optimizers_of(given) for tensor in _per_weight(member, parameter).values()]
 
 
-def _per_weight(optimizer: Optimizer, parameter: nn.Parameter) -> dict[Any, Tensor]:
-    state: Mapping[Any, object] = optimizer.state.get(parameter, {})
+def _per_weight(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
+    state: Mapping[str, object] = optimizer.state.get(parameter, {})
     return {k: v for k, v in state.items() if isinstance(v, Tensor) and v.shape == parameter.shape and v.ndim}
 
 
@@ -182,7 +182,7 @@ NOT_ASKED = ("params", "fused", "foreign", "capturable")
 """Settings that choose an implementation, not what it computes; some refuse a lone weight on the CPU."""
 
 
-def beginnings(optimizer: Optimizer, parameter: nn.Parameter) -> dict[Any, float]:
+def beginnings(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, float]:
     """What an optimizer's state of a weight begins with, by the state's name.
 
     It is looked at: an optimizer of the same kind and settings takes a step on one weight of 0 with a gradient of 0.

@@ -1,7 +1,7 @@
 """Whether a saved state is one of the sparsifier that is to go on from it, before anything is taken from it."""
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from torch import Tensor
 from sparsernn.core.errors import InputError
 
 
-def check_keys(state: Any, wanted: Collection[str], *, more: bool = False) -> None:
+def check_keys(state: object, wanted: Collection[str], *, more: bool = False) -> None:
     """Refuse the state of another kind of sparsifier in one sentence.
 
     Args:
@@ -35,7 +35,7 @@ def check_keys(state: Any, wanted: Collection[str], *, more: bool = False) -> No
         refuse(f"it has no '{missing[0]}'" if missing else f"it has '{surplus[0]}'")
 
 
-def check_tensors(what: str, saved: Any, own: Mapping[str, Tensor]) -> None:
+def check_tensors(what: str, saved: object, own: Mapping[str, Tensor]) -> None:
     """Refuse saved tensors that would be cut, stretched or rounded on their way into the own ones.
 
     Args:
@@ -52,12 +52,12 @@ def check_tensors(what: str, saved: Any, own: Mapping[str, Tensor]) -> None:
         found = saved.get(name)
         if not isinstance(found, Tensor):
             refuse(f"'{what}' has no '{name}'")
-        elif found.shape != tensor.shape or (tensor.dtype == torch.bool) != (found.dtype == torch.bool):
+        if found.shape != tensor.shape or (tensor.dtype == torch.bool) != (found.dtype == torch.bool):
             there = f"{found.dtype} {tuple(found.shape)}"
             refuse(f"'{name}' of '{what}' is {there} there and {tensor.dtype} {tuple(tensor.shape)} here")
 
 
-def refuse(why: str) -> None:
+def refuse(why: str) -> NoReturn:
     """Raise the InputError.
 
     Example:

@@ -12,10 +12,9 @@ improved sweep by sweep and the distance is an upper bound where there is recurr
 where that is nearer, as between two states of one run.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -147,7 +146,7 @@ class _Places:
     """Which rows and columns of the masked matrices belong to which units, and which to none."""
 
     def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
-        listed: Any = getattr(model, "units", list)
+        listed: Callable[[], list[Units]] = getattr(model, "units", list)
         self.groups: list[Units] = listed()
         known = {id(p): name for name, p in model.named_parameters() if name in names}
         self.parts: dict[tuple[str, int], list[_Part]] = {(name, dim): [] for name in names for dim in (0, 1)}
@@ -297,5 +296,4 @@ def _assignment(costs: Tensor) -> Tensor:
         from scipy.optimize import linear_sum_assignment
     except ImportError as fault:
         raise InputError("matching units needs scipy; install sparsernn[analysis].") from fault
-    columns: Any = linear_sum_assignment(costs.numpy())[1]
-    return torch.as_tensor(columns, dtype=torch.int64)
+    return torch.as_tensor(linear_sum_assignment(costs.numpy())[1], dtype=torch.int64)

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import PackedSequence
 from sparsernn.core.errors import InputError
 from sparsernn.structure.gates import TORCH_GATES, GateBlock, stacked
 
-KERNELS: dict[str, Callable[..., Any]] = {
+KERNELS: dict[str, Callable[..., tuple[Tensor, ...]]] = {
     "lstm": torch.lstm,
     "gru": torch.gru,
     "rnn_tanh": torch.rnn_tanh,

@@ -39,15 +39,17 @@ class Trial:
         torch.Size([4, 3])
     """
 
-    def __init__(self, model: nn.Module, example: Any) -> None:
-        self.model: Any = copied(model).double().eval()
+    def __init__(self, model: nn.Module, example: object) -> None:
+        self.model = copied(model).double().eval()
         self.args, self.kwargs = _call(example)
-        self._states: list[Any] = []
+        self._states: list[object] = []
         for module in self.model.modules():
             if isinstance(module, nn.RNNBase | UnevenRNN):
                 module.register_forward_hook(self._keep_state)
 
-    def _keep_state(self, module: nn.Module, args: Any, output: Any) -> None:
+    def _keep_state(
+        self, module: nn.Module, args: object, output: tuple[Tensor | PackedSequence, Any]
+    ) -> None:
         self.set_apart(module, output[1])
 
     def set_apart(self, module: nn.Module, state: Any) -> None:
@@ -90,7 +92,7 @@ class Trial:
         return ""
 
 
-def observed(model: nn.Module, name: str, example: Any) -> Uses:
+def observed(model: nn.Module, name: str, example: object) -> Uses:
     """Where the outputs of the module `name` go when the model reads an example.
 
     Args:
@@ -116,16 +118,16 @@ Inputs = dict[str, list[Tensor]]
 class _Observer:
     """Runs with one feature of a module disturbed."""
 
-    def __init__(self, model: nn.Module, name: str, example: Any) -> None:
+    def __init__(self, model: nn.Module, name: str, example: object) -> None:
         self.trial = Trial(model, example)
-        self.source: Any = self.trial.model.get_submodule(name)
+        self.source = self.trial.model.get_submodule(name)
         self.width = width_of(self.source)
         self.candidates = {
             other: module
             for other, module in self.trial.model.named_modules()
             if reads(module) == self.width and module is not self.source
         }
-        self.put_out: list[Any] = []
+        self.put_out: list[Tensor] = []
 
     def uses(self) -> Uses:
         """What is seen."""
@@ -239,12 +241,12 @@ def copied(thing: Copied) -> Copied:
         raise InputError(f"the model cannot be copied to try it out ({first_line(fault)}).") from fault
 
 
-def _call(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _call(example: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of a call, floats as float64."""
     if isinstance(example, Mapping):
         return (), {name: doubled(value) for name, value in example.items()}
-    many = isinstance(example, tuple) and not isinstance(example, PackedSequence)
-    return tuple(doubled(value) for value in (example if many else (example,))), {}
+    many = example if isinstance(example, tuple) and not isinstance(example, PackedSequence) else (example,)
+    return tuple(doubled(value) for value in many), {}
 
 
 def doubled(value: object) -> Any:
@@ -261,7 +263,7 @@ def doubled(value: object) -> Any:
     return value
 
 
-def _leaves(output: Any, without: set[int]) -> Iterator[Tensor]:
+def _leaves(output: object, without: set[int]) -> Iterator[Tensor]:
     """The numbers in whatever a model puts out."""
     if id(output) in without:
         return

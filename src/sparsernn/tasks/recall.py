@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -95,7 +94,7 @@ class Recall(Synthetic):
         for first in range(start * self.window, steps, self.window):
             yield Sequences(inputs[first : first + self.window], targets[first : first + self.window])
 
-    def loss(self, model: SequenceModel, batch: Sequences, state: object) -> tuple[Tensor, Tensor, Any]:
+    def loss(self, model: SequenceModel, batch: Sequences, state: object) -> tuple[Tensor, Tensor, None]:
         """Mean nats per sign, and the state to go on from."""
         features = model(batch.inputs, state)
         nats = self.nats(model.read_out(features.raw).squeeze(-1), batch.targets)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -29,7 +30,7 @@ TYPES = {
     np.dtype(np.uint32): "uint32_t",
     np.dtype(np.int32): "int32_t",
 }
-Floats = np.ndarray[Any, np.dtype[np.float32]]
+Floats = npt.NDArray[np.float32]
 
 
 def literal(value: float) -> str:
@@ -180,7 +181,7 @@ class Matrix:
         kept = _some((groups != 0).any(1))
         return self._sparse(groups.transpose(0, 2, 1)[kept].reshape(-1), kept)
 
-    def _sparse(self, values: np.ndarray[Any, Any], kept: np.ndarray[Any, Any]) -> list[Constant]:
+    def _sparse(self, values: np.ndarray[Any, Any], kept: npt.NDArray[np.bool_]) -> list[Constant]:
         start = np.concatenate([[0], kept.sum(1).cumsum()])
         return [
             Constant(self.name, np.ascontiguousarray(values)),
@@ -208,7 +209,7 @@ class Matrix:
         y += (self.scale * unit) * sums.astype(np.float32)
 
 
-def in_steps(x: Floats, steps: int) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.float32]:
+def in_steps(x: Floats, steps: int) -> tuple[npt.NDArray[np.int64], np.float32]:
     """A vector rounded to whole numbers from -steps to steps, and the factor that brings it back.
 
     Example:
@@ -224,7 +225,7 @@ def in_steps(x: Floats, steps: int) -> tuple[np.ndarray[Any, np.dtype[np.int64]]
     return np.trunc(v + np.copysign(np.float32(0.5), v)).astype(np.int64), largest / most
 
 
-def _some(kept: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _some(kept: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """A table in C has at least one entry."""
     if not kept.any():
         kept = kept.copy()
@@ -232,6 +233,6 @@ def _some(kept: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return kept
 
 
-def _counter(largest: int, least: Any = np.uint8) -> Any:
+def _counter(largest: int, least: type[np.unsignedinteger] = np.uint8) -> type[np.unsignedinteger]:
     kinds = [kind for kind in (np.uint8, np.uint16, np.uint32) if np.iinfo(kind).max >= np.iinfo(least).max]
     return next(kind for kind in kinds if largest <= np.iinfo(kind).max)

@@ -14,6 +14,7 @@ from sparsernn.core.errors import InputError
 from sparsernn.deploy.plain_c.c_functions import Functions, curve, gate
 from sparsernn.deploy.plain_c.const_tables import Constant, Floats, Matrix, vector
 from sparsernn.nn import GRU, LSTM, QRNN, BlockLSTM, Elman
+from sparsernn.nn.drive.layer import Layer
 
 State = dict[str, Floats]
 ONE = np.float32(1)
@@ -121,7 +122,7 @@ class Part(ABC):
         output: the field that the next layer reads.
     """
 
-    def __init__(self, name: str, layer: Any, int8: bool) -> None:
+    def __init__(self, name: str, layer: Layer, int8: bool) -> None:
         self.name, self.int8 = name, int8
         self.fields: dict[str, int] = {}
         self.starts: dict[str, Constant] = {}
@@ -336,7 +337,7 @@ PARTS: dict[type, type[Part]] = {
 """Layer -> how it is written."""
 
 
-def part_of(layer: Any, number: int, int8: bool) -> Part:
+def part_of(layer: Layer, number: int, int8: bool) -> Part:
     """How a layer of a stack is written.
 
     Raises:

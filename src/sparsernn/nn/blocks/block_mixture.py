@@ -67,7 +67,7 @@ class BlockMixtureHead(MixtureHead):
         direct = self.decodes_directly and self.experts == 1
         return self.table.outputs() if direct else super().inputs()
 
-    def _decode_with(self, tied: Any, words: int, width: int) -> None:
+    def _decode_with(self, tied: BlockEmbedding, words: int, width: int) -> None:
         if tied.embedding_size != width:
             raise InputError(
                 f"a head tied to an embedding of width {tied.embedding_size} decodes vectors of that width, "

@@ -300,7 +300,9 @@ def _make_up(listed: Listed, inputs: int, hidden: int) -> bool:
     return rising and borders[-1][1] == inputs and sum(units) == hidden and min(units) > 0
 
 
-def _rows_of(listed: Any, length: int) -> bool:
+def _rows_of(listed: object, length: int) -> bool:
     """Whether it is a list of lists of so many whole numbers of at least 0."""
+    if not isinstance(listed, list | tuple):
+        return False
     rows = bool(listed) and all(isinstance(row, list | tuple) and len(row) == length for row in listed)
     return rows and all(type(number) is int and number >= 0 for row in listed for number in row)

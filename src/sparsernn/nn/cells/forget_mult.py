@@ -148,7 +148,7 @@ def _keep(ctx: Context, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs[:3], output)
 
 
-def _gradients(ctx: Context, d: Tensor) -> tuple[Any, ...]:
+def _gradients(ctx: Context, d: Tensor) -> tuple[Tensor | None, ...]:
     p, q, start, c = ctx.saved_tensors
     return (*_backward(d, p, q, start, c, ctx.gated), None)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sparsernn.core.devices import moved
 from sparsernn.core.errors import InputError
+from sparsernn.core.states import State
 from sparsernn.nn.drive.cell import Cell, CellState, StagedCell, step
 from sparsernn.nn.drive.layer import Layer
 from sparsernn.nn.drive.scan import scan, scan_naively
@@ -164,11 +165,13 @@ class Bidirectional(Layer):
         """The widths of both directions together."""
         return self.ahead.hidden_size + self.back.hidden_size
 
-    def initial_state(self, batch: int) -> Any:
+    def initial_state(self, batch: int) -> State:
         """Of both directions."""
         return self.ahead.initial_state(batch), self.back.initial_state(batch)
 
-    def forward(self, x: Tensor, state: Any = None, lengths: Tensor | None = None) -> tuple[Tensor, Any]:
+    def forward(
+        self, x: Tensor, state: tuple[State, State] | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, tuple[State, State]]:
         """x (T, B, I) -> y (T, B, H of both), the pair of final states; see `Recurrent.forward`."""
         before = state if state is not None else (None, None)
         extra = {} if lengths is None else {"lengths": lengths}

@@ -8,7 +8,7 @@ all time steps, where autograd would add up T small ones.
 
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from sparsernn.core.autograd_context import Context
 from sparsernn.core.torch_releases import is_exporting
 from sparsernn.kernels import recurrence_kernel
-from sparsernn.nn.drive.cell import CellState, Stage, step
+from sparsernn.nn.drive.cell import CellState, Kept, Stage, step
 from sparsernn.nn.drive.sparse_weight import SparseBack, SparseForth
 from sparsernn.nn.drive.step_product import Product, recurrent_product
 
@@ -108,7 +108,7 @@ class NoTape:
         """For every time step, where the new state of each stage goes."""
         return [(*self.fed, y) for y in self.y.unbind(0)]
 
-    def keep(self, kept: list[Any]) -> None:
+    def keep(self, kept: list[Kept]) -> None:
         """Forget it."""
 
     def outputs(self) -> Tensor:
@@ -126,14 +126,14 @@ class Tape:
         self.steps, self.stages = steps, stages
         self.fed = start.new_empty(steps * stages + 1, *start.shape)
         self.fed[0] = start
-        self.kept: list[list[Any]] = []
+        self.kept: list[list[Kept]] = []
 
     def slots(self) -> list[tuple[Tensor, ...]]:
         """For every time step, where the new state of each stage goes."""
         each = self.fed[1:].unbind(0)
         return list(zip(*(each[k :: self.stages] for k in range(self.stages)), strict=True))
 
-    def keep(self, kept: list[Any]) -> None:
+    def keep(self, kept: list[Kept]) -> None:
         """What the rules kept of one time step."""
         self.kept.append(kept)
 
@@ -192,7 +192,7 @@ def _hold(valid: Tensor, new: CellState, old: CellState) -> CellState:
 
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Context, frame: Frame, u: Tensor, *tensors: Any) -> tuple[Tensor, ...]:
+    def forward(ctx: Context, frame: Frame, u: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         tape = Tape(tensors[0], len(u), len(frame.stages))
         # Copies here too: rules keep states, and the caller may go on to change the ones given.
         state = (tape.fed[0], *(part.clone() for part in tensors[1 : frame.parts]))
@@ -228,7 +228,7 @@ def _window_back(stage: Stage, y: Tensor, d_y: Tensor, d_last: Tensor, d_pre: Te
 def _run_back(
     stages: Sequence[Stage],
     valid: Tensor | None,
-    kept: list[list[Any]],
+    kept: list[list[Kept]],
     d_y: Tensor,
     d_last: Sequence[Tensor],
     d_pre: list[Tensor],

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -116,7 +116,7 @@ def _default(vocabulary_size: int) -> tuple[int, ...]:
     return tuple(split for split in chosen if split < vocabulary_size)
 
 
-def _checked(splits: Sequence[Any], vocabulary_size: int) -> tuple[int, ...]:
+def _checked(splits: Sequence[int], vocabulary_size: int) -> tuple[int, ...]:
     if max(splits, default=0) >= vocabulary_size:
         raise InputError(
             f"splits is {splits!r}; it must be null or a list of rising word numbers between 1 and "

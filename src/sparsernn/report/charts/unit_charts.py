@@ -1,7 +1,7 @@
 """Which hidden units live: their norms over time, what is left of each layer, and what removing the rest brought."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -82,7 +82,7 @@ def proof_sentence(record: Mapping[str, Any]) -> str:
     )
 
 
-def _line(name: str, pair: Sequence[Any], show: Any) -> tuple[str, str, str, str]:
+def _line(name: str, pair: Sequence[Any], show: Callable[[Any], str]) -> tuple[str, str, str, str]:
     before, after = pair
     return name, show(before), show(after), ratio(after, before)
 

@@ -60,7 +60,7 @@ def _average(state: Mapping[str, Any]) -> Tensor:
     return average.masked_fill(count == 0, float("nan")) if isinstance(count, Tensor) else average
 
 
-def _masks(tree: Any) -> dict[str, Tensor]:
+def _masks(tree: object) -> dict[str, Tensor]:
     """All masks below `tree`: sparsifiers can be chained, so they are looked for at every depth."""
     if not isinstance(tree, Mapping | list | tuple):
         return {}

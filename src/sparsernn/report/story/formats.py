@@ -155,7 +155,7 @@ def plain(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(tree: object, prefix: str = "") -> dict[str, Any]:
     """Nested mappings as dotted keys.
 
     >>> flatten({"a": {"b": 1}, "c": [2]})

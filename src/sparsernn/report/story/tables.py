@@ -2,7 +2,7 @@
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -236,7 +236,7 @@ def _masked_ratio(size_: Any) -> str:
     return ratio(size_.masked_active, size_.masked_total)
 
 
-def _pair(sizes: Event, dense: str, ours: str, show: Any) -> tuple[str, str, str]:
+def _pair(sizes: Event, dense: str, ours: str, show: Callable[[Any], str]) -> tuple[str, str, str]:
     return show(sizes.get(dense)), show(sizes.get(ours)), ratio(sizes.get(ours), sizes.get(dense))
 
 
@@ -301,7 +301,7 @@ def _run_row(facts: Facts) -> tuple[str, ...]:
     )
 
 
-def _difference(theirs: Any, ours: Any, metric: str) -> str:
+def _difference(theirs: object, ours: object, metric: str) -> str:
     gap = row_of(metric).scale * (number(ours) - number(theirs))
     return MISSING if math.isnan(gap) else f"{gap:+.2f}".replace("-", "−")
 

@@ -15,7 +15,7 @@ from sparsernn.sparsity.dynamic.first_masks import fan_in_scale, initial_masks
 from sparsernn.sparsity.dynamic.growth import GROW
 from sparsernn.sparsity.dynamic.mask_update import Change, Situation, rewire
 from sparsernn.sparsity.dynamic.masked_tensors import MaskedTensor, check_one_area, choose_tensors
-from sparsernn.sparsity.dynamic.pools import make_pools
+from sparsernn.sparsity.dynamic.pools import Pools, make_pools
 from sparsernn.sparsity.dynamic.selection import count_true
 from sparsernn.sparsity.dynamic.update_record import statistics, totals
 from sparsernn.sparsity.dynamic.update_times import Length, any_due, is_due, prune_schedule
@@ -207,7 +207,7 @@ class DynamicSparse(Sparsifier):
         self._tell()
         self._look_ahead()
 
-    def _check_state(self, state: Any) -> None:
+    def _check_state(self, state: Mapping[str, Any]) -> None:
         own = self.state_dict()
         check_keys(state, own, more=True)
         for what in ("masks", "ever", "momentum", "gradients"):
@@ -227,7 +227,7 @@ class DynamicSparse(Sparsifier):
             if isinstance(count, bool) or not isinstance(count, int | float):
                 refuse(f"'{name}' is {str(count)[:40]!r}")
 
-    def _make_pools(self, model: nn.Module) -> Any:
+    def _make_pools(self, model: nn.Module) -> Pools:
         rules = self.settings.rules
         if rules.prune == "set" and any(t.area > 1 for t in self.tensors):
             raise InputError("prune=set looks at signs, which blocks do not have; use magnitude with blocks.")

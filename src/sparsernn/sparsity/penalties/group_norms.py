@@ -6,7 +6,6 @@ columns' sums of squares are added up where they belong.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -204,5 +203,5 @@ def _claims(member: Member) -> tuple[list[Tensor], list[Tensor]]:
 
 def _gathered(factors: Tensor, claims: Iterable[Tensor], size: int) -> Tensor:
     """Sum over the claims of the factor of each position's group, (size,)."""
-    parts: list[Any] = [factors[claim.to(factors.device)] for claim in claims]
+    parts: list[Tensor] = [factors[claim.to(factors.device)] for claim in claims]
     return sum(parts[1:], parts[0]) if parts else factors.new_zeros(size)

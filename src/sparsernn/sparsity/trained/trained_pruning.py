@@ -154,7 +154,7 @@ class PruneSettings:
 
 def prune(
     model: nn.Module,
-    batches: Iterable[Any] | None = None,
+    batches: Iterable[object] | None = None,
     *,
     density: float,
     method: str = "obs",

@@ -124,7 +124,11 @@ class InputRecorder(TorchFunctionMode):
         self._places = _Places({address: place for address, place in places.items() if address})
 
     def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Carry out, and note."""
         kwargs = kwargs or {}
@@ -184,7 +188,7 @@ class InputRecorder(TorchFunctionMode):
         elif isinstance(right, Tensor):
             self._read(left, right)
 
-    def _recurrent(self, func: Any, args: Sequence[Any]) -> None:
+    def _recurrent(self, func: Callable[..., Any], args: Sequence[Any]) -> None:
         """All layers and directions of one of torch's recurrent functions, one after the other."""
         call = _Call.of(func, args)
         if not any(self._places.find(p) is not None for p in call.weights):
@@ -203,7 +207,7 @@ class _Call:
     `x` is (T, B, I), or (sum of lengths, I) where `sizes`, the sequences at each step, are given.
     """
 
-    func: Any
+    func: Callable[..., Any]
     x: Tensor
     sizes: Tensor | None
     state: tuple[Tensor, ...]
@@ -213,7 +217,7 @@ class _Call:
     both: bool
 
     @classmethod
-    def of(cls, func: Any, args: Sequence[Any]) -> "_Call":
+    def of(cls, func: Callable[..., Any], args: Sequence[Any]) -> "_Call":
         """The call with these arguments."""
         packed = isinstance(
             args[3], list | tuple
@@ -232,7 +236,7 @@ class _Call:
         each = len(self.weights) // (self.layers * ways)
         own = self.weights[layer * ways * each : (layer + 1) * ways * each]
         state = tuple(part[layer * ways : (layer + 1) * ways] for part in self.state)
-        given: Any = state if len(state) > 1 else state[0]
+        given = state if len(state) > 1 else state[0]
         settings = (own, self.biases, 1, 0.0, False, self.both)
         call = (
             (self.x, given, *settings, False)
