@@ -5,7 +5,7 @@
 A step of the loop calls them in this order, and no branch in it knows a member by name:
 
     Schedule(step) | Boundary.enter | Task.loss | Model.penalty, Sparsifier.penalty | Optimizer.zero_grad
-    | Boundary.roots | backward | Boundary.learn | Sparsifier.after_backward | clip | Optimizer.step
+    | Boundary.roots | backward | Boundary.learn | Sparsifier.dense_gradients, after_backward | clip | Optimizer.step
     | Sparsifier.after_step | Reporter.step
 
 and the end of an epoch these:
@@ -191,6 +191,12 @@ class Task(Protocol):
     def solved(self, scores: Mapping[str, float]) -> bool:
         """Whether these validation scores end the training."""
 
+    def check_parts(self, parts: int) -> None:
+        """Before several processes train: raise InputError where batches cannot be divided into equal parts."""
+
+    def part(self, batch: Any, number: int, parts: int) -> Any:
+        """One of the equal parts of a batch, counted from 0: its own sequences, and the same ones in every batch."""
+
     def records(self, model: Any, split: str) -> list[Plain]:
         """After the test: what a report can show of a split beyond its scores."""
 
@@ -291,6 +297,9 @@ class Sparsifier(Protocol):
 
     def penalty(self) -> Tensor | float:
         """In every step: a scalar with a graph, added to what is minimised."""
+
+    def dense_gradients(self) -> list[Tensor]:
+        """After the backward pass: gradients besides those in `.grad` that it is going to look at, live."""
 
     def after_backward(self) -> None:
         """Between the backward pass and the clip: adds to gradients what is known without a graph."""

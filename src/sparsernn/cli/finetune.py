@@ -1,10 +1,17 @@
 """`sparsernn finetune`: a new run that starts from the best weights of another."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import typer
 
 from sparsernn.cli.arguments import Data, Device, Out, Overrides, RunFolder, with_device
-from sparsernn.cli.training import train_to_the_end
+from sparsernn.cli.training import train_together
 from sparsernn.runs.run_folders import fresh_folder
+
+if TYPE_CHECKING:
+    from sparsernn.runs.run import Run
 
 
 def register(app: typer.Typer) -> None:
@@ -28,16 +35,23 @@ def finetune(
     from sparsernn.report.progress import make_reporter
     from sparsernn.runs.finetuning import next_name, start
 
-    folder = out or fresh_folder(next_name(run.name))
-    with make_reporter(output(), "") as reporter:
-        changes = with_device(overrides, device)
-        new = start(run, folder, changes, data, lambda done: reporter.phase("valid", done))
-    before = new.position.best
-    output().print(
-        f"To beat: {before:.4f} on the validation split, by the best weights of {run}", soft_wrap=True
-    )
-    train_to_the_end(new)
-    if not new.position.best < before:
+    to_beat: list[float] = []
+
+    def begin() -> Run:
+        folder = out or fresh_folder(next_name(run.name))
+        with make_reporter(output(), "") as reporter:
+            changes = with_device(overrides, device)
+            new = start(run, folder, changes, data, lambda done: reporter.phase("valid", done))
+        to_beat.append(new.position.best)
         output().print(
-            "Finetuning did not help: no epoch beat the weights that it started from; they are kept."
+            f"To beat: {to_beat[0]:.4f} on the validation split, by the best weights of {run}", soft_wrap=True
         )
+        return new
+
+    def judge(new: Run) -> None:
+        if not new.position.best < to_beat[0]:
+            output().print(
+                "Finetuning did not help: no epoch beat the weights that it started from; they are kept."
+            )
+
+    train_together(begin, also=judge)

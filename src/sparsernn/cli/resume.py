@@ -3,7 +3,7 @@
 import typer
 
 from sparsernn.cli.arguments import Data, Device, RunFolder
-from sparsernn.cli.training import train_to_the_end
+from sparsernn.cli.training import train_together
 
 
 def register(app: typer.Typer) -> None:
@@ -19,4 +19,4 @@ def resume(run: RunFolder, data: Data = None, device: Device = None) -> None:
     if load_run(run).is_complete:
         print(f"{run} is complete; to train on from its best weights: sparsernn finetune {run}")
         return
-    train_to_the_end(open_run(run, data, device))
+    train_together(lambda: open_run(run, data, device), data, device)

@@ -18,7 +18,45 @@ def train_new(recipe: Recipe, folder: Path, data: Path | None) -> None:
     """Create a run and train it."""
     from sparsernn.runs.assembly import create
 
-    train_to_the_end(create(recipe, folder, data))
+    train_together(lambda: create(recipe, folder, data))
+
+
+def train_together(
+    make: Callable[[], Run],
+    data: Path | None = None,
+    device: str | None = None,
+    also: Callable[[Run], None] = lambda run: None,
+) -> None:
+    """Train a run to its end with all the processes that were started for it, often one.
+
+    Args:
+        make: creates the run or opens it; called by the first process, and the others open what came of it.
+        data: where the data lie, if not where they lay when the run was created.
+        device: where to compute, if not as the recipe says.
+        also: done after that, by the first process.
+    """
+    from sparsernn.runs.assembly import open_run
+    from sparsernn.runs.ranks import processes
+
+    with processes() as ranks:
+        made = make() if ranks.first else None
+        home = ranks.told(str(made.home) if made else "")
+        run = made or open_run(Path(home), data, device)
+        run.ranks = ranks
+        (train_to_the_end if ranks.first else take_part)(run)
+        if ranks.first:
+            also(run)
+
+
+def take_part(run: Run) -> None:
+    """Train in silence, beside the process that tells what is going on."""
+    from sparsernn.runs.loop import Interrupted
+    from sparsernn.runs.loop import train as train_run
+
+    try:
+        train_run(run)
+    except Interrupted as stop:
+        raise typer.Exit(128 + stop.signal_number) from None
 
 
 def show_beginning(run: Run, plan: Mapping[str, Any]) -> None:

@@ -27,8 +27,8 @@ def chosen(name: str) -> torch.device:
     """The device that a recipe or a command asks for.
 
     Args:
-        name: "auto" (the first CUDA device where there is one, else the CPU), "cpu", "cuda" (the current one),
-            "cuda:0", "cuda:1" ..., or "mps".
+        name: "auto" ("cuda" where there is one, else "cpu"), "cpu", "cuda" (the current one, which is the first
+            unless the program or torchrun chose another), "cuda:0", "cuda:1" ..., or "mps".
 
     Raises:
         InputError: another word, or a device that this machine does not have.
@@ -40,7 +40,7 @@ def chosen(name: str) -> torch.device:
     if not is_device_name(name):
         raise InputError(f"the device is {name!r}; it must be {ALLOWED}.")
     if name == "auto":
-        return chosen("cuda:0") if torch.cuda.is_available() else CPU
+        return chosen("cuda") if torch.cuda.is_available() else CPU
     if name == "mps" and not torch.backends.mps.is_available():
         raise _absent(name, "torch finds no Metal device here")
     if not name.startswith("cuda"):

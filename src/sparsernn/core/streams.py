@@ -66,8 +66,10 @@ def begin_weights(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def begin_dropout(seed: int) -> None:
+def begin_dropout(seed: int, *words: object) -> None:
     """Let torch's global generators, which dropouts draw from, begin a stream that is not that of the weights.
+
+    `words` tell it from others of the seed, such as the number of a process.
 
     Example:
         >>> state = torch.get_rng_state()
@@ -76,7 +78,7 @@ def begin_dropout(seed: int) -> None:
         True
         >>> torch.set_rng_state(state)
     """
-    torch.manual_seed(stream_seed("dropout", seed))
+    torch.manual_seed(stream_seed("dropout", seed, *words))
 
 
 def _name(*words: object) -> str:

@@ -31,8 +31,13 @@ class Request:
 
     def check(self) -> None:
         """Raise Interrupted once a signal has come."""
-        if self.signal_number:
-            raise Interrupted(self.signal_number)
+        stop_at(self.signal_number)
+
+
+def stop_at(signal_number: int) -> None:
+    """Raise Interrupted unless the number is 0."""
+    if signal_number:
+        raise Interrupted(signal_number)
 
 
 @contextmanager

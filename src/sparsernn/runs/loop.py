@@ -1,7 +1,8 @@
 """The one training loop. The order in which it does things is the specification.
 
-A step: learning rate | boundary.enter | loss + penalties | zero gradients | one backward, from the loss and the
-boundary's roots | boundary.learn | sparsifier.after_backward | clip (dense gradients) | optimizer.step |
+A step: this process' part of the batch | learning rate | boundary.enter | loss + penalties | zero gradients | one
+backward, from the loss and the boundary's roots | boundary.learn | gradients and loss averaged over the processes |
+sparsifier.after_backward | clip (dense gradients) | optimizer.step |
 sparsifier.after_step | log (loss and norm are read then; on a CPU before the step).
 An epoch's end: evaluate (averaged weights where the optimizer keeps them) | best checkpoint | trigger | schedule |
 sparsifier.end_epoch | checkpoint. The run's end: finalize | test.
@@ -18,15 +19,14 @@ from torch import Tensor
 
 from sparsernn.contracts import Optimizer
 from sparsernn.core.devices import moved
-from sparsernn.core.safe_files import sole_user
 from sparsernn.core.states import detached
 from sparsernn.runs.divergence import Diverged, check_evaluation
-from sparsernn.runs.interruption import Interrupted, Request, stop_requests
+from sparsernn.runs.interruption import Interrupted, Request, stop_at, stop_requests
 from sparsernn.runs.ledger import Ledger
 from sparsernn.runs.malloc import keep_buffers
 from sparsernn.runs.reporter import Reporter
 from sparsernn.runs.run import Run
-from sparsernn.runs.saving import Safekeeping
+from sparsernn.runs.saving import Safekeeping, keeper
 from sparsernn.runs.watch import Watch
 
 __all__ = ["Diverged", "Interrupted", "train"]
@@ -45,12 +45,14 @@ def train(run: Run, reporter: Reporter | None = None) -> dict[str, float]:
     Raises:
         Interrupted: SIGINT, SIGTERM or SIGHUP came; the state is saved.
         Diverged: the loss left every sensible range; `last` is the state before that.
-        InputError: the disk is full; the state before is saved. Or another process trains in the folder.
+        InputError: the disk is full; the state before is saved. Or another process trains in the folder, or the run
+            cannot be shared by the processes that were started, or one of them has ended.
     """
     run.require_data("training")
     keep_buffers()
-    with sole_user(run.home), stop_requests() as request, Safekeeping(run) as keep:
-        run.rewind()
+    run.take_part()
+    with stop_requests() as request, keeper(run) as keep:
+        keep.write(run.rewind)
         watch = Watch(run, reporter or Reporter(), keep)
         ledger = Ledger(run, watch, keep)
         watch.start()
@@ -72,15 +74,15 @@ def train(run: Run, reporter: Reporter | None = None) -> dict[str, float]:
 
 
 def _epoch(run: Run, watch: Watch, keep: Safekeeping, ledger: Ledger, request: Request) -> None:
-    here, recipe, task = run.position, run.recipe, run.task
+    here, recipe, task, ranks = run.position, run.recipe, run.task, run.ranks
     parameters = [p for p in run.model.parameters() if p.requires_grad]
     run.model.train()
     watch.phase(run.boundary.begin(here.epoch + 1))
-    for batch, last in with_last(task.batches(recipe.seed, here.epoch, here.window)):
-        started, batch = time.perf_counter(), moved(batch, run.device)
+    for whole, last in with_last(task.batches(recipe.seed, here.epoch, here.window)):
+        started, batch = time.perf_counter(), moved(ranks.part(task, whole), run.device)
         set_learning_rate(run.optimizer, run.schedule(here.step) * batch.lr_scale)
         first = run.carried is None
-        state = run.model.initial_state(task.batch_size) if first else run.carried
+        state = run.model.initial_state(task.batch_size // ranks.count) if first else run.carried
         state = run.boundary.enter(state, first)
         loss, objective, state = task.loss(run.model, batch, state)
         total = objective + run.model.penalty() + run.sparsifier.penalty()
@@ -88,17 +90,20 @@ def _epoch(run: Run, watch: Watch, keep: Safekeeping, ledger: Ledger, request: R
         tensors, gradients = run.boundary.roots(state, batch.targets.numel(), last)
         torch.autograd.backward([total, *tensors], [None, *gradients])
         run.boundary.learn()
+        loss = ranks.average(loss, parameters, run.sparsifier.dense_gradients())
         run.sparsifier.after_backward()
         ledger.hear(loss, clip(parameters, recipe.clip))
         run.optimizer.step()
-        watch.happened(run.sparsifier.after_step())
+        events = run.sparsifier.after_step()
+        watch.happened(events)
         run.carried = detached(state)
         here.window, here.step = here.window + 1, here.step + 1
-        ledger.count(batch.targets.numel(), time.perf_counter() - started)
-        if keep.due:
+        ledger.count(whole.targets.numel(), time.perf_counter() - started)
+        due, stop = ranks.agreed(keep.due, request.signal_number, run.sparsifier.masks() if events else None)
+        if due:
             ledger.read()
             keep.save()
-        request.check()
+        stop_at(stop)
     ledger.read()
     _end_epoch(run, watch, keep, request)
 
@@ -106,7 +111,9 @@ def _epoch(run: Run, watch: Watch, keep: Safekeeping, ledger: Ledger, request: R
 def _end_epoch(run: Run, watch: Watch, keep: Safekeeping, request: Request) -> None:
     here = run.position
     with run.optimizer.averaged():
-        scores = run.task.evaluate(run.model, "valid", tick=watch.evaluating("valid", request))
+        scores = run.ranks.told(
+            run.task.evaluate(run.model, "valid", tick=watch.evaluating("valid", request))
+        )
         check_evaluation(scores["loss"], here.first_loss, "valid")
         criterion = run.task.criterion(scores)
         if run.sparsifier.stage != here.stage:  # the best of before was another network
@@ -121,6 +128,7 @@ def _end_epoch(run: Run, watch: Watch, keep: Safekeeping, request: Request) -> N
         watch.record({"event": "switch", "to": "averaging"})
     run.schedule.observe(scores["loss"])
     watch.record_all(run.sparsifier.end_epoch())
+    run.ranks.agreed(False, 0, run.sparsifier.masks())  # also: what is written up to here is there for all
     here.solved = bool(run.task.solved(scores))
     if ended_early(run):
         watch.record({"event": "end", "why": ended_early(run)})
@@ -130,7 +138,9 @@ def _end_epoch(run: Run, watch: Watch, keep: Safekeeping, request: Request) -> N
 
 def _test(run: Run, watch: Watch, request: Request) -> dict[str, float]:
     best = run.load_best()
-    scores: dict[str, float] = run.task.evaluate(run.model, "test", tick=watch.evaluating("test", request))
+    scores: dict[str, float] = run.ranks.told(
+        run.task.evaluate(run.model, "test", tick=watch.evaluating("test", request))
+    )
     epoch = best["position"]["epoch"] + 1
     watch.record({"event": "test", "epoch": epoch, "split": "test", **scores, "averaged": best["averaged"]})
     for found in run.task.records(run.model, "test"):

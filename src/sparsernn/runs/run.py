@@ -23,6 +23,7 @@ from sparsernn.runs.checkpoint_schema import (
     told,
 )
 from sparsernn.runs.event_log import EventLog
+from sparsernn.runs.ranks import ALONE, Alone
 from sparsernn.runs.recipe import Recipe
 
 UNFIT = (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError)
@@ -73,6 +74,8 @@ class Run:
         without_data: the task was put together without its data: what it reads is random, so that nothing may be
             trained on it or scored by it.
         device: where it computes; model, optimizer, sparsifier and boundary are there.
+        ranks: the processes that train it together.
+        shares: what of the restored state belongs to each of them but the first.
         log_bytes: how much of metrics.jsonl belongs to the restored state; None: all of it.
     """
 
@@ -89,6 +92,8 @@ class Run:
     log_bytes: int | None = None
     without_data: bool = False
     device: torch.device = CPU
+    ranks: Alone = ALONE
+    shares: list[Mapping[str, Any]] = field(default_factory=list)
 
     @property
     def home(self) -> Path:
@@ -108,25 +113,45 @@ class Run:
                 f"{what} needs the data of {self.home}, and it was opened without them; open it with open_run."
             )
 
+    def take_part(self) -> None:
+        """Before training: see that the processes can share this run, and take what of its state is this one's own.
+
+        Raises:
+            InputError: they cannot, or the state is of another number of processes.
+        """
+        self.ranks.check(self.task, self.boundary, self.device)
+        own = self.ranks.own(self.shares, self.position.step)
+        if own is not None:
+            self._take_share(own)
+        if self.position.step == 0:
+            self.ranks.begin_dropout(self.recipe.seed)
+
+    def share(self) -> dict[str, Any]:
+        """What of the state each process has for itself."""
+        return {
+            "boundary": self.boundary.state_dict(),
+            "task": self.task.state_dict(),
+            "carried": self.carried,
+            "generators": generator_states(self.device),
+        }
+
     def state(self) -> dict[str, Any]:
-        """Everything that a resumed run needs to go on to the bit."""
+        """Everything that a resumed run needs to go on to the bit; where several processes train, all call it."""
         return {
             "recipe": self.recipe.name,
             "model": weights(self.model),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "sparsifier": self.sparsifier.state_dict(),
-            "boundary": self.boundary.state_dict(),
-            "task": self.task.state_dict(),
             "position": asdict(self.position),
-            "carried": self.carried,
-            "generators": generator_states(self.device),
+            **self.share(),
+            "shares": self.ranks.gathered(moved(self.share(), CPU)),
             "history": {"metrics_bytes": self.events.size()},
         }
 
-    def save(self) -> None:
-        """Write `last`, atomically."""
-        save_checkpoint(self.home / LAST, self.state())
+    def save(self, state: Mapping[str, Any] | None = None) -> None:
+        """Write `last`, atomically: `state`, or what it is now."""
+        save_checkpoint(self.home / LAST, self.state() if state is None else state)
 
     def save_best(self, scores: Mapping[str, float]) -> None:
         """Write `best`: the weights as they were evaluated (averages swapped in) and their masks."""
@@ -172,6 +197,7 @@ class Run:
             check_state(tree["sparsifier"], self.sparsifier.state_dict(), source, "sparsifier")
             check_state(tree["boundary"], {}, source, "boundary")
             check_state(tree["carried"], None, source, "carried")
+            check_state(tree.get("shares"), None, source, "shares")
         except InputError:
             raise
         except UNFIT as error:
@@ -182,12 +208,16 @@ class Run:
         self.optimizer.load_state_dict(tree["optimizer"])
         self.schedule.load_state_dict(tree.get("schedule") or {})
         self.sparsifier.load_state_dict(tree["sparsifier"])
-        self.boundary.load_state_dict(tree["boundary"])
-        self.task.load_state_dict(tree.get("task") or {})
         self.position = Position(**tree["position"])
-        self.carried = moved(tree["carried"], self.device)
-        set_generator_states(tree["generators"], self.device)
+        self._take_share(tree)
+        self.shares = list(tree.get("shares") or ())  # not in those from before several processes could train
         self.log_bytes = tree["history"]["metrics_bytes"]
+
+    def _take_share(self, share: Mapping[str, Any]) -> None:
+        self.boundary.load_state_dict(share["boundary"])
+        self.task.load_state_dict(share.get("task") or {})
+        self.carried = moved(share["carried"], self.device)
+        set_generator_states(share["generators"], self.device)
 
     def rewind(self) -> None:
         """Before training goes on: forget the records after the restored state, they will be written again.

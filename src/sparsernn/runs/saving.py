@@ -4,11 +4,12 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
 from sparsernn.core.errors import InputError
-from sparsernn.core.safe_files import PART, replacing
+from sparsernn.core.safe_files import PART, replacing, sole_user
 from sparsernn.runs.checkpoint import load_checkpoint
 from sparsernn.runs.divergence import have_exploded
 from sparsernn.runs.run import BEST, LAST, Run, weights
@@ -25,17 +26,25 @@ class Safekeeping:
 
     Whether a saved state is any good only the next loss tells: weights explode in the step before the one that shows
     it. So the state before a save is kept beside it until a loss has vouched for the new one, across a kill, too.
+
+    Inside it the folder belongs to this process.
+
+    Raises:
+        InputError: another process is at work in the folder.
     """
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.ballast = run.home / BALLAST
         self.vouched = run.home / VOUCHED
-        self.unsure = self.vouched.exists()
+        self.unsure = False
         self.saved_at = time.monotonic()
         self.trouble: OSError | None = None
+        self._sole = ExitStack()
 
     def __enter__(self) -> "Safekeeping":
+        self._sole.enter_context(sole_user(self.run.home))
+        self.unsure = self.vouched.exists()
         for left in self.run.home.glob(f".*{PART}"):  # of a process that was killed while it wrote
             left.unlink(missing_ok=True)
         return self
@@ -44,6 +53,7 @@ class Safekeeping:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.ballast.unlink(missing_ok=True)
+        self._sole.close()
         if isinstance(error, OSError):
             raise self._stop(error, "the last complete checkpoint there is intact") from error
 
@@ -70,9 +80,10 @@ class Safekeeping:
         Raises:
             InputError: the disk is full; the state is saved.
         """
+        state = self.run.state()
         if not self.unsure:
             self._keep_last()
-        self.write(self.run.save)
+        self.write(lambda: self.run.save(state))
         if self.trouble is None:
             self._reserve()
         if self.trouble is not None:
@@ -102,11 +113,12 @@ class Safekeeping:
         Then the newest state that a loss has vouched for becomes `last` again; also where the loss was read steps
         later, from an accelerator.
         """
+        state = self.run.state()
         vouched = self.vouched if self.unsure else self.run.home / LAST
         before = load_checkpoint(vouched)["model"].values()
         present = self.run.device.type == "cpu" and not self.run.position.strayed
         if present and not have_exploded(weights(self.run.model).values(), before):
-            self.write(self.run.save)
+            self.write(lambda: self.run.save(state))
             self.vouch()
         elif self.unsure:
             os.replace(self.vouched, self.run.home / LAST)
@@ -125,6 +137,37 @@ class Safekeeping:
         return InputError(
             f"cannot write to {where} ({error}); {saved}, so free some space and run: sparsernn resume {where}"
         )
+
+
+class Bystander(Safekeeping):
+    """Of the processes that train together, all but the first: it gives its part of the state and writes nothing."""
+
+    def __enter__(self) -> "Bystander":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    def write(self, action: Callable[[], None]) -> None:
+        """The first one does it."""
+
+    @property
+    def due(self) -> bool:
+        """The first one says when."""
+        return False
+
+    def save(self) -> None:
+        """Hand over this process' part."""
+        self.run.state()
+
+    def save_before(self) -> None:
+        """Hand over this process' part, which the first one may need."""
+        self.run.state()
+
+
+def keeper(run: Run) -> Safekeeping:
+    """Who does the writing of a run in this process."""
+    return Safekeeping(run) if run.ranks.first else Bystander(run)
 
 
 def _copy(source: Path, target: Path) -> None:

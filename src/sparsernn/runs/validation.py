@@ -80,7 +80,7 @@ def _check_numbers(key: str, numbers: object, origin: str) -> None:
             raise InputError(f"{origin}: {key}.{name} is {value!r}; it must be {wanted}.")
 
 
-def _is_integer(value: object) -> bool:
+def _is_integer(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -107,7 +107,7 @@ _TEXT: Rule = (_is_text, "text")
 MOST_STEPS, MOST_EPOCHS, MOST_THREADS, MOST_SECONDS = 10**12, 10**6, 4096, 10**9
 """Beyond what any machine does: a larger number is a slip, and some do not fit into torch's integers."""
 _RULES: dict[str, Rule] = {
-    "name": (lambda v: _is_text(v) and bool(v.strip()), "a word"),
+    "name": (lambda v: isinstance(v, str) and bool(v.strip()), "a word"),
     "about": _TEXT,
     "source": _TEXT,
     "command": _TEXT,

@@ -3,7 +3,7 @@
 from typing import Any
 
 from sparsernn.contracts import Optimizer, Tick
-from sparsernn.runs.interruption import Request
+from sparsernn.runs.interruption import Request, stop_at
 from sparsernn.runs.plan import plan
 from sparsernn.runs.reporter import Reporter
 from sparsernn.runs.run import Run
@@ -26,12 +26,13 @@ class Watch:
 
     def start(self) -> None:
         """Say what is going to be done; a new run writes it down."""
-        intent = plan(self.run)
+        intent, count = plan(self.run), self.run.ranks.count
+        together = {"processes": count} if count > 1 else {}
         self.reporter.started(intent)
         if self.run.events.knows("start"):
-            self.record({"event": "resume", "device": intent["device"]})
+            self.record({"event": "resume", "device": intent["device"], **together})
         else:
-            self.record({"event": "start", "recipe": self.run.recipe.name, "plan": intent})
+            self.record({"event": "start", "recipe": self.run.recipe.name, "plan": intent, **together})
             self.look(closely=True, epoch=0)
 
     def record(self, event: dict[str, Any]) -> None:
@@ -122,6 +123,6 @@ class Watch:
 
         def tick(fraction: float) -> None:
             self.reporter.phase(split, fraction)
-            request.check()
+            stop_at(self.run.ranks.agreed(False, request.signal_number)[1])
 
         return tick

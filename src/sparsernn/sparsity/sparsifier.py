@@ -131,6 +131,10 @@ class Sparsifier:
         """What is added to the loss, a scalar; 0.0 by default."""
         return 0.0
 
+    def dense_gradients(self) -> list[Tensor]:
+        """Gradients besides those in `.grad` that this is going to look at, live; several processes average them."""
+        return []
+
     def after_backward(self) -> None:
         """Called between the backward pass and clipping: add to `.grad` what is known without a graph."""
 
@@ -219,6 +223,10 @@ class Chain(Sparsifier):
     def penalty(self) -> Tensor | float:
         """The sum of the members' penalties."""
         return sum((member.penalty() for member in self.members), 0.0)
+
+    def dense_gradients(self) -> list[Tensor]:
+        """All members'."""
+        return [gradient for member in self.members for gradient in member.dense_gradients()]
 
     def after_backward(self) -> None:
         """All members' gradients."""

@@ -17,6 +17,7 @@ from sparsernn.core.limits import Share, Size
 from sparsernn.core.streams import stream
 from sparsernn.models.sequence_model import SequenceModel
 from sparsernn.nn.maps import RecurrentMap
+from sparsernn.tasks.batch_parts import columns, equal_parts
 from sparsernn.tasks.gradient_record import LOOKED_AT, lag_record
 from sparsernn.tasks.segments import dropouts_off
 from sparsernn.tasks.task import Task
@@ -34,6 +35,19 @@ class Sequences(NamedTuple):
     inputs: Tensor
     targets: Tensor
     lr_scale: float = 1.0
+
+
+def sequences_of(batch: Sequences, number: int, parts: int) -> Sequences:
+    """One of the equal parts of a batch.
+
+    >>> batch = Sequences(torch.zeros(5, 4, 1), torch.arange(4))
+    >>> part = sequences_of(batch, 1, 2)
+    >>> part.inputs.shape, part.targets
+    (torch.Size([5, 2, 1]), tensor([2, 3]))
+    """
+    return batch._replace(
+        inputs=columns(batch.inputs, number, parts), targets=columns(batch.targets, number, parts, dim=-1)
+    )
 
 
 class Synthetic(Task):
@@ -109,6 +123,14 @@ class Synthetic(Task):
         """The batches of an epoch from number `start` on, each of its own generator."""
         for step in range(start, self.iterations):
             yield self.draw(stream(self.title, seed, epoch, step), self.batch_size)
+
+    def check_parts(self, parts: int) -> None:
+        """See `Task`: the sequences are divided."""
+        equal_parts("batch_size", self.batch_size, parts)
+
+    def part(self, batch: Sequences, number: int, parts: int) -> Sequences:
+        """See `Task`."""
+        return sequences_of(batch, number, parts)
 
     def _part(self, split: str, number: int, count: int) -> Sequences:
         return self.draw(stream(self.title, split, number), count)

@@ -20,6 +20,7 @@ from sparsernn.data.vocabulary import Vocabulary
 from sparsernn.data.windows import random_windows as parse_random_windows
 from sparsernn.data.windows import streams, window_bounds, window_of
 from sparsernn.models.language_model import Features, LanguageModel
+from sparsernn.tasks.batch_parts import columns, equal_parts
 from sparsernn.tasks.gradient_record import lag_record
 from sparsernn.tasks.segments import dropouts_off
 from sparsernn.tasks.task import Task
@@ -131,6 +132,15 @@ class LanguageModelling(Task):
 
     def _lr_scale(self, length: int) -> float:
         return length / self.window if self.random_windows else 1.0
+
+    def check_parts(self, parts: int) -> None:
+        """See `Task`: the streams are divided."""
+        equal_parts("batch_size", self.batch_size, parts)
+
+    def part(self, batch: Batch, number: int, parts: int) -> Batch:
+        """See `Task`: streams side by side."""
+        words, targets = (columns(tensor, number, parts) for tensor in (batch.words, batch.targets))
+        return replace(batch, words=words, targets=targets)
 
     def loss(self, model: LanguageModel, batch: Batch, state: State) -> tuple[Tensor, Tensor, State]:
         """Mean nats per token to report, the same with AR and TAR to minimise, and the new state."""

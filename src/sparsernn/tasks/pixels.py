@@ -19,7 +19,8 @@ from sparsernn.data import stand_ins
 from sparsernn.data.digit_images import CLASSES, IMAGES, Images, pixel_order
 from sparsernn.data.vocabulary import Vocabulary
 from sparsernn.models.sequence_model import SequenceModel
-from sparsernn.tasks.generated_task import Sequences, manifold_error
+from sparsernn.tasks.batch_parts import equal_parts
+from sparsernn.tasks.generated_task import Sequences, manifold_error, sequences_of
 from sparsernn.tasks.gradient_record import LOOKED_AT, lag_record
 from sparsernn.tasks.segments import dropouts_off
 from sparsernn.tasks.task import Task
@@ -89,6 +90,17 @@ class Pixels(Task):
             order = torch.randperm(count, generator=stream("pixels", seed, epoch))
         for chosen in torch.split(order, self.batch_size)[start:]:
             yield self._read("train", chosen)
+
+    def check_parts(self, parts: int) -> None:
+        """See `Task`: the pictures are divided, those of the last and smaller batch, too."""
+        equal_parts("batch_size", self.batch_size, parts)
+        left = self.examples["train"] % self.batch_size
+        if left:
+            equal_parts(f"the last batch of an epoch with batch_size {self.batch_size}", left, parts)
+
+    def part(self, batch: Sequences, number: int, parts: int) -> Sequences:
+        """See `Task`."""
+        return sequences_of(batch, number, parts)
 
     def _read(self, split: str, chosen: Tensor) -> Sequences:
         """Pictures by number: (P, B, 1) and their classes (B,)."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsernn.contracts import Batch, State, Tick
+from sparsernn.core.errors import InputError
 from sparsernn.data.text_corpus import Corpus
 from sparsernn.data.vocabulary import Vocabulary
 from sparsernn.nn.maps.map_records import recurrences
@@ -107,6 +108,24 @@ class Task(ABC):
 
     def check_model(self, model: Any) -> None:  # noqa: B027 - most tasks take any model that fits their sizes
         """Raise InputError where a model of fitting sizes does not suit the data; asked once, before training."""
+
+    def check_parts(self, parts: int) -> None:
+        """Raise InputError where a batch cannot be divided into so many equal parts; asked before training.
+
+        This answers for tasks that have no `part`; those that have one call `equal_parts`.
+        """
+        raise InputError(
+            f"{parts} processes were started, and the batches of this task cannot be divided; it must be one, "
+            "such as language_modelling, copying, adding or pixels, or one process."
+        )
+
+    def part(self, batch: Any, number: int, parts: int) -> Any:
+        """One of the equal parts of a batch, counted from 0.
+
+        A mean over the whole batch is then the mean of the means over the parts; a sequence that goes on from batch
+        to batch is always in the same part.
+        """
+        raise NotImplementedError
 
     def criterion(self, scores: Mapping[str, float]) -> float:
         """What chooses the best checkpoint, lower is better: the validation loss."""

@@ -108,6 +108,10 @@ class DynamicSparse(Sparsifier):
         self.epoch_count += 1
         return [self.update()] if self._due("epoch") else []
 
+    def dense_gradients(self) -> list[Tensor]:
+        """Those that layers with a sparse product have left for the next mask update."""
+        return [places.dense for places in self._places.values() if places.dense is not None]
+
     def forget_gradients(self) -> None:
         """Gradients of a step that does not happen are not looked at."""
         for places in self._places.values():

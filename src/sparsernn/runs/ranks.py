@@ -1,0 +1,293 @@
+"""The processes that train one run together: each reads its share of every batch, and all take the same step.
+
+The batch of a recipe is the batch of all. A process (a rank, counted from 0) computes the gradients of its own
+sequences; they are averaged over the ranks before anybody looks at them, and as the shares are equal, that is the
+gradient of the whole batch. So weights, averages, masks and learning rates are the same on every rank without being
+sent. What differs is carried state and dropouts. Rank 0 alone writes.
+
+The gradients are averaged by all-reduces over flat buckets after the backward pass, and not while it goes on, as
+DistributedDataParallel does: so nothing has to be known of what else starts or follows the pass (boundaries,
+penalties without a graph, dense gradients for growth rules), and nothing is wrapped around the model.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from sparsernn.contracts import Boundary, Task
+from sparsernn.core.errors import InputError
+from sparsernn.core.streams import begin_dropout
+
+BUCKET = 2**26
+"""Bytes that are averaged at once: enough that the number of messages does not matter, little beside the weights."""
+
+Shares = Sequence[Mapping[str, Any]]
+"""What belongs to each rank but the first."""
+
+
+class Lost(InputError):
+    """Another process of the run has ended; the last checkpoint is where to go on from."""
+
+
+class Alone:
+    """One process: nothing is shared and nobody is asked. The null member.
+
+    Attributes:
+        rank: number of this process, from 0.
+        count: of all processes.
+
+    Example:
+        >>> alone = Alone()
+        >>> alone.first, alone.agreed(True, 0), alone.told("word"), alone.gathered({"carried": None})
+        (True, (True, 0), 'word', [])
+    """
+
+    rank, count = 0, 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes and speaks."""
+        return self.rank == 0
+
+    def check(self, task: Task, boundary: Boundary, device: torch.device) -> None:
+        """Before training.
+
+        Raises:
+            InputError: the parts of the run cannot be shared by so many processes, or several processes were started
+                and each would train a run of its own.
+        """
+        if started() > 1:
+            raise InputError(
+                f"{started()} processes were started (WORLD_SIZE), and this way to train knows of one; only "
+                "'sparsernn train', 'resume' and 'finetune' share a run among them."
+            )
+
+    def own(self, shares: Shares, step: int) -> Mapping[str, Any] | None:
+        """What of a saved state belongs to this rank instead of what belongs to the first; None: nothing else does.
+
+        Args:
+            shares: as `gathered` gave them when the state was saved.
+            step: optimizer steps done by then; before the first one nothing belongs to anybody yet.
+
+        Raises:
+            InputError: the state is of another number of processes.
+        """
+        if step and len(shares) + 1 != self.count:
+            before = len(shares) + 1
+            raise InputError(
+                f"the run was trained by {before} process{'es' * (before > 1)} so far and {self.count} would go on; "
+                "each has its part of the state, so start as many as before (torchrun --nproc-per-node)."
+            )
+        return shares[self.rank - 1] if step and self.rank else None
+
+    def begin_dropout(self, seed: int) -> None:
+        """Before the first step: ranks draw other dropouts. Those of the first are a single process'."""
+
+    def part(self, task: Task, batch: Any) -> Any:
+        """This rank's share of a batch."""
+        return batch
+
+    def average(self, loss: Tensor, parameters: Sequence[Tensor], more: Sequence[Tensor] = ()) -> Tensor:
+        """Put the mean over the ranks in place of every gradient; returns the mean loss.
+
+        Args:
+            loss: of this rank's share, a scalar without a graph.
+            parameters: whose `.grad`, where there is one, is replaced.
+            more: further tensors that are replaced, in the same order on every rank.
+        """
+        return loss
+
+    def agreed(
+        self, due: bool, signal_number: int, masks: Mapping[str, Tensor] | None = None
+    ) -> tuple[bool, int]:
+        """What all ranks do next: save, if the first one says so, and stop, if any of them got a signal.
+
+        Args:
+            due: whether this rank would save.
+            signal_number: that this rank got; 0: none.
+            masks: where they may have changed since the last call.
+
+        Raises:
+            InputError: a rank has other masks than the first.
+        """
+        return due, signal_number
+
+    def told(self, word: Any) -> Any:
+        """What the first rank has to say; `word` is what it says, and not looked at elsewhere."""
+        return word
+
+    def gathered(self, share: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """The shares of all ranks but the first, in their order; on the others []."""
+        return []
+
+
+class Ranks(Alone):
+    """Several processes that have met in torch's default process group.
+
+    Collective calls are made by every rank in the same order. Where one has ended, the others' calls raise `Lost`.
+
+    Args:
+        rank: of this process.
+        count: of all, at least 1.
+    """
+
+    def __init__(self, rank: int, count: int) -> None:
+        self.rank, self.count = rank, count
+        self._masks = 0
+
+    def check(self, task: Task, boundary: Boundary, device: torch.device) -> None:
+        """See `Alone.check`."""
+        task.check_parts(self.count)
+        if boundary.parameters():
+            raise InputError(
+                "the boundary trains a network of its own (synthetic gradients), which is not done by several "
+                "processes; start one, or take boundary=truncate."
+            )
+        if device.type == "cuda" and device.index != torch.cuda.current_device():
+            raise InputError(
+                f"the device is '{device}' and every process has one of its own; it must be auto or cuda where "
+                "several processes train."
+            )
+
+    def begin_dropout(self, seed: int) -> None:
+        """See `Alone.begin_dropout`."""
+        if self.rank:
+            begin_dropout(seed, self.rank)
+
+    def part(self, task: Task, batch: Any) -> Any:
+        """See `Alone.part`."""
+        return task.part(batch, self.rank, self.count)
+
+    @torch.no_grad()
+    def average(self, loss: Tensor, parameters: Sequence[Tensor], more: Sequence[Tensor] = ()) -> Tensor:
+        """See `Alone.average`."""
+        loss = loss.detach().clone()
+        gradients = (parameter.grad for parameter in parameters)
+        for bucket in buckets([loss, *(g for g in gradients if g is not None), *more]):
+            flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
+            with _together():
+                distributed.all_reduce(flat)
+            flat /= self.count
+            for tensor, mean in zip(bucket, torch.split(flat, [t.numel() for t in bucket]), strict=True):
+                tensor.copy_(mean.view_as(tensor))
+        return loss
+
+    def agreed(
+        self, due: bool, signal_number: int, masks: Mapping[str, Tensor] | None = None
+    ) -> tuple[bool, int]:
+        """See `Alone.agreed`; one small message on the CPU, for which no device is waited."""
+        if masks is not None:
+            self._masks = fingerprint(masks)
+        mine = torch.tensor([due, signal_number, self._masks])
+        heard = [torch.empty_like(mine) for _ in range(self.count)]
+        with _together():
+            distributed.all_gather(heard, mine)
+        rows = torch.stack(heard)
+        odd = (rows[:, 2] != rows[0, 2]).nonzero().flatten().tolist()
+        if odd:
+            raise InputError(
+                f"process {odd[0]} has other masks than process 0, so they no longer train one network; the last "
+                "checkpoint is from before, and every process must have the same software and kind of processor."
+            )
+        return bool(rows[0, 0]), int(rows[:, 1].max())
+
+    def told(self, word: Any) -> Any:
+        """See `Alone.told`."""
+        words = [word if self.first else None]
+        with _together():
+            distributed.broadcast_object_list(words)
+        return words[0]
+
+    def gathered(self, share: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """See `Alone.gathered`."""
+        shares: list[Any] | None = [None] * self.count if self.first else None
+        with _together():
+            distributed.gather_object(share, shares)
+        return (shares or [])[1:]
+
+
+ALONE = Alone()
+
+
+def started() -> int:
+    """How many processes torchrun, or whoever sets its variables, has started.
+
+    >>> started()
+    1
+    """
+    count = os.environ.get("WORLD_SIZE", "")
+    return int(count) if count.isdecimal() and "RANK" in os.environ else 1
+
+
+@contextmanager
+def processes() -> Iterator[Alone]:
+    """The ranks that were started with this process, met; `ALONE` where it was started by itself.
+
+    Every process takes the CUDA device of its number on its machine, where there are such.
+
+    Example:
+        >>> with processes() as ranks:
+        ...     ranks.count
+        1
+    """
+    if started() <= 1:
+        yield ALONE
+        return
+    backend = "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        backend = "cpu:gloo,cuda:nccl" if distributed.is_nccl_available() else "gloo"
+    with _together():
+        distributed.init_process_group(backend)
+    try:
+        yield Ranks(distributed.get_rank(), distributed.get_world_size())
+    finally:
+        distributed.destroy_process_group()
+
+
+def buckets(tensors: Sequence[Tensor], size: int = BUCKET) -> Iterator[list[Tensor]]:
+    """The tensors in lists of one type each and of not much more than `size` bytes.
+
+    >>> [len(bucket) for bucket in buckets([torch.ones(3), torch.ones(1), torch.ones(2).double()], size=12)]
+    [1, 1, 1]
+    """
+    for kind in dict.fromkeys((t.dtype, t.device) for t in tensors):
+        bucket: list[Tensor] = []
+        held = 0
+        for tensor in (t for t in tensors if (t.dtype, t.device) == kind):
+            if bucket and held + tensor.nbytes > size:
+                yield bucket
+                bucket, held = [], 0
+            bucket.append(tensor)
+            held += tensor.nbytes
+        yield bucket
+
+
+def fingerprint(masks: Mapping[str, Tensor]) -> int:
+    """A number of 56 bits that tells masks apart.
+
+    >>> fingerprint({"w": torch.tensor([True, False])}) == fingerprint({"w": torch.tensor([False, True])})
+    False
+    """
+    digest = hashlib.sha256()
+    for name, mask in masks.items():
+        digest.update(name.encode())
+        digest.update(mask.detach().cpu().numpy().tobytes())
+    return int.from_bytes(digest.digest()[:7], "big")
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """What all ranks do; one that finds another gone says so in a sentence."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise Lost(
+            f"another process of this run has ended or cannot be reached ({str(error).splitlines()[0][:150]}); its "
+            "last checkpoint is whole, so go on with 'sparsernn resume' in as many processes."
+        ) from error
