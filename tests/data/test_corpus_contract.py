@@ -16,6 +16,7 @@ from sparsernn.data.corpus_list import COMES_ALONG, COMES_WITH, FILES_OF, NOT_HE
 from sparsernn.data.digit_images import IMAGES, Images
 from sparsernn.data.download import DATASETS
 from sparsernn.data.questions import QuestionCorpus
+from sparsernn.data.series_corpus import SeriesCorpus
 from sparsernn.data.tagged_sentences import TaggedCorpus
 from sparsernn.data.text_corpus import Corpus
 
@@ -24,6 +25,7 @@ FEW = {
     "python-questions": {"paragraphs": 40},
     "python-roles": {"sentences": 200},
     "squad-articles": {"held_out": [2, 2]},
+    "table": {"target": "kind", "group": "id"},
 }
 """Settings that make a corpus small, or that name a file of the folder; a new one needs none of its own."""
 
@@ -34,8 +36,13 @@ def write_files(folder):
         rows = [(f"word{k % 7}", ("NOUN", "VERB")[k % 2]) for k in range(upto)]
         (folder / f"{split}.txt").write_text("".join(f"the cat sees number {k % 9}\n\n" for k in range(upto)))
         (folder / f"{split}.conll").write_text("".join(f"{word}\t{tag}\n\n" for word, tag in rows))
+        steps = "".join(f"{k // 3},{k % 3},{k},{'ab'[k // 3 % 2]}\n" for k in range(30))
+        (folder / f"{split}.csv").write_text("id,x,y,kind\n" + steps)
         lines = (f"1\t{word}\t_\t{tag}\t{tag}\t_\t0\t_\t_\t_\n\n" for word, tag in rows)
         (folder / f"en_ewt-ud-{split}.conllu").write_text("".join(lines))
+    for part in ("TRAIN", "TEST"):
+        spoken = "".join(f"{k},{k + 1},2:1,{k % 3},0:{k % 3}\n" for k in range(9))
+        (folder / f"JapaneseVowels_{part}.ts").write_text(f"@problemName JapaneseVowels\n@data\n{spoken}")
     articles = [
         {"title": f"t{k}", "paragraphs": [{"context": f"{k} dogs bark.", "qas": [asked(k)]}]}
         for k in range(8)
@@ -117,6 +124,19 @@ def check_questions(corpus, again):
                 assert paragraph.text[answer.start :].startswith(answer.text)
 
 
+def check_series(corpus, again):
+    for split in SPLITS:
+        ours, theirs = corpus.splits[split], again.splits[split]
+        assert len(ours) == len(theirs) == corpus.info["series"][split] > 0
+        for one, other in zip(ours, theirs, strict=True):
+            assert one.name == other.name
+            assert one.values.shape == (len(one), len(corpus.info["read"]["columns"]))
+            assert len(one.times) == len(one.targets) == len(one.places) == len(one.order) == len(one)
+            assert (one.values == other.values).all()
+    names = [{one.name for one in corpus.splits[split]} for split in ("train", "valid")]
+    assert corpus.info["name"] == "table" or not names[0] & names[1]
+
+
 def check_pictures(images, again):
     assert set(images.pixels) == set(images.labels) == set(SPLITS)
     for split in SPLITS:
@@ -133,6 +153,7 @@ CHECKS = {
     TaggedCorpus: check_tags,
     QuestionCorpus: check_questions,
     Images: check_pictures,
+    SeriesCorpus: check_series,
 }
 
 

@@ -15,6 +15,7 @@ from sparsernn.core.registry import make
 from sparsernn.data import stand_ins
 from sparsernn.data.digit_images import Images
 from sparsernn.data.questions import QuestionCorpus
+from sparsernn.data.series_corpus import SeriesCorpus
 from sparsernn.data.tagged_sentences import TaggedCorpus
 from sparsernn.data.text_corpus import Corpus
 from sparsernn.data.vocabulary import Vocabulary
@@ -30,6 +31,7 @@ DATA = {
     ),
     TaggedCorpus: lambda: few(stand_ins.sentences(FACTS, WORDS, Vocabulary(["NOUN", "VERB"]))),
     QuestionCorpus: lambda: few(stand_ins.paragraphs(FACTS, WORDS.tokens)),
+    SeriesCorpus: lambda: few(stand_ins.series(FACTS, ["yes", "no"])),
     Images: lambda: few_pictures(stand_ins.pictures(FACTS)),
 }
 SMALL = {

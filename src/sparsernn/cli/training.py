@@ -115,8 +115,10 @@ def with_progress(run: Run, greet: Callable[[Mapping[str, Any]], None]) -> None:
 def what_next(run: Run) -> list[tuple[str, str]]:
     """The commands that a finished run is good for, each with what it shows."""
     from sparsernn.runs.artifacts import answers_questions, reads_tokens, writes_text
+    from sparsernn.runs.predictions import predicts_series
 
     able = {"generate": writes_text(run), "bench": reads_tokens(run), "answer": answers_questions(run)}
+    able["predict"] = predicts_series(run)
     return [(command, what) for command, what in NEXT if able.get(command, True)]
 
 
@@ -135,4 +137,5 @@ NEXT = (
     ("generate", "text from the model"),
     ("bench", "time per token"),
     ("answer", "a question about a paragraph of yours (--paragraph, --question)"),
+    ("predict", "labels or numbers for a file of yours, as CSV (FILE, --out CSV)"),
 )

@@ -22,6 +22,7 @@ class Metric:
         scale: factor between the figure that `Task.evaluate` gives and the one that is shown; 100 for a percentage.
         higher_is_better: False for losses.
         of_loss: the figure from mean nats per target; None where it does not follow from them.
+        trained_by: the row by which a loss is shown where the figure does not follow from it.
     """
 
     label: str
@@ -30,6 +31,7 @@ class Metric:
     scale: float = 1.0
     higher_is_better: bool = False
     of_loss: Callable[[float], float] | None = None
+    trained_by: str = "loss"
 
     @property
     def axis(self) -> str:
@@ -74,6 +76,9 @@ METRICS: dict[str, Metric] = {
     "bits": Metric("bits per token", "bits", 3, of_loss=lambda loss: loss / math.log(2)),
     "loss": Metric("loss", "nats", 3, of_loss=lambda loss: loss),
     "mse": Metric("mean squared error", "", 4, of_loss=lambda loss: loss),
+    "scaled": Metric("squared error of the scaled target", "", 4, of_loss=lambda loss: loss),
+    "rmse": Metric("RMSE", "", 4, trained_by="scaled"),
+    "mae": Metric("mean absolute error", "", 4, trained_by="scaled"),
     "accuracy": _share("accuracy"),
     "f1": _share("F1"),
     "em": _share("exact match"),
@@ -90,10 +95,12 @@ def metric(name: str) -> Metric:
 
 
 def shown_loss(loss: float, name: str) -> str:
-    """Mean nats per target in the unit of a metric; in nats where the metric does not follow from them.
+    """Mean nats per target in the unit of a metric; as the metric's `trained_by` where it does not follow from them.
 
     >>> shown_loss(math.log(80), "perplexity"), shown_loss(math.log(2), "bits"), shown_loss(0.25, "accuracy")
     ('80.00 ppl', '1.000 bits', '0.250 nats')
+    >>> shown_loss(0.25, "rmse")
+    '0.2500'
     """
-    row = metric(name) if metric(name).of_loss else METRICS["loss"]
+    row = metric(name) if metric(name).of_loss else METRICS[metric(name).trained_by]
     return row.shown(row.of_loss(loss) if row.of_loss else loss)

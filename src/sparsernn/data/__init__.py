@@ -7,6 +7,8 @@ from sparsernn.data.conll import TREEBANKS
 from sparsernn.data.corpora import CORPORA as TEXTS
 from sparsernn.data.embedded_questions import python_questions
 from sparsernn.data.embedded_tags import python_roles
+from sparsernn.data.series_corpus import Series, SeriesCorpus
+from sparsernn.data.series_files import table, vowels
 from sparsernn.data.squad import squad, squad_articles
 from sparsernn.data.tagged_sentences import Sentence, TaggedCorpus
 from sparsernn.data.text_corpus import Corpus
@@ -21,7 +23,7 @@ from sparsernn.data.windows import (
     window_of,
 )
 
-# A text to model, sentences with tags, or paragraphs with questions: a task says which of them it takes.
+# A text to model, sentences with tags, paragraphs with questions or series: a task says which of them it takes.
 CORPORA: dict[str, Callable[..., Any]] = {
     **TEXTS,
     **TREEBANKS,
@@ -29,6 +31,8 @@ CORPORA: dict[str, Callable[..., Any]] = {
     "python-roles": python_roles,
     "squad": squad,
     "squad-articles": squad_articles,
+    "table": table,
+    "vowels": vowels,
 }
 
 __all__ = [
@@ -36,6 +40,8 @@ __all__ = [
     "Corpus",
     "RandomWindows",
     "Sentence",
+    "Series",
+    "SeriesCorpus",
     "Style",
     "TaggedCorpus",
     "Vocabulary",

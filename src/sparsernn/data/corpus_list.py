@@ -13,18 +13,20 @@ from sparsernn.data.corpora import DATA_VARIABLE
 from sparsernn.data.digit_images import IMAGES, Images
 from sparsernn.data.download import DATASETS, cache_folder, status
 from sparsernn.data.questions import QuestionCorpus
+from sparsernn.data.series_corpus import SeriesCorpus
 from sparsernn.data.tagged_sentences import TaggedCorpus
 from sparsernn.data.text_corpus import Corpus
 
 FILES_OF = {"mnist-10k": "mnist", "squad-articles": "squad"}
 """Corpora that read another one's files."""
-COMES_WITH = {"digits": "sklearn"}
+COMES_WITH = {"digits": "sklearn", "vowels": "aeon"}
 """Corpora that an installed package brings along."""
 READ_AS: dict[object, str] = {
     Corpus: "text",
     TaggedCorpus: "tags",
     QuestionCorpus: "questions",
     Images: "pictures",
+    SeriesCorpus: "series",
 }
 
 NOT_HERE = "not here"
@@ -36,8 +38,8 @@ class Listed(NamedTuple):
 
     Attributes:
         name: as a recipe has it.
-        read_as: "text", "tags", "questions" or "pictures", which decides what tasks take it; "" where the function
-            does not say what it returns.
+        read_as: "text", "tags", "questions", "pictures" or "series", which decides what tasks take it; "" where the
+            function does not say what it returns.
         place: its folder on this machine, `COMES_ALONG` for what needs no files, `NOT_HERE` for what can be
             downloaded, else the option that names it.
         about: the first sentence of its docstring.

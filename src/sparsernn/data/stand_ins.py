@@ -9,11 +9,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from sparsernn.core.streams import draws, stream
 from sparsernn.data.digit_images import CLASSES, Images
 from sparsernn.data.questions import Answer, Paragraph, Question, QuestionCorpus
+from sparsernn.data.series_corpus import Reading, Series, SeriesCorpus
 from sparsernn.data.tagged_sentences import PAD, Sentence, TaggedCorpus
 from sparsernn.data.text_corpus import SPLITS, Corpus
 from sparsernn.data.vocabulary import Vocabulary
@@ -25,6 +27,9 @@ SENTENCES, LONGEST = 400, 12
 """Sentences, or paragraphs with questions, and tokens of the longest."""
 
 PIXELS, PICTURES = 64, 1000
+
+SERIES = 60
+"""In each split; they are long enough for any horizon that is not beyond `LONGEST`."""
 
 
 def text(info: Mapping[str, Any], vocabulary: Vocabulary) -> Corpus:
@@ -93,3 +98,27 @@ def pictures(info: Mapping[str, Any]) -> Images:
     }
     labels = {split: torch.randint(CLASSES, (PICTURES,), generator=generator) for split in SPLITS}
     return Images(pixels, labels, 255, dict(info))
+
+
+def series(info: Mapping[str, Any], labels: Sequence[str] = ()) -> SeriesCorpus:
+    """Series of random numbers; each has one of the labels, or random numbers where there are none.
+
+    >>> made = series({}, ["yes", "no"])
+    >>> made.splits["test"][0].values.shape[1], made.splits["test"][0].targets[0] in ("yes", "no")
+    (2, True)
+    """
+    draw = draws("stand-in")
+    known = dict(info)
+    known.setdefault("read", Reading(("a", "b"), "y", "id").plain())
+    columns, beyond = len(known["read"]["columns"]), int(known.get("horizon") or 0)
+
+    def one(number: int) -> Series:
+        steps = beyond + draw.randint(2, LONGEST)
+        values = np.array([[draw.gauss(0.0, 1.0) for _ in range(columns)] for _ in range(steps)])
+        label = labels[number % len(labels)] if labels else f"{draw.gauss(0.0, 1.0):.6f}"
+        steady = bool(labels) or known.get("per") == "series"
+        targets = [label if steady else f"{draw.gauss(0.0, 1.0):.6f}" for _ in range(steps)]
+        rows = tuple(str(k) for k in range(steps))
+        return Series(str(number), values, rows, tuple(targets), rows, np.arange(steps, dtype=np.float64))
+
+    return SeriesCorpus({split: [one(k) for k in range(SERIES)] for split in SPLITS}, known)

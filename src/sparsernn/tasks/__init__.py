@@ -7,6 +7,7 @@ from sparsernn.tasks.pixels import Pixels
 from sparsernn.tasks.question_answering import QuestionAnswering
 from sparsernn.tasks.recall import Recall
 from sparsernn.tasks.recite import Recitation
+from sparsernn.tasks.series import NumericSeries
 from sparsernn.tasks.tagging import Tagging
 from sparsernn.tasks.task import Task
 
@@ -19,6 +20,7 @@ TASKS: dict[str, type[Task]] = {
     "question_answering": QuestionAnswering,
     "recall": Recall,
     "recitation": Recitation,
+    "series": NumericSeries,
     "tagging": Tagging,
 }
 
@@ -28,6 +30,7 @@ __all__ = [
     "Copying",
     "Denoising",
     "LanguageModelling",
+    "NumericSeries",
     "Pixels",
     "QuestionAnswering",
     "Recall",
