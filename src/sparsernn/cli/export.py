@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparsernn.cli.arguments import RunFolder, UnusedData
+from sparsernn.core.checks import check_value
+from sparsernn.core.limits import OneOf
 
 if TYPE_CHECKING:
     from sparsernn.runs.run import Run
@@ -54,8 +56,8 @@ def export(
     from sparsernn.runs.artifacts import take_best
     from sparsernn.runs.assembly import open_weights
 
-    if form is not None and form not in FORMATS:
-        raise InputError(f"--format is {form!r}; it must be one of {', '.join(FORMATS)}.")
+    if form is not None:
+        check_value("--format", form, Annotated[str, OneOf(FORMATS)])
     if form != PLAIN_C and (int8 or name is not None):
         raise InputError(
             f"{'--int8' if int8 else '--name'} is for --format {PLAIN_C}; leave it out, or ask for that."

@@ -3,8 +3,11 @@
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
+from sparsernn.core.checks import check_value
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import Between
 from sparsernn.data.content_split import SPLITS, position
 from sparsernn.data.corpora import DATA_VARIABLE
 from sparsernn.data.split_files import find_split, origins
@@ -114,10 +117,8 @@ def _read(
     splits: Mapping[str, str] | None,
     held_out: float,
 ) -> TaggedCorpus:
-    if not 0 <= held_out <= 0.5:
-        raise InputError(f"held_out is {held_out}; it must lie in [0, 0.5].")
-    if isinstance(drop_tags, str) or not all(isinstance(tag, str) for tag in drop_tags):
-        raise InputError(f"drop_tags is {drop_tags!r}; it must be a list of tags, such as [-NONE-].")
+    check_value("held_out", held_out, Annotated[float, Between(0, 0.5)])
+    check_value("drop_tags", drop_tags, Sequence[str])
     origin = origins(splits)
     if held_out:
         origin["valid"] = origin["train"]

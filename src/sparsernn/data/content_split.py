@@ -4,7 +4,9 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.data.text_styles import lines_of, paragraphs_of, prose_tokens
 
@@ -109,7 +111,10 @@ def assign(keys: Iterable[str]) -> dict[str, str]:
     return dict(zip(order, names, strict=True))
 
 
-def split_by_content(text: str, *, unit: str = "auto", key: Key = same_words) -> Split:
+@checked
+def split_by_content(
+    text: str, *, unit: Literal["auto", "paragraph", "line"] = "auto", key: Key = same_words
+) -> Split:
     """Split a text about 80 / 10 / 10 by the hash of its paragraphs, repetitions removed first.
 
     Args:
@@ -124,8 +129,6 @@ def split_by_content(text: str, *, unit: str = "auto", key: Key = same_words) ->
     Raises:
         InputError: another `unit`, or fewer than three different units.
     """
-    if unit not in ("auto", "paragraph", "line"):
-        raise InputError(f"unit is '{unit}'; it must be auto, paragraph, line or contiguous.")
     units = paragraphs_of(text)
     if unit == "line" or (unit == "auto" and len(distinct(units, key)) < FEW_PARAGRAPHS):
         return split_units([line for line in lines_of(text) if line.strip()], "line", key)

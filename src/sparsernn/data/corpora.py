@@ -3,9 +3,11 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import OneOf
 from sparsernn.data import download
 from sparsernn.data.content_split import (
     SHARES,
@@ -20,10 +22,10 @@ from sparsernn.data.content_split import (
 )
 from sparsernn.data.embedded_text import embedded
 from sparsernn.data.split_files import find_split, origins
-from sparsernn.data.text_corpus import Corpus, VocabularyRules, build_corpus, check_level, own_rules
+from sparsernn.data.text_corpus import LEVELS, Corpus, VocabularyRules, build_corpus, own_rules
 from sparsernn.data.text_files import decode_text, read_bytes, read_text, sha256, unpacked
 from sparsernn.data.text_styles import Style
-from sparsernn.data.vocabulary import Vocabulary
+from sparsernn.data.vocabulary import Order, Vocabulary
 
 DATA_VARIABLE = "SPARSERNN_DATA"
 
@@ -34,14 +36,15 @@ ENDINGS = (".txt", ".tokens", ".raw", "")
 """Of the files of a folder, the preferred one first."""
 
 
+@checked
 def folder(
     path: str | Path | None = None,
-    level: str = "word",
+    level: Annotated[str, OneOf(OWN_LEVELS)] = "word",
     splits: Mapping[str, str] | None = None,
     max_vocabulary: int | None = None,
     min_count: int | None = None,
-    vocabulary_from: str = "train",
-    order: str = "first",
+    vocabulary_from: Literal["train", "all"] = "train",
+    order: Order = "first",
     *,
     data_dir: str | Path | None = None,
     vocabulary: Vocabulary | None = None,
@@ -69,10 +72,7 @@ def folder(
     Raises:
         InputError: no folder, a missing, empty, binary or undecodable file, a bad setting.
     """
-    check_level(level, OWN_LEVELS)
     place = _place(data_dir, path, "folder")
-    if vocabulary_from not in ("train", "all"):
-        raise InputError(f"vocabulary_from is '{vocabulary_from}'; it must be train or all.")
     own = own_rules(level, max_vocabulary, min_count, order)
     rules = own if vocabulary_from == "train" else VocabularyRules(max_vocabulary, order=order)
     style = Style(OWN_STYLES[level], lowercase=level == "prose")
@@ -81,14 +81,15 @@ def folder(
     return build_corpus(texts, style, info, rules, vocabulary)
 
 
+@checked
 def file(
     path: str | Path | None = None,
-    level: str = "word",
-    unit: str = "auto",
+    level: Annotated[str, OneOf(OWN_LEVELS)] = "word",
+    unit: Literal["auto", "paragraph", "line", "contiguous"] = "auto",
     max_vocabulary: int | None = None,
     min_count: int | None = None,
     lowercase: bool = False,
-    order: str = "first",
+    order: Order = "first",
     shares: Sequence[float] = SHARES,
     *,
     data_dir: str | Path | None = None,
@@ -118,7 +119,6 @@ def file(
         InputError: a missing, empty, binary or undecodable file, fewer than three different lines, a bad
             setting.
     """
-    check_level(level, OWN_LEVELS)
     place = _place(data_dir, path, "file")
     if place.is_dir() and path is not None:
         place = place / Path(path).name
@@ -141,12 +141,13 @@ def file(
     return build_corpus(split.texts, style, info, rules, vocabulary)
 
 
+@checked
 def ptb(
-    level: str = "word",
+    level: Annotated[str, OneOf(LEVELS)] = "word",
     path: str | Path | None = None,
     splits: Mapping[str, str] | None = None,
     max_vocabulary: int | None = None,
-    order: str = "first",
+    order: Order = "first",
     *,
     data_dir: str | Path | None = None,
     vocabulary: Vocabulary | None = None,
@@ -173,19 +174,19 @@ def ptb(
     model, Interspeech 2010; M. Marcus, B. Santorini, M. A. Marcinkiewicz, Building a Large Annotated Corpus of
     English: The Penn Treebank, 1993.
     """
-    check_level(level)
     texts, info = _benchmark("ptb", _optional_place(data_dir, path), splits)
     style = Style("whitespace" if level == "word" else "penn_characters")
     rules = VocabularyRules(max_vocabulary, order=order)
     return build_corpus(texts, style, info | {"level": level}, rules, vocabulary)
 
 
+@checked
 def wikitext2(
-    level: str = "word",
+    level: Annotated[str, OneOf(LEVELS)] = "word",
     path: str | Path | None = None,
     splits: Mapping[str, str] | None = None,
     max_vocabulary: int | None = None,
-    order: str = "first",
+    order: Order = "first",
     *,
     data_dir: str | Path | None = None,
     vocabulary: Vocabulary | None = None,
@@ -198,7 +199,6 @@ def wikitext2(
     Source: S. Merity, C. Xiong, J. Bradbury, R. Socher, Pointer Sentinel Mixture Models, 2016,
         arXiv:1609.07843.
     """
-    check_level(level)
     texts, info = _benchmark("wikitext-2", _optional_place(data_dir, path), splits)
     style = Style("whitespace" if level == "word" else "characters")
     rules = VocabularyRules(max_vocabulary, order=order)

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.data.content_split import SPLITS, assign, position
 from sparsernn.data.embedded_text import parsed, sources
@@ -29,6 +30,7 @@ class Described(NamedTuple):
     """The first sentence of its docstring, without the full stop."""
 
 
+@checked
 def python_questions(paragraphs: int | None = 400) -> QuestionCorpus:
     """Reference sheets of the standard library's functions, with questions whose answers are spans of the sheet.
 
@@ -59,8 +61,6 @@ def python_questions(paragraphs: int | None = 400) -> QuestionCorpus:
         >>> paragraph.text[answer.start:].startswith(answer.text)
         True
     """
-    if paragraphs is not None and paragraphs < 30:
-        raise InputError(f"paragraphs is {paragraphs}; it must be at least 30, or null for all there are.")
     root = Path(sysconfig.get_path("stdlib"))
     names = {path.relative_to(root).as_posix(): path for path in sources(root)}
     every = (p for name in sorted(names, key=_shuffled) for p in _sheets(name, _described(names[name])))

@@ -6,6 +6,7 @@ import sysconfig
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.data.content_split import SPLITS, assign, position
 from sparsernn.data.embedded_text import parsed, sources
@@ -15,6 +16,7 @@ Place = tuple[int, int]
 _LOADED = {ast.Load: "load", ast.Store: "store", ast.Del: "delete"}
 
 
+@checked
 def python_roles(sentences: int | None = 5_000) -> TaggedCorpus:
     """Names of the standard library's statements, in their order, each with its syntactic role as tag.
 
@@ -38,8 +40,6 @@ def python_roles(sentences: int | None = 5_000) -> TaggedCorpus:
         >>> sum(map(len, corpus.splits.values())), "method" in {tag for s in corpus.splits["train"] for tag in s.tags}
         (300, True)
     """
-    if sentences is not None and sentences < 30:
-        raise InputError(f"sentences is {sentences}; it must be at least 30, or null for all there are.")
     root = Path(sysconfig.get_path("stdlib"))
     files = sorted(sources(root), key=lambda path: position(path.relative_to(root).as_posix()))
     found = _first_distinct((s for path in files for s in _sentences_of(path)), sentences)

@@ -7,13 +7,16 @@ import sysconfig
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Annotated, Literal
 
+from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import OneOf
 from sparsernn.data.content_split import same_prose, split_units
-from sparsernn.data.text_corpus import Corpus, build_corpus, check_level, own_rules
+from sparsernn.data.text_corpus import LEVELS, Corpus, build_corpus, own_rules
 from sparsernn.data.text_files import sha256
 from sparsernn.data.text_styles import Style, paragraphs_of
-from sparsernn.data.vocabulary import Vocabulary
+from sparsernn.data.vocabulary import Order, Vocabulary
 
 # Not library code: installed packages, tests, and generated tables without prose.
 _SKIPPED = {
@@ -29,13 +32,14 @@ _SKIPPED = {
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
+@checked
 def embedded(
-    variant: str = "topics",
-    level: str = "word",
+    variant: Literal["topics", "docstrings", "both"] = "topics",
+    level: Annotated[str, OneOf(LEVELS)] = "word",
     lowercase: bool | None = None,
     max_vocabulary: int | None = 10_000,
     min_count: int | None = None,
-    order: str = "first",
+    order: Order = "first",
     *,
     vocabulary: Vocabulary | None = None,
 ) -> Corpus:
@@ -64,9 +68,6 @@ def embedded(
         >>> corpus.splits["train"].dtype, corpus.vocabulary.unknown is not None
         (torch.int64, True)
     """
-    if variant not in VARIANTS:
-        raise InputError(f"variant is '{variant}'; it must be {', '.join(VARIANTS)}.")
-    check_level(level)
     text = VARIANTS[variant]()
     split = split_units(paragraphs_of(text), key=same_prose)
     style = Style(

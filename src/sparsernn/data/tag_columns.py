@@ -3,9 +3,11 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
+from sparsernn.core.checks import check_value
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import OneOf
 from sparsernn.data.tagged_sentences import Sentence
 
 TAGS = ("upos", "xpos", "pos", "chunk", "ner")
@@ -120,8 +122,7 @@ def check_columns(tag: str, columns: Mapping[str, int] | None, separator: str | 
 
     >>> check_columns("upos", {"word": 1, "tag": 2}, "tab")
     """
-    if tag not in TAGS:
-        raise InputError(f"tag is {tag!r}; it must be one of {', '.join(TAGS)}.")
+    check_value("tag", tag, Annotated[str, OneOf(TAGS)])
     if separator is not None and not (isinstance(separator, str) and separator):
         raise InputError(f"separator is {separator!r}; it must be tab, space or the text that parts columns.")
     if columns is None:

@@ -6,15 +6,15 @@ from typing import Any
 
 from torch import Tensor
 
-from sparsernn.core.errors import InputError
+from sparsernn.core.checks import checked
 from sparsernn.data.content_split import SPLITS
 from sparsernn.data.text_files import sha256
 from sparsernn.data.text_styles import Style
 from sparsernn.data.vocabulary import (
     EOS,
     UNKNOWN,
+    Order,
     Vocabulary,
-    check_order,
     check_vocabulary,
     collect,
     ordered,
@@ -28,7 +28,6 @@ __all__ = [
     "Vocabulary",
     "VocabularyRules",
     "build_corpus",
-    "check_level",
     "check_vocabulary",
     "own_rules",
 ]
@@ -59,6 +58,7 @@ class Corpus:
         return str(self.info["level"])
 
 
+@checked
 @dataclass(frozen=True)
 class VocabularyRules:
     """Which tokens of a corpus get an id of their own.
@@ -76,10 +76,7 @@ class VocabularyRules:
     min_count: int = 1
     splits: tuple[str, ...] = SPLITS
     unknown: bool = False
-    order: str = "first"
-
-    def __post_init__(self) -> None:
-        check_order(self.order)
+    order: Order = "first"
 
 
 def own_rules(level: str, maximum: int | None, min_count: int | None, order: str) -> VocabularyRules:
@@ -96,12 +93,6 @@ def own_rules(level: str, maximum: int | None, min_count: int | None, order: str
     """
     least = min_count if min_count is not None else 1 if level == "char" else 2
     return VocabularyRules(maximum, least, splits=("train",), unknown=True, order=order)
-
-
-def check_level(level: str, known: tuple[str, ...] = LEVELS) -> None:
-    """Raise InputError unless `level` is one of `known`."""
-    if level not in known:
-        raise InputError(f"level is '{level}'; it must be {', '.join(known[:-1])} or {known[-1]}.")
 
 
 def build_corpus(

@@ -6,12 +6,15 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sparsernn.core.checks import check_value, checked
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import AtLeast, OneOf, Size
 from sparsernn.data.text_files import read_text
 
 EOS = "<eos>"
@@ -123,6 +126,23 @@ class Vocabulary:
         return "".join(_escape(token) + "\n" for token in self.tokens).encode()
 
 
+def _shuffled(counts: Sequence[int]) -> list[int]:
+    numbers = list(range(len(counts)))
+    random.Random(0).shuffle(numbers)
+    return numbers
+
+
+ORDERS: dict[str, Callable[[Sequence[int]], list[int]]] = {
+    "up": lambda counts: sorted(range(len(counts)), key=lambda number: counts[number]),
+    "down": lambda counts: sorted(range(len(counts)), key=lambda number: -counts[number]),
+    "random": _shuffled,
+}
+"""Order -> which token comes first, second ..., given how often each occurs."""
+
+Order = Annotated[str, OneOf(("first", *ORDERS))]
+"""Of a vocabulary: "first" leaves it as it is."""
+
+
 def collect(
     texts: Iterable[Iterable[str]], *, maximum: int | None = None, min_count: int = 1, unknown: bool = False
 ) -> Vocabulary:
@@ -142,12 +162,8 @@ def collect(
         >>> collect([["b", "a", "b", "c", "c", "d"]], maximum=3).tokens
         ('b', 'c', '<unk>')
     """
-    if maximum is not None and maximum < 3:
-        raise InputError(
-            f"max_vocabulary is {maximum}; it must be at least 3 ({EOS}, {UNKNOWN} and one token)."
-        )
-    if min_count < 1:
-        raise InputError(f"min_count is {min_count}; it must be at least 1.")
+    check_value("max_vocabulary", maximum, Annotated[int, AtLeast(3)] | None)  # <eos>, <unk> and one token
+    check_value("min_count", min_count, Size)
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(text)
@@ -158,7 +174,8 @@ def collect(
     return Vocabulary(tokens)
 
 
-def ordered(vocabulary: Vocabulary, text: Iterable[str], order: str) -> Vocabulary:
+@checked
+def ordered(vocabulary: Vocabulary, text: Iterable[str], order: Order) -> Vocabulary:
     """The same tokens with other ids, by how often they occur in `text`; the ids so far break ties.
 
     Args:
@@ -179,34 +196,10 @@ def ordered(vocabulary: Vocabulary, text: Iterable[str], order: str) -> Vocabula
     Differs from the original: tokens that only other splits have are the rarest, where it puts them after the most
     frequent one.
     """
-    check_order(order)
     if order == "first":
         return vocabulary
     counts = torch.bincount(vocabulary.encode(text), minlength=len(vocabulary)).tolist()
     return Vocabulary([vocabulary.tokens[number] for number in ORDERS[order](counts)])
-
-
-def check_order(order: str) -> None:
-    """Raise InputError unless vocabularies can be in this order.
-
-    >>> check_order("up")
-    """
-    if order not in ("first", *ORDERS):
-        raise InputError(f"order is {order!r}; it must be one of first, {', '.join(ORDERS)}.")
-
-
-def _shuffled(counts: Sequence[int]) -> list[int]:
-    numbers = list(range(len(counts)))
-    random.Random(0).shuffle(numbers)
-    return numbers
-
-
-ORDERS: dict[str, Callable[[Sequence[int]], list[int]]] = {
-    "up": lambda counts: sorted(range(len(counts)), key=lambda number: counts[number]),
-    "down": lambda counts: sorted(range(len(counts)), key=lambda number: -counts[number]),
-    "random": _shuffled,
-}
-"""Order -> which token comes first, second ..., given how often each occurs."""
 
 
 def check_vocabulary(expected: Vocabulary, given: Vocabulary) -> None:

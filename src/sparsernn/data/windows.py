@@ -4,14 +4,17 @@ import random as random_numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from statistics import NormalDist
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor
 
+from sparsernn.core.checks import check_value, checked
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import AtLeast, Count, NonNegative, Share, Size
 from sparsernn.core.streams import draws
 
 
+@checked
 @dataclass(frozen=True)
 class RandomWindows:
     """Windows of random length, so that the cuts fall elsewhere in every epoch.
@@ -34,17 +37,10 @@ class RandomWindows:
         others, Breaking the Softmax Bottleneck, 2018, arXiv:1711.03953).
     """
 
-    max_delta: int | None = 40
-    half: float = 0.05
-    minimum: int = 5
-    spread: float = 5.0
-
-    def __post_init__(self) -> None:
-        if self.max_delta is not None:
-            _whole("max_delta", self.max_delta, 0)
-        _require(0 <= self.half <= 1, "half", self.half, "between 0 and 1")
-        _whole("minimum", self.minimum, 1)
-        _require(self.spread >= 0, "spread", self.spread, "at least 0")
+    max_delta: Count | None = 40
+    half: Share = 0.05
+    minimum: Size = 5
+    spread: NonNegative = 5.0
 
     def length(self, window: int, generator: random_numbers.Random) -> int:
         """Draw one length in rows."""
@@ -79,7 +75,7 @@ def random_windows(spec: RandomWindows | Mapping[str, Any] | bool | None) -> Ran
 
 def check_rows(ids: Tensor, batch_size: int, split: str = "text") -> None:
     """Raise InputError unless `ids` fill two rows of `batch_size` streams (one to read, one to predict)."""
-    _whole("batch_size", batch_size, 1)
+    check_value("batch_size", batch_size, Size)
     if len(ids) < 2 * batch_size:
         raise InputError(
             f"the {split} split has {len(ids):,} tokens, too few for batch_size {batch_size}; "
@@ -137,8 +133,8 @@ def window_bounds(
         >>> window_bounds(8, 3)
         [(0, 3), (3, 3), (6, 1)]
     """
-    _whole("rows", rows, 2)
-    _whole("window", window, 1)
+    check_value("rows", rows, Annotated[int, AtLeast(2)])
+    check_value("window", window, Size)
     # random() is the one method whose values Python promises to keep.
     generator = draws("windows", seed, epoch)
     bounds, start = [], 0
@@ -160,13 +156,3 @@ def window_of(stream: Tensor, start: int, length: int) -> tuple[Tensor, Tensor]:
         ([[1, 5], [2, 6]], [[2, 6], [3, 7]])
     """
     return stream[start : start + length], stream[start + 1 : start + 1 + length]
-
-
-def _require(condition: bool, name: str, value: object, allowed: str) -> None:
-    if not condition:
-        raise InputError(f"{name} is {value}; it must be {allowed}.")
-
-
-def _whole(name: str, value: object, minimum: int) -> None:
-    whole = isinstance(value, int) and not isinstance(value, bool) and value >= minimum
-    _require(whole, name, value, f"a whole number of at least {minimum}")

@@ -10,11 +10,13 @@ Differs from the original: the two wider criteria, which are as exact, and the r
 """
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from sparsernn.core.errors import InputError
+from sparsernn.core.checks import checked
+from sparsernn.core.limits import OneOf
 from sparsernn.structure.units import Slice, Units
 
 CRITERIA = ("any", "strict", "unread", "silent")
@@ -25,7 +27,12 @@ Tensors = dict[int, Tensor]
 
 
 @torch.no_grad()
-def dead_units(units: Sequence[Units], criterion: str = "any", zeroed: Sequence[Tensor] = ()) -> list[Tensor]:
+@checked
+def dead_units(
+    units: Sequence[Units],
+    criterion: Annotated[str, OneOf(CRITERIA)] = "any",
+    zeroed: Sequence[Tensor] = (),
+) -> list[Tensor]:
     """The units that a model does not need.
 
     Args:
@@ -49,8 +56,6 @@ def dead_units(units: Sequence[Units], criterion: str = "any", zeroed: Sequence[
         >>> [dead.tolist() for dead in dead_units(model.units())]
         [[False, True, False], [True, False]]
     """
-    if criterion not in CRITERIA:
-        raise InputError(f"criterion is {criterion!r}; it must be one of {', '.join(CRITERIA)}.")
     left: Tensors = {
         id(s.parameter): s.parameter.detach().clone() for g in units for s in (*g.slices, *g.silence)
     }

@@ -11,14 +11,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sparsernn.core.checks import check_value
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import OneOf
 from sparsernn.core.safe_files import replacing
 from sparsernn.deploy.unpacking import FORMAT, ROUNDED, UNFIT, VALUES, digest, read_table
 from sparsernn.kernels.weight_formats import to_int8
@@ -79,8 +81,7 @@ def pack(
         ...     unpack(folder + "/w.safetensors")
         {'w': tensor([[0., 2.]])}
     """
-    if values not in VALUES:
-        raise InputError(f"values is {values!r}; it must be one of {', '.join(VALUES)}.")
+    check_value("values", values, Annotated[str, OneOf(VALUES)])
     _check_state(state)
     _check_masks(state, masks)
     tensors: dict[str, Tensor] = {}

@@ -17,7 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparsernn.core.checks import check_value
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import NonNegative
 from sparsernn.deploy.dead_units import dead_units, removable, weak_units
 from sparsernn.structure import torch_units
 from sparsernn.structure.observation import Trial, copied, distance, same
@@ -225,8 +227,7 @@ def compacted(model: nn.Module, criterion: str = "any", **settings: Any) -> nn.M
 
 def check_tolerance(tol: float, exact: bool) -> None:
     """Refuse a tolerance that is negative, or one where the outputs must not change."""
-    if not tol >= 0:
-        raise InputError(f"tol is {tol!r}; it must be at least 0.")
+    check_value("tol", tol, NonNegative)
     if tol and exact:
         raise InputError(f"tol is {tol!r} and makes units 0 that are not; say exact=False to allow it.")
 

@@ -10,7 +10,9 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
+from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import Size
 from sparsernn.nn.drive.single_step import no_repacking
 
 
@@ -54,17 +56,6 @@ def _is_whole(number: object) -> TypeGuard[int]:
     return isinstance(number, int) and not isinstance(number, bool)
 
 
-def check_batch(batch: object) -> int:
-    """The batch, if it is a whole number from 1 on.
-
-    Raises:
-        InputError: it is not.
-    """
-    if not _is_whole(batch) or batch < 1:
-        raise InputError(f"batch is {batch!r}; it must be a whole number, at least 1.")
-    return int(batch)
-
-
 class ModuleRuntime:
     """A language model run by its own forward pass, as in evaluation.
 
@@ -98,9 +89,10 @@ class ModuleRuntime:
         """One line."""
         return "the model's own forward pass"
 
-    def stream(self, batch: int = 1) -> Stream:
+    @checked
+    def stream(self, batch: Size = 1) -> Stream:
         """New texts, from the model's initial state; `batch` at least 1."""
-        return ModuleStream(self, check_batch(batch))
+        return ModuleStream(self, batch)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

@@ -14,9 +14,11 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from sparsernn.core.checks import check_value, checked
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import AtLeast, Count, Size
 from sparsernn.core.settings import assignments
 from sparsernn.experiments.search_space import Space, spaces_of
 from sparsernn.experiments.sweep_storage import (
@@ -121,14 +123,13 @@ class Sweep:
                 time.sleep(patience)
         return worker.ended
 
-    def run(self, workers: int) -> None:
+    @checked
+    def run(self, workers: Count) -> None:
         """Work on the sweep in this many processes of this machine, to its end; 0 leaves it to those who join.
 
         Raises:
             InputError: fewer than 0.
         """
-        if workers < 0:
-            raise InputError(f"workers is {workers}; it must be 0 or more.")
         if workers == 1:
             self.join()
             return
@@ -185,13 +186,9 @@ def sweep(
     Raises:
         InputError: an impossible setting, a grid with a range, or optuna is not installed.
     """
-    for name, value in (
-        ("seeds", seeds),
-        ("trials", 1 if trials is None else trials),
-        ("heartbeat", heartbeat),
-    ):
-        if value < 1:
-            raise InputError(f"{name} is {value}; it must be at least 1.")
+    check_value("seeds", seeds, Size)
+    check_value("trials", trials, Size | None)
+    check_value("heartbeat", heartbeat, Annotated[float, AtLeast(1)])
     base = load_recipe(recipe, assignments(overrides) if isinstance(overrides, Mapping) else list(overrides))
     spaces = spaces_of(space)
     for setting, choice in spaces.items():  # a misspelt setting is told now, not by the first worker

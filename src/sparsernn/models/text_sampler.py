@@ -1,22 +1,25 @@
 """Sample text from a language model, one token at a time."""
 
 from collections.abc import Iterator, Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from sparsernn.core.checks import checked
 from sparsernn.core.devices import device_of
-from sparsernn.core.errors import InputError
+from sparsernn.core.limits import Entries, NonNegative
 from sparsernn.models.language_model import LanguageModel
 from sparsernn.nn.drive.single_step import no_repacking
 
 
 @torch.no_grad()
+@checked
 def sample(
     model: LanguageModel,
-    prompt: Sequence[int],
+    prompt: Annotated[Sequence[int], Entries(1)],
     generator: torch.Generator,
-    temperature: float = 1.0,
+    temperature: NonNegative = 1.0,
     avoid: int | None = None,
 ) -> Iterator[int]:
     """Token numbers drawn from softmax(logits / temperature), without end.
@@ -31,10 +34,6 @@ def sample(
     Raises:
         InputError: an empty prompt or a negative temperature.
     """
-    if not prompt:
-        raise InputError("the prompt is empty; it needs at least one token.")
-    if not temperature >= 0:
-        raise InputError(f"temperature is {temperature}; it must be at least 0.")
     model.eval()
     device = device_of(model)
     words, state = torch.tensor(prompt, device=device).unsqueeze(1), model.initial_state(1)

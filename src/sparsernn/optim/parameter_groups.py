@@ -10,7 +10,7 @@ from sparsernn.contracts import Optimizer
 from sparsernn.core.checks import check_value
 from sparsernn.core.errors import InputError
 from sparsernn.core.forms import check_names
-from sparsernn.core.limits import NonNegative, Positive
+from sparsernn.core.limits import DropRate, NonNegative, Positive
 
 Named = Iterable[tuple[str, nn.Parameter]]
 
@@ -68,13 +68,8 @@ def check_groups(optimizer: Optimizer) -> None:
         for key in group.keys() - {"params", "param_names", "lr"}:
             check_names("optimizer.groups", [key], sorted(known))
             _check_setting(key, group[key], optimizer.defaults.get(key, 1.0))
-        _check_momentum(group.get("momentum", 0.0))
-
-
-def _check_momentum(momentum: float) -> None:
-    """torch takes any: from 1 on, what was once added never fades."""
-    if not 0 <= momentum < 1:
-        raise InputError(f"optimizer.momentum is {momentum!r}; it must lie in [0, 1).")
+        # torch takes any momentum: from 1 on, what was once added never fades
+        check_value("optimizer.momentum", group.get("momentum", 0.0), DropRate)
 
 
 def _check_shape(groups: Mapping[str, Mapping[str, Any]] | None) -> None:

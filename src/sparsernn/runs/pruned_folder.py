@@ -9,8 +9,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from sparsernn.core.checks import check_value
 from sparsernn.core.devices import moved
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import Size
 from sparsernn.runs.artifacts import take_best
 from sparsernn.runs.assembly import RECIPE, create, data_of, open_run
 from sparsernn.runs.event_log import EventLog
@@ -54,8 +56,7 @@ def prune_run(
     Raises:
         InputError: no run, no best weights, no data, or what `sparsity.trained.trained_pruning.prune` refuses.
     """
-    if type(batches) is not int or batches < 1:
-        raise InputError(f"batches is {batches!r}; it must be a whole number above 0.")
+    check_value("batches", batches, Size)
     if source.is_file():
         raise InputError(f"{source} is a file; give the folder of the run that it was made of.")
     if (folder / RECIPE).exists():

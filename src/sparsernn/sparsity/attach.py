@@ -6,7 +6,9 @@ from typing import Any, Literal, TypeVar, overload
 
 from torch import nn
 
+from sparsernn.core.checks import check_value
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import Size
 from sparsernn.core.registry import make, suggest
 from sparsernn.sparsity.dynamic.dense_to_sparse import DenseToSparse
 from sparsernn.sparsity.dynamic.engine import DynamicSparse
@@ -142,8 +144,7 @@ def _attached(sparsifier: S, attach: bool) -> S:
 
 def _known_length(total_steps: int | None, steps_per_epoch: int | None) -> Length:
     for what, value in (("total_steps", total_steps), ("steps_per_epoch", steps_per_epoch)):
-        if value is not None and value < 1:
-            raise InputError(f"{what} is {value}; it must be at least 1.")
+        check_value(what, value, Size | None)
     epochs = -(-total_steps // steps_per_epoch) if total_steps and steps_per_epoch else None
     return Length(total_steps, epochs)
 

@@ -6,14 +6,16 @@ have one `hidden_size` for all. This one has as many as it needs, under the name
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
+from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import OneOf, Share, Size
 from sparsernn.structure.gates import TORCH_GATES, GateBlock, stacked
 
 KERNELS: dict[str, Callable[..., tuple[Tensor, ...]]] = {
@@ -62,22 +64,19 @@ class UnevenRNN(nn.Module):
         >>> y, (h, c) = rnn(torch.zeros(7, 2, 3), (h, c))   # carried on
     """
 
+    @checked
     def __init__(
         self,
-        kind: str,
-        input_size: int,
-        hidden_sizes: Sequence[int] | Sequence[Sequence[int]],
+        kind: Annotated[str, OneOf(KERNELS)],
+        input_size: Size,
+        hidden_sizes: Sequence[Size] | Sequence[Sequence[Size]],
         *,
         bias: bool = True,
         batch_first: bool = False,
-        dropout: float = 0.0,
+        dropout: Share = 0.0,
     ) -> None:
         super().__init__()
-        if kind not in KERNELS:
-            raise InputError(f"kind is {kind!r}; it must be one of {', '.join(KERNELS)}.")
-        if not 0 <= dropout <= 1:
-            raise InputError(f"dropout is {dropout!r}; it must lie in [0, 1].")
-        layers = _widths(input_size, hidden_sizes)
+        layers = _widths(hidden_sizes)
         self.kind, self.num_layers, self.bidirectional = kind, len(layers), len(layers[0]) == 2
         self.bias, self.batch_first, self.dropout = bias, batch_first, dropout
         width = input_size
@@ -249,20 +248,14 @@ class UnevenRNN(nn.Module):
         return [tuple(t.unsqueeze(0) if alone else t for t in cell) for cell in zip(*parts, strict=True)]
 
 
-def _widths(input_size: Any, hidden_sizes: Any) -> list[tuple[int, ...]]:
+def _widths(hidden_sizes: Sequence[int] | Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
     """The widths of each layer's directions."""
-    listed = (
-        isinstance(hidden_sizes, Sequence) and not isinstance(hidden_sizes, str) and len(hidden_sizes) > 0
-    )
-    layers = [tuple(w) if isinstance(w, Sequence) else (w,) for w in hidden_sizes] if listed else []
+    layers = [tuple(w) if isinstance(w, Sequence) else (w,) for w in hidden_sizes]
     if not layers or len({len(layer) for layer in layers}) != 1 or len(layers[0]) not in (1, 2):
         raise InputError(
             f"hidden_sizes is {hidden_sizes!r}; it must list a width for each layer, such as [200, 150], or a pair "
             "for each, such as [(100, 80), (60, 70)]."
         )
-    for what, size in [("input_size", input_size), *(("a width", w) for layer in layers for w in layer)]:
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise InputError(f"{what} is {size!r}; it must be a whole number of at least 1.")
     return layers
 
 

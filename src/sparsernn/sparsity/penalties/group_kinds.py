@@ -1,10 +1,12 @@
 """What a group of group lasso is: a whole unit, what reads it, or single rows and columns."""
 
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 from torch import nn
 
-from sparsernn.core.errors import InputError
+from sparsernn.core.checks import check_value
+from sparsernn.core.limits import OneOf
 from sparsernn.structure.units import Slice, Units
 
 GROUPINGS = ("units", "readers", "rows_and_columns")
@@ -34,8 +36,7 @@ def grouped(units: Sequence[Units], by: str, model: nn.Module | None = None) -> 
     Source: the settings `groups_hidden100_io.json` and `row_col_grouplasso.json` of the code of W. Wen et al.,
     "Learning Intrinsic Sparse Structures within Long Short-Term Memory", 2018, arXiv:1709.05027.
     """
-    if by not in GROUPINGS:
-        raise InputError(f"group_by is {by!r}; it must be one of {', '.join(GROUPINGS)}.")
+    check_value("group_by", by, Annotated[str, OneOf(GROUPINGS)])
     if by == "rows_and_columns":
         return rows_and_columns(units, model), lambda s: s.in_norm
     if by == "readers":

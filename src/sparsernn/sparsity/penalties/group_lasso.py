@@ -5,16 +5,17 @@ unit k owns): its rows in every gate, its recurrent column, and the columns thro
 whose weights have come to 0 can be removed, and what is left is a smaller dense network.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import NonNegative, OneOf
 from sparsernn.sparsity.optimizer_state import Optimizers, buffers
 from sparsernn.sparsity.penalties.group_kinds import grouped
 from sparsernn.sparsity.penalties.group_norms import Groups
@@ -30,6 +31,7 @@ EPSILON = 1e-8
 MODES = ("subgradient", "prox")
 
 
+@checked
 @dataclass(frozen=True)
 class LassoSettings:
     """How group lasso shrinks.
@@ -46,8 +48,8 @@ class LassoSettings:
     """
 
     strength: float
-    mode: str = "subgradient"
-    threshold: float = 1e-4
+    mode: Annotated[str, OneOf(MODES)] = "subgradient"
+    threshold: NonNegative = 1e-4
     threshold_all: bool = False
     freeze_dead: bool = False
     scale_by_size: bool = False
@@ -55,12 +57,8 @@ class LassoSettings:
     group_by: str = "units"
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise InputError(f"mode is {self.mode!r}; it must be {' or '.join(MODES)}.")
         if self.mode == "prox" and self.group_by != "units":
             raise InputError(f"group_by is {self.group_by!r}; with mode 'prox' it must be 'units'.")
-        if not (self.threshold >= 0 and math.isfinite(self.threshold)):
-            raise InputError(f"threshold is {self.threshold!r}; it must be at least 0.")
 
 
 class GroupLasso(Penalty):

@@ -1,6 +1,5 @@
 """L1: unstructured sparsity by a penalty on magnitudes and a threshold."""
 
-import math
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -8,7 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparsernn.core.checks import check_value
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import NonNegative
 from sparsernn.kernels import lasso_kernel
 from sparsernn.sparsity.optimizer_state import Optimizers
 from sparsernn.sparsity.penalties.group_norms import dense_gradient
@@ -62,9 +63,8 @@ class L1(Penalty):
     ) -> None:
         super().__init__(model, optimizer)
         self.strength = per_token(strength, lambda_scale, window)
+        check_value("threshold", threshold, NonNegative | None)
         self.threshold = max(LEAST_THRESHOLD, 2 * strength) if threshold is None else threshold
-        if not (self.threshold >= 0 and math.isfinite(self.threshold)):
-            raise InputError(f"threshold is {threshold!r}; it must be at least 0.")
         self.parameters = _chosen(model, include, exclude)
 
     def value(self) -> float:
@@ -100,8 +100,7 @@ class L1(Penalty):
 def _chosen(model: nn.Module, include: Sequence[str], exclude: Sequence[str]) -> dict[str, nn.Parameter]:
     """The trained parameters of floating point that the patterns choose; tied ones once, by their first name."""
     for what, patterns in (("include", include), ("exclude", exclude)):
-        if isinstance(patterns, str) or not all(isinstance(pattern, str) for pattern in patterns):
-            raise InputError(f"{what} is {patterns!r}; it must be a list of names or patterns.")
+        check_value(what, patterns, Sequence[str])
     known = {n: p for n, p in model.named_parameters() if p.requires_grad and p.is_floating_point()}
     for pattern in (*include, *exclude):
         if not any(fnmatchcase(name, pattern) for name in known):

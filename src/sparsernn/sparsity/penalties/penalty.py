@@ -1,12 +1,14 @@
 """What penalties on weights have in common: when they add to the gradients, and thresholds."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
 from torch import nn
 from torch.optim import Optimizer
 
+from sparsernn.core.checks import check_value
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import NonNegative, OneOf, Size
 from sparsernn.kernels import lasso_kernel
 from sparsernn.sparsity.optimizer_state import Optimizers
 from sparsernn.sparsity.sparsifier import Sparsifier
@@ -100,18 +102,15 @@ def per_token(strength: float, scale: str, window: int | None) -> float:
         >>> per_token(0.35, "per_sequence", 35)
         0.01
     """
-    if not strength >= 0:
-        raise InputError(f"strength is {strength!r}; it must be at least 0.")
-    if scale not in SCALES:
-        raise InputError(f"lambda_scale is {scale!r}; it must be {' or '.join(SCALES)}.")
+    check_value("strength", strength, NonNegative)
+    check_value("lambda_scale", scale, Annotated[str, OneOf(SCALES)])
     if scale == "per_token":
         return strength
     if window is None:
         raise InputError(
             "lambda_scale is 'per_sequence' and the window is not known; give window, its time steps."
         )
-    if window < 1:
-        raise InputError(f"window is {window}; it must be at least 1 time step.")
+    check_value("window", window, Size)
     return strength / window
 
 

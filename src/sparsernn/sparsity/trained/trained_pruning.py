@@ -3,14 +3,15 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
-from sparsernn.core.registry import suggest
+from sparsernn.core.limits import Entries, OneOf, Size
 from sparsernn.core.streams import stream
 from sparsernn.sparsity.dynamic.budget import uniform_counts
 from sparsernn.sparsity.dynamic.engine_settings import Tensors, check_density
@@ -96,6 +97,7 @@ class Pruned:
         return keeper
 
 
+@checked
 @dataclass(frozen=True)
 class PruneSettings:
     """What is to be pruned, how much, and how.
@@ -111,8 +113,8 @@ class PruneSettings:
     """
 
     density: float
-    method: str = "obs"
-    block: Sequence[int] | None = None
+    method: Annotated[str, OneOf(METHODS)] = "obs"
+    block: Annotated[Sequence[Size], Entries(2, 2)] | None = None
     include: Sequence[str] = ("*",)
     exclude: Sequence[str] = ()
     densities: Mapping[str, float] = field(default_factory=dict)
@@ -123,17 +125,6 @@ class PruneSettings:
         check_density("density", self.density)
         for pattern, density in self.densities.items():
             check_density(f"the density of '{pattern}'", density)
-        if self.method not in METHODS:
-            hint = suggest(str(self.method), list(METHODS))
-            raise InputError(f"method is {self.method!r}; known: {', '.join(METHODS)}.{hint}")
-        given = self.block
-        fits = given is None or (
-            isinstance(given, list | tuple)
-            and len(given) == 2
-            and all(type(n) is int and n > 0 for n in given)
-        )
-        if not fits:
-            raise InputError(f"block is {given!r}; it must be two whole numbers above 0, such as [16, 1].")
 
     def tensors(self, model: nn.Module) -> list[MaskedTensor]:
         """The tensors of a model that these settings choose.
