@@ -161,11 +161,11 @@ def test_a_missing_place_is_named(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "settings", "words"),
     [
-        ("folder", {"level": "byte"}, "word, prose or char"),
+        ("folder", {"level": "byte"}, "one of word, prose, char"),
         ("folder", {"vocabulary_from": "valid"}, "train or all"),
         ("folder", {"max_vocabulary": 1}, "at least 3"),
         ("folder", {"order": "rare"}, "order is 'rare'; it must be one of first, up, down, random"),
-        ("file", {"unit": "page"}, "auto, paragraph, line or contiguous"),
+        ("file", {"unit": "page"}, "one of auto, paragraph, line, contiguous"),
         ("embedded", {"variant": "manual"}, "topics, docstrings, both"),
         ("embedded", {"level": "prose"}, "word or char"),
         ("ptb", {"level": "prose"}, "word or char"),

@@ -221,5 +221,5 @@ def most_frequent_tag(splits):
 
 
 def test_too_few_sentences_are_refused():
-    with pytest.raises(InputError, match="sentences is 5; it must be at least 30"):
+    with pytest.raises(InputError, match="sentences is 5; it must be a whole number of at least 30"):
         python_roles(sentences=5)

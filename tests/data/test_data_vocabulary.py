@@ -136,7 +136,7 @@ def test_an_unknown_order_is_refused():
 
 @pytest.mark.parametrize("settings", [{"maximum": 2}, {"min_count": 0}])
 def test_collect_refuses_limits_out_of_range(settings):
-    with pytest.raises(InputError, match="must be at least"):
+    with pytest.raises(InputError, match="must be a whole number of at least"):
         collect([["a"]], **settings)
 
 

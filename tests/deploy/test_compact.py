@@ -272,7 +272,7 @@ def test_a_tolerance_must_be_allowed_and_counts_what_was_not_0():
     assert not dead_units(model.units())[0].any()
     with pytest.raises(InputError, match="say exact=False"):
         compact(model, tol=1e-2)
-    with pytest.raises(InputError, match="tol is -1; it must be at least 0"):
+    with pytest.raises(InputError, match="tol is -1; it must be a finite number of at least 0"):
         compact(model, tol=-1)
     with pytest.raises(InputError, match=r"smallest norm is 0\.000"):
         compact(model)

@@ -185,8 +185,8 @@ def test_it_is_saved_copied_and_loaded_from_sizes():
     [
         (("LSTM", 3, [4]), "kind is 'LSTM'; it must be one of lstm, gru, rnn_tanh, rnn_relu"),
         (("lstm", 0, [4]), "input_size is 0"),
-        (("lstm", 3, [4, 0]), "a width is 0"),
-        (("lstm", 3, [4, 2.5]), "a width is 2.5"),
+        (("lstm", 3, [4, 0]), r"hidden_sizes is \[4, 0\]; .*each entry a whole number of at least 1"),
+        (("lstm", 3, [4, 2.5]), r"hidden_sizes is \[4, 2.5\]; .*each entry a whole number"),
         (("lstm", 3, []), r"hidden_sizes is \[\]"),
         (("lstm", 3, 7), "hidden_sizes is 7"),
         (("lstm", 3, [(2, 3), 4]), "must list a width for each layer"),

@@ -69,7 +69,7 @@ class UnevenRNN(nn.Module):
         self,
         kind: Annotated[str, OneOf(KERNELS)],
         input_size: Size,
-        hidden_sizes: Sequence[Size] | Sequence[Sequence[Size]],
+        hidden_sizes: Sequence[Size | Sequence[Size]],
         *,
         bias: bool = True,
         batch_first: bool = False,
@@ -248,7 +248,7 @@ class UnevenRNN(nn.Module):
         return [tuple(t.unsqueeze(0) if alone else t for t in cell) for cell in zip(*parts, strict=True)]
 
 
-def _widths(hidden_sizes: Sequence[int] | Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+def _widths(hidden_sizes: Sequence[int | Sequence[int]]) -> list[tuple[int, ...]]:
     """The widths of each layer's directions."""
     layers = [tuple(w) if isinstance(w, Sequence) else (w,) for w in hidden_sizes]
     if not layers or len({len(layer) for layer in layers}) != 1 or len(layers[0]) not in (1, 2):
