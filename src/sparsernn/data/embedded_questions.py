@@ -6,10 +6,11 @@ import sysconfig
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import AtLeast
 from sparsernn.data.content_split import SPLITS, assign, position
 from sparsernn.data.embedded_text import parsed, sources
 from sparsernn.data.questions import Answer, Paragraph, Question, QuestionCorpus, digest
@@ -31,7 +32,7 @@ class Described(NamedTuple):
 
 
 @checked
-def python_questions(paragraphs: int | None = 400) -> QuestionCorpus:
+def python_questions(paragraphs: Annotated[int, AtLeast(30)] | None = 400) -> QuestionCorpus:
     """Reference sheets of the standard library's functions, with questions whose answers are spans of the sheet.
 
     A paragraph is a few functions that stand next to each other in a source file, each with its signature and the

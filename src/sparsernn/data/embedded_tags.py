@@ -5,9 +5,11 @@ import platform
 import sysconfig
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Annotated
 
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import AtLeast
 from sparsernn.data.content_split import SPLITS, assign, position
 from sparsernn.data.embedded_text import parsed, sources
 from sparsernn.data.tagged_sentences import Sentence, TaggedCorpus, digest
@@ -17,7 +19,7 @@ _LOADED = {ast.Load: "load", ast.Store: "store", ast.Del: "delete"}
 
 
 @checked
-def python_roles(sentences: int | None = 5_000) -> TaggedCorpus:
+def python_roles(sentences: Annotated[int, AtLeast(30)] | None = 5_000) -> TaggedCorpus:
     """Names of the standard library's statements, in their order, each with its syntactic role as tag.
 
     A sentence is the names of one statement (of a compound one, those of its header), with nothing between them:
