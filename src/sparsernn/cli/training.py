@@ -35,14 +35,11 @@ def train_together(
         device: where to compute, if not as the recipe says.
         also: done after that, by the first process.
     """
-    from sparsernn.runs.assembly import open_run
+    from sparsernn.runs.assembly import shared_run
     from sparsernn.runs.ranks import processes
 
     with processes() as ranks:
-        made = make() if ranks.first else None
-        home = ranks.told(str(made.home) if made else "")
-        run = made or open_run(Path(home), data, device)
-        run.ranks = ranks
+        run = shared_run(ranks, make, data, device)
         (train_to_the_end if ranks.first else take_part)(run)
         if ranks.first:
             also(run)

@@ -31,6 +31,7 @@ from sparsernn.optim import (
     make_learning_rate,
     parameter_groups,
 )
+from sparsernn.runs.ranks import Alone
 from sparsernn.runs.recipe import Recipe, load_recipe
 from sparsernn.runs.run import Run
 from sparsernn.runs.warm_start import take_synthesizer
@@ -259,6 +260,26 @@ def open_weights(folder: Path, device: str = "cpu") -> Run:
     run = assemble(recipe, None, vocabularies, known["data"], device)
     run.folder = folder
     run.restore()
+    return run
+
+
+def shared_run(
+    ranks: Alone, make: Callable[[], Run], data_dir: Path | None = None, device: str | None = None
+) -> Run:
+    """One run for all the processes that train it together; every one of them calls this.
+
+    Args:
+        ranks: the processes; the run belongs to them from now on.
+        make: creates or opens the run; called by the first of them, the others open what came of it.
+        data_dir, device: for these; see `open_run`.
+
+    Raises:
+        InputError: as by `make` and `open_run`; where the first process had one, the others hear that it has ended.
+    """
+    made = make() if ranks.first else None
+    home = ranks.told(made and str(made.home))
+    run = made or open_run(Path(home), data_dir, device)
+    run.ranks = ranks
     return run
 
 

@@ -110,7 +110,7 @@ class Alone:
         Args:
             due: whether this rank would save.
             signal_number: that this rank got; 0: none.
-            masks: where they may have changed since the last call.
+            masks: in a step that may have changed them.
 
         Raises:
             InputError: a rank has other masks than the first.
@@ -138,7 +138,6 @@ class Ranks(Alone):
 
     def __init__(self, rank: int, count: int) -> None:
         self.rank, self.count = rank, count
-        self._masks = 0
 
     def check(self, task: Task, boundary: Boundary, device: torch.device) -> None:
         """See `Alone.check`."""
@@ -181,9 +180,7 @@ class Ranks(Alone):
         self, due: bool, signal_number: int, masks: Mapping[str, Tensor] | None = None
     ) -> tuple[bool, int]:
         """See `Alone.agreed`; one small message on the CPU, for which no device is waited."""
-        if masks is not None:
-            self._masks = fingerprint(masks)
-        mine = torch.tensor([due, signal_number, self._masks])
+        mine = torch.tensor([due, signal_number, 0 if masks is None else fingerprint(masks)])
         heard = [torch.empty_like(mine) for _ in range(self.count)]
         with _together():
             distributed.all_gather(heard, mine)

@@ -1,0 +1,287 @@
+"""Two processes train the run of one: the same losses and masks, resumed to the bit, ended cleanly."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_resume import assert_same_run
+from torch import distributed
+
+import sparsernn
+from sparsernn.core.errors import InputError
+from sparsernn.runs.assembly import create, open_run
+from sparsernn.runs.checkpoint import load_checkpoint
+from sparsernn.runs.loop import train
+from sparsernn.runs.ranks import Alone, Ranks, buckets
+from sparsernn.runs.recipe import Recipe
+from sparsernn.runs.run import LAST
+from sparsernn.tasks import Task
+
+pytestmark = pytest.mark.skipif(
+    not distributed.is_available(), reason="torch was built without torch.distributed"
+)
+
+PLAIN = {"name": "language_model", "embedding_size": 8, "hidden_sizes": [12, 10]}
+DROPPED = {**PLAIN, "dropout": {"input": 0.2, "hidden": 0.2, "output": 0.2}}
+SPARSE = {
+    "name": "language_model",
+    "embedding_size": 8,
+    "hidden_sizes": [12, 16],
+    "layer": {"name": "lstm", "product": "sparse"},
+    "head": {"name": "linear", "product": "sparse"},
+}
+SGD = {"name": "sgd", "lr": 1.0}
+SELFISH = {"name": "selfish", "density": 0.4, "prune_rate": 0.5}
+OFTEN = {"name": "rigl", "density": 0.4, "update": {"every": 3, "unit": "step"}}
+FAMILIES = {
+    "dense": {"model": PLAIN, "optimizer": SGD},
+    "selfish, snt_asgd": {
+        "model": PLAIN,
+        "optimizer": {"name": "snt_asgd", "lr": 5.0, "switch_epoch": 1},
+        "sparsity": SELFISH,
+    },
+    "rigl": {"model": PLAIN, "optimizer": SGD, "sparsity": OFTEN},
+    "rigl, sparse products": {"model": SPARSE, "optimizer": SGD, "sparsity": OFTEN},
+    "snfs": {
+        "model": PLAIN,
+        "optimizer": {"name": "adam", "lr": 0.01},
+        "sparsity": {"name": "snfs", "density": 0.4},
+    },
+    "iss": {
+        "model": PLAIN,
+        "optimizer": SGD,
+        "sparsity": {"name": "iss", "strength": 0.01, "threshold": 0.01, "freeze_dead": True},
+    },
+    "task without a state": {
+        "task": {"name": "adding", "length": 8, "batch_size": 4, "iterations": 12, "eval_sequences": 8},
+        "model": {"name": "sequence_model", "hidden_sizes": [8]},
+        "optimizer": {"name": "adam", "lr": 0.01},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_corpus):
+    """A function of changes -> the settings of a tiny recipe."""
+
+    def build(**changes):
+        return {
+            "name": "together",
+            "seed": 3,
+            "epochs": 2,
+            "clip": 0.25,
+            "log_every": 1,
+            "checkpoint_seconds": 1000,
+            "threads": 1,
+            "task": {
+                "name": "language_modelling",
+                "corpus": {"name": "folder", "path": str(tiny_corpus)},
+                "batch_size": 4,
+                "eval_batch_size": 2,
+                "window": 30,
+            },
+            "model": PLAIN,
+            "optimizer": SGD,
+            **changes,
+        }
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def dropped(settings):
+    """Settings with dropouts, random windows and averages: what makes two ranks' states differ, and a long memory."""
+    task = {**settings()["task"], "random_windows": True}
+    optimizer = {"name": "snt_asgd", "lr": 5.0, "switch_epoch": 1}
+    return settings(model=DROPPED, task=task, optimizer=optimizer, sparsity=SELFISH)
+
+
+class Pair:
+    """Two processes that do jobs, as torchrun would start them."""
+
+    def __init__(self, place, jobs):
+        self.place = place
+        (place / "jobs.json").write_text(json.dumps(jobs))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [sys.executable, str(Path(__file__).with_name("rank_worker.py")), str(place / "jobs.json")]
+        known = {**os.environ, "PYTHONPATH": str(Path(sparsernn.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+        ranks = [
+            subprocess.Popen(
+                command,
+                env={**known, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(2)
+        ]
+        self.complaints = [process.communicate(timeout=240)[1] for process in ranks]
+        self.codes = [process.returncode for process in ranks]
+
+    def became(self, name, rank=0):
+        """What a rank says of a job."""
+        return json.loads((self.place / f"{name}-{rank}.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def first(settings, dropped, tmp_path_factory):
+    """Everything that two processes can do in one life; the last job is the death of one."""
+    place = tmp_path_factory.mktemp("ranks")
+    stop = {"do": "stop", "at": 5}
+    spoiled = settings(sparsity=OFTEN)
+    jobs = [
+        *({"folder": str(place / name), "recipe": settings(**changes)} for name, changes in FAMILIES.items()),
+        {"folder": str(place / "whole"), "recipe": dropped},
+        {"folder": str(place / "stopped"), "recipe": dropped, **stop},
+        {"folder": str(place / "evaluating"), "recipe": dropped, **stop, "at": 7, "evaluation": True},
+        {"folder": str(place / "spoiled"), "recipe": spoiled, "masks": True},
+        {"folder": str(place / "odd"), "recipe": settings(task={**settings()["task"], "batch_size": 3})},
+        {
+            "folder": str(place / "killed"),
+            "recipe": dropped,
+            "do": "vanish",
+            "at": 11,
+        },
+    ]
+    return Pair(place, jobs)
+
+
+@pytest.fixture(scope="module")
+def second(first):
+    """Two new processes that go on with what was stopped."""
+    names = ("stopped", "evaluating", "killed")
+    before = {
+        name: [first.became(name, rank) for rank in range(2 if name != "killed" else 1)] for name in names
+    }
+    pair = Pair(first.place, [{"folder": str(first.place / name)} for name in names])
+    pair.before = before
+    return pair
+
+
+@pytest.fixture
+def in_float64():
+    """What the workers compute in."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def figures(folder, event, *path):
+    records = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    found = [record for record in records if record["event"] == event]
+    for key in path:
+        found = [record[key] for record in found]
+    return found
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_two_ranks_train_the_run_of_one(name, first, settings, tmp_path, in_float64):
+    train(create(Recipe.from_settings(settings(**FAMILIES[name])), tmp_path / "one"))
+    one, two = tmp_path / "one", first.place / name
+    for path in (
+        ("step", "loss"),
+        ("step", "grad_norm"),
+        ("epoch", "train_loss"),
+        ("epoch", "valid", "loss"),
+    ):
+        alone, together = figures(one, *path), figures(two, *path)
+        assert len(alone) >= 2
+        assert together == pytest.approx(alone, rel=1e-9), path
+    mine, theirs = (load_checkpoint(folder / LAST) for folder in (one, two))
+    masks = mine["sparsifier"].get("masks", {})
+    assert bool(masks) is (name.split(",")[0] in ("selfish", "rigl", "snfs"))
+    for key, mask in masks.items():
+        assert torch.equal(mask, theirs["sparsifier"]["masks"][key]), key
+    for key, weight in mine["model"].items():
+        assert torch.allclose(weight, theirs["model"][key], rtol=1e-7, atol=1e-9), key
+    assert [event["tensors"].keys() for event in figures(two, "rewire")] == [
+        event["tensors"].keys() for event in figures(one, "rewire")
+    ]
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "whole"])
+def test_both_ranks_come_to_the_same(name, first):
+    one, other = (first.became(name, rank) for rank in range(2))
+    assert one["scores"] == other["scores"]
+    assert one["masks"] == other["masks"]
+
+
+def test_ranks_draw_other_dropouts(first):
+    assert first.became("whole", 0)["drawn"] != first.became("whole", 1)["drawn"]
+    assert [record["processes"] for record in figures(first.place / "whole", "start")] == [2]
+
+
+@pytest.mark.parametrize("name", ["stopped", "evaluating", "killed"])
+def test_a_resumed_run_is_the_undisturbed_one_to_the_bit(name, first, second):
+    assert_same_run(second.place / name, first.place / "whole")
+    for rank in range(2):
+        assert second.became(name, rank) == first.became("whole", rank)
+
+
+def test_a_signal_to_one_rank_stops_all_at_the_same_step(second):
+    assert second.before["stopped"] == [{"stopped": 5}] * 2
+    told = second.before["evaluating"]
+    assert told[0] == told[1]
+    assert told[0]["stopped"] >= 7
+
+
+def test_the_death_of_one_rank_ends_the_other_in_a_sentence(first, second):
+    assert first.codes == [0, 9]
+    assert not any("Traceback" in complaint for complaint in first.complaints)
+    told = second.before["killed"][0]
+    assert told["kind"] == "Lost"
+    assert "another process of this run has ended" in told["error"]
+
+
+def test_other_masks_end_the_run(first):
+    for rank in range(2):
+        assert "process 1 has other masks than process 0" in first.became("spoiled", rank)["error"]
+    assert len(figures(first.place / "spoiled", "rewire")) == 1
+
+
+def test_streams_that_cannot_be_divided_are_refused(first):
+    for rank in range(2):
+        assert "batch_size is 3, which 2 processes cannot share" in first.became("odd", rank)["error"]
+
+
+def test_another_number_of_processes_is_refused(second, in_float64):
+    run = open_run(second.place / "whole")
+    with pytest.raises(InputError, match=r"by 2 processes so far and 1 would go on.*nproc-per-node"):
+        train(run)
+    with pytest.raises(InputError, match="by 1 process so far and 2 would"):
+        Ranks(1, 2).own([], step=1)
+    assert Ranks(1, 2).own([], step=0) is None
+
+
+def test_tasks_that_say_nothing_of_parts_are_refused(monkeypatch):
+    monkeypatch.setattr(Task, "__abstractmethods__", frozenset())
+    with pytest.raises(
+        InputError, match="4 processes were started, and the batches of this task cannot be divided"
+    ):
+        Task().check_parts(4)
+
+
+def test_a_program_that_knows_of_one_process_is_refused_in_several(settings, tmp_path, monkeypatch):
+    run = create(Recipe.from_settings(settings()), tmp_path / "run")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(
+        InputError, match=r"2 processes were started .* 'sparsernn train', 'resume' and 'finetune'"
+    ):
+        train(run)
+
+
+def test_no_tensor_is_left_out_of_the_buckets_and_kinds_are_apart():
+    tensors = [torch.zeros(k + 1, dtype=(torch.float32, torch.float64)[k % 2]) for k in range(9)]
+    found = list(buckets(tensors, size=40))
+    assert sorted(id(t) for bucket in found for t in bucket) == sorted(map(id, tensors))
+    assert all(len({t.dtype for t in bucket}) == 1 for bucket in found)
+    assert all(len(bucket) == 1 or sum(t.nbytes for t in bucket) <= 40 for bucket in found)
+    assert Alone().average(tensors[0], tensors) is tensors[0]
