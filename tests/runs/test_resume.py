@@ -146,10 +146,10 @@ def test_a_full_disk_loses_nothing_but_the_step_in_progress(tiny_recipe, tmp_pat
     run = create(tiny_recipe(checkpoint_seconds=0), tmp_path / "run")
     save, ballast = run.save, tmp_path / "run" / ".ballast"
 
-    def full_from_step_7():
+    def full_from_step_7(state):
         if run.position.step >= 7 and ballast.exists():
             raise OSError(28, os.strerror(28))
-        save()
+        save(state)
 
     monkeypatch.setattr(run, "save", full_from_step_7)
     with pytest.raises(InputError, match=r"No space left.*the state of step 7 is saved"):

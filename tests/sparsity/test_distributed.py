@@ -10,6 +10,8 @@ import torch
 from torch import distributed
 
 import sparsernn
+from sparsernn import sparsify
+from sparsernn.core.errors import InputError
 
 pytestmark = pytest.mark.skipif(
     not distributed.is_available(), reason="torch was built without torch.distributed"
@@ -42,6 +44,14 @@ for method in ("selfish", "rigl", "snfs", "set", "dsr"):
 distributed.barrier()
 distributed.destroy_process_group()
 """
+
+
+def test_parameters_in_pieces_are_refused():
+    layer = torch.nn.LSTM(6, 16)
+    layer.weight_hh_l0.device_mesh = "cpu"  # as those of torch.distributed.fsdp.fully_shard have one
+    for method in ("selfish", "iss"):
+        with pytest.raises(InputError, match=r"'weight_hh_l0' is divided among processes .*FSDP2"):
+            sparsify(layer, method=method)
 
 
 def test_two_ranks_have_the_same_masks_and_weights(tmp_path):

@@ -94,7 +94,8 @@ def sparsify(
 
     Raises:
         InputError: an unknown method or setting, an impossible value, an optimizer that does not hold what is to be
-            sparse or has a sparsifier for it already, or a weight that is computed in a way that loses zeros.
+            sparse or has a sparsifier for it already, a weight that is computed in a way that loses zeros, or one that
+            is divided among processes (FSDP2).
 
     Warns:
         UserWarning: nothing would ever happen, such as an update every 100 steps in a run of 40.
@@ -110,6 +111,7 @@ def sparsify(
         >>> sparsifier.step_count, float((model.weight_hh_l0 != 0).float().mean())
         (1, 0.25)
     """
+    _check_whole(model)
     if method in PENALTIES:
         return _penalty(model, optimizer, {"name": method, **settings}, attach)
     if method not in DEFAULTS and method not in PRUNED_ON_THE_WAY:
@@ -126,6 +128,16 @@ def sparsify(
         how = PRUNED_ON_THE_WAY[method][1]
         return _attached(DenseToSparse(model, parsed, optimizer, length=length, seed=seed, **how), attach)
     return _attached(DynamicSparse(model, parsed, optimizer, length=length, seed=seed), attach)
+
+
+def _check_whole(model: nn.Module) -> None:
+    """FSDP2 keeps a piece of each parameter on every process, which says so by its mesh of devices."""
+    for name, parameter in model.named_parameters():
+        if hasattr(parameter, "device_mesh"):
+            raise InputError(
+                f"the parameter '{name}' is divided among processes (a {type(parameter).__name__}, as FSDP2 makes them), "
+                "and masks need whole tensors; use DistributedDataParallel and give sparsify the module inside it."
+            )
 
 
 def _penalty(model: nn.Module, optimizer: Optimizers, spec: dict[str, Any], attach: bool) -> Penalty:
