@@ -12,7 +12,7 @@ penalties without a graph, dense gradients for growth rules), and nothing is wra
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, distributed
 
 from sparsernn.contracts import Boundary, Task
+from sparsernn.core.devices import CPU, moved
 from sparsernn.core.errors import InputError
 from sparsernn.core.streams import begin_dropout
 
@@ -43,7 +44,7 @@ class Alone:
 
     Example:
         >>> alone = Alone()
-        >>> alone.first, alone.agreed(True, 0), alone.told("word"), alone.gathered({"carried": None})
+        >>> alone.first, alone.agreed(True, 0), alone.told("word"), alone.gathered(dict)
         (True, (True, 0), 'word', [])
     """
 
@@ -121,8 +122,8 @@ class Alone:
         """What the first rank has to say; `word` is what it says, and not looked at elsewhere."""
         return word
 
-    def gathered(self, share: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        """The shares of all ranks but the first, in their order; on the others []."""
+    def gathered(self, share: Callable[[], Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """What `share` says on all ranks but the first, in their order and on the CPU; on the others []."""
         return []
 
 
@@ -200,11 +201,12 @@ class Ranks(Alone):
             distributed.broadcast_object_list(words)
         return words[0]
 
-    def gathered(self, share: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    def gathered(self, share: Callable[[], Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """See `Alone.gathered`."""
         shares: list[Any] | None = [None] * self.count if self.first else None
+        own = {} if self.first else moved(share(), CPU)
         with _together():
-            distributed.gather_object(share, shares)
+            distributed.gather_object(own, shares)
         return (shares or [])[1:]
 
 

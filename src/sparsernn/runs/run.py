@@ -145,7 +145,7 @@ class Run:
             "sparsifier": self.sparsifier.state_dict(),
             "position": asdict(self.position),
             **self.share(),
-            "shares": self.ranks.gathered(moved(self.share(), CPU)),
+            "shares": self.ranks.gathered(self.share),
             "history": {"metrics_bytes": self.events.size()},
         }
 

@@ -94,8 +94,8 @@ def sparsify(
 
     Raises:
         InputError: an unknown method or setting, an impossible value, an optimizer that does not hold what is to be
-            sparse or has a sparsifier for it already, a weight that is computed in a way that loses zeros, or one that
-            is divided among processes (FSDP2).
+            sparse or has a sparsifier for it already, a weight that is computed in a way that loses zeros, or
+            one that is divided among processes (FSDP2).
 
     Warns:
         UserWarning: nothing would ever happen, such as an update every 100 steps in a run of 40.
@@ -135,8 +135,8 @@ def _check_whole(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if hasattr(parameter, "device_mesh"):
             raise InputError(
-                f"the parameter '{name}' is divided among processes (a {type(parameter).__name__}, as FSDP2 makes them), "
-                "and masks need whole tensors; use DistributedDataParallel and give sparsify the module inside it."
+                f"the parameter '{name}' is divided among processes (a {type(parameter).__name__}, as FSDP2 makes "
+                "them), and masks need whole tensors; use DistributedDataParallel and give sparsify the module inside it."
             )
 
 
