@@ -136,7 +136,7 @@ def _check_whole(model: nn.Module) -> None:
         if hasattr(parameter, "device_mesh"):
             raise InputError(
                 f"the parameter '{name}' is divided among processes (a {type(parameter).__name__}, as FSDP2 makes "
-                "them), and masks need whole tensors; use DistributedDataParallel and give sparsify the module inside it."
+                "them), and masks need whole tensors; use DistributedDataParallel, and sparsify the module inside it."
             )
 
 
