@@ -129,6 +129,20 @@ OTHERS = [
     ),
     *settings("nnrnn/digits-lstm task.images=digits", task__permuted="3 | abc", task__batch_size="0 | abc"),
     *settings(
+        "series/vowels-dense task.corpus={{name:table,path:{text}/rows.csv,target:kind,group:id}}",
+        task__goal="nothing | 3 : 3",
+        task__horizon="0 | abc | 2 : 2",
+        task__longest="0 | 3 : 3",
+        task__per="nothing | series : series",
+        task__batch_size="0 | abc",
+        task__corpus="nothing | {{target:nothing}} : nothing | {{columns:[nothing]}} : nothing | {{columns:x}} : x"
+        " | {{group:nothing}} : nothing | {{time:kind}} : kind | {{missing:nothing}} : nothing"
+        " | {{split:nothing}} : nothing | {{split:time}} : time | {{shares:[1,2]}} : [1, 2]"
+        " | {{separator:pipe}} : pipe | {{columns:[kind,x],target:y}} : line 2 | {{path:no-such.csv}} : no-such.csv"
+        " | {{path:a.xlsx}} : .xlsx",
+    ),
+    ("train series/vowels-dense --data no-such-place", "no-such-place"),
+    *settings(
         "pos/embedded", task__batch_size="0 | abc", model__hidden_size="0 | abc", task__dropout="3 : dropout"
     ),
 ]
@@ -176,6 +190,9 @@ COMMANDS = [
     ("compact {run} --tol -1", "--tol"),
     ("finetune {run} epochs=0 --data {text}", "0"),
     ("answer {run} --paragraph a --question b", "answers no questions"),
+    ("predict {run} {text}/rows.csv", "a run of series"),
+    ("predict {run}", "FILE"),
+    ("predict {run} {text}/rows.csv --out no-such-place/a.csv", "no-such-place"),
     ("report {run} --out {text}/train.txt/x", "train.txt"),
     ("sweep", "recipe"),
     ("sweep demo/dense", "nothing to try"),
@@ -260,7 +277,10 @@ DAMAGED = [
 
 @pytest.fixture(scope="session")
 def text(tmp_path_factory):
-    return shutil.copytree(EARLIER / "text", tmp_path_factory.mktemp("bad") / "text")
+    folder = shutil.copytree(EARLIER / "text", tmp_path_factory.mktemp("bad") / "text")
+    rows = [f"{k // 3},{k},{2 * k},{'ab'[k // 3 % 2]}" for k in range(30)]
+    (folder / "rows.csv").write_text("\n".join(["id,x,y,kind", *rows]) + "\n", encoding="utf-8")
+    return folder
 
 
 @pytest.fixture

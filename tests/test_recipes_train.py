@@ -14,6 +14,7 @@ from sparsernn.runs.recipe import list_recipes, load_recipe
 
 WORDS = ["a", "cat", "the", "dog", "sees", "hears", "runs", "sleeps", "old", "young", "fast", "slow", "in"]
 TAGS = ("DET", "NOUN", "VERB", "ADJ")
+SERIES = {"target": "kind", "group": "id"}
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +26,9 @@ def data(tmp_path_factory):
         (folder / f"{split}.txt").write_text("\n".join(map(" ".join, sentences)) + "\n", encoding="utf-8")
         tagged = ["\n".join(f"{w}\t{TAGS[WORDS.index(w) % 4]}" for w in words) for words in sentences]
         (folder / f"{split}.conll").write_text("\n\n".join(tagged) + "\n", encoding="utf-8")
+        numbers = [f"{generator.random():.3f},{k}" for k in range(40)]
+        rows = [f"{k % lines},{numbers[k]},{numbers[-k]},{'ab'[k % 2]}" for k in range(3 * lines - 2)]
+        (folder / f"{split}.csv").write_text("\n".join(["id,a,b,c,d,kind", *rows]) + "\n", encoding="utf-8")
     (folder / "dev-v1.1.json").write_text(json.dumps({"data": [squad_article(generator)]}), encoding="utf-8")
     return folder
 
@@ -47,6 +51,8 @@ def tiny_task(task, folder):
     if task["name"] in ("copying", "denoising", "adding"):
         lengths = {"delay": 5, "length": 2} if "delay" in task else {"length": 6}
         return {**task, **lengths, "batch_size": 2, "iterations": 2, "eval_sequences": 3}
+    if task["name"] == "series":
+        return {**task, "corpus": {"name": "table", "path": str(folder), **SERIES}, "batch_size": 4}
     if task["name"] == "tagging":
         return {**task, "corpus": {"name": "conll", "path": str(folder)}, "batch_size": 4}
     if task["name"] == "question_answering":

@@ -22,6 +22,7 @@ FETCHED = {
     "runs/plan.py": "how many weights there are, told before the first step",
     "tasks/": "scores of a split, and records for the report",
     "sparsity/dynamic/": "a mask update chooses on the CPU, so that it chooses the same on every device",
+    "sparsity/optimizer_state.py": "whether a mask update grew weights, whose averages then begin anew",
     "sparsity/penalties/group_lasso.py": "which units are dead, for the record of an epoch",
     "sparsity/penalties/group_norms.py": "which weights belong to a group already, before the first step",
     "sparsity/sparsifier.py": "how many zeros there are, for the record of an epoch",
@@ -38,6 +39,7 @@ FETCHED = {
 WAITED_FOR = {
     "runs/ledger.py": "the figures of a step, here where an epoch ends",
     "sparsity/dynamic/": "a mask update that is due",
+    "sparsity/optimizer_state.py": "the same",
     "gradients/synthetic_gradients.py": "the unit of estimates that are measured in gradients",
     "nn/maps/exponential.py": "the norm of the matrix, once for each map",
     "nn/words/split_softmax.py": "how many words are in each class",

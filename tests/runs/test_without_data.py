@@ -128,13 +128,19 @@ FAMILIES = {
     "questions": ("question_answering", "corpus: python-questions"),
     "recitation": ("recitation", "corpus: embedded, tokens: 300, batch_size: 4"),
     "adding": ("adding", ""),
+    "series": (
+        "series",
+        "goal: regress, batch_size: 5, corpus: {name: table, path: DATA, target: y, split: time}",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_task_has_something_that_stands_in(name):
+def test_every_task_has_something_that_stands_in(name, tmp_path):
     """Put together with stand-ins: sizes are those of the data, and a batch can be read."""
     kind, settings = FAMILIES[name]
+    settings = settings.replace("DATA", str(tmp_path / "rows.csv"))
+    (tmp_path / "rows.csv").write_text("x,y\n" + "".join(f"{k % 7},{k % 5}\n" for k in range(40)))
     task = {"name": kind, **parse("{" + settings + "}", name)}
     recipe = Recipe(name, task, {"name": "none"}, {"name": "none"})
     real = _task(recipe, None, None)
