@@ -1,6 +1,6 @@
 # make demo   the main job: three small language models, their table and report.html
 # make test   the whole test suite
-# make test-slow   what takes longer: kill -9 at random moments, the demo end to end, wheel and source archive
+# make test-slow   what takes longer: kill -9 at random moments, every set-up on a pretended device, the site, the demo, the wheel
 # make test-levels   the suite on every level of instructions that this machine has, on twins only and on two threads
 # make test-lowest   the suite on the oldest versions that are supported, in a virtual environment of its own
 # make docs   the site, offline and strict, into site/

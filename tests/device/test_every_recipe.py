@@ -64,6 +64,35 @@ def distinct():
     return sorted({setup_of(name): name for name in list_recipes()[::-1] if trainable(name)}.values())
 
 
+def parts_of(name):
+    """The members of registries, and the settings of the sparsifier and the boundary, that a recipe puts together."""
+    recipe = load_recipe(name)
+    found = {
+        f"task {recipe.task['name']}",
+        f"model {recipe.model['name']}",
+        f"optimizer {recipe.optimizer['name']}",
+    }
+    for kind in ("layer", "head", "embedding"):
+        specs = recipe.model.get(kind)
+        for spec in specs if isinstance(specs, list) else [specs]:
+            settings = spec if isinstance(spec, dict) else {"name": spec}
+            found |= {f"{kind} {settings['name']} {key}" for key in settings} | {
+                f"{kind} {settings.get('map')}"
+            }
+    for kind, spec in (("sparsity", recipe.sparsity), ("boundary", recipe.boundary)):
+        found |= {f"{kind} {spec['name']} {key}" for key in spec}
+    return found
+
+
+def shared_out():
+    """All distinct set-ups; those that bring nothing which an earlier one has not are slow tests."""
+    seen = set()
+    for name in distinct():
+        parts = parts_of(name)
+        yield pytest.param(name, marks=[] if parts - seen else [pytest.mark.slow])
+        seen |= parts
+
+
 def tiny(name, folder, *overrides):
     """A recipe in small, as `test_recipes_train` has it, for the device."""
     recipe = load_recipe(name, [*SETTINGS, *overrides])
@@ -118,7 +147,7 @@ def watched(run, device, seen):
     run.task.batches = batches
 
 
-@pytest.mark.parametrize("name", distinct())
+@pytest.mark.parametrize("name", shared_out())
 def test_it_runs_on_the_device_alone(name, data, tmp_path):  # noqa: F811
     recipe = tiny(name, data)
     masks = assemble(recipe, device="cpu").sparsifier.masks()
