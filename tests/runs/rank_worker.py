@@ -14,7 +14,7 @@ import torch
 from sparsernn.core.errors import InputError
 from sparsernn.runs.assembly import create, open_run, shared_run
 from sparsernn.runs.loop import Interrupted, train
-from sparsernn.runs.ranks import processes
+from sparsernn.runs.ranks import Lost, processes
 from sparsernn.runs.recipe import Recipe
 from sparsernn.runs.reporter import Reporter
 
@@ -95,6 +95,8 @@ def main(jobs):
         for job in json.loads(Path(jobs).read_text()):
             found = do(job, ranks)
             Path(f"{job['folder']}-{ranks.rank}.json").write_text(json.dumps(found))
+            if found.get("kind") == "Lost":
+                raise Lost(found["error"])
 
 
 if __name__ == "__main__":

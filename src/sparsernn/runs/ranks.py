@@ -10,8 +10,10 @@ DistributedDataParallel does: so nothing has to be known of what else starts or 
 penalties without a graph, dense gradients for growth rules), and nothing is wrapped around the model.
 """
 
+import atexit
 import hashlib
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -245,8 +247,18 @@ def processes() -> Iterator[Alone]:
         distributed.init_process_group(backend)
     try:
         yield Ranks(distributed.get_rank(), distributed.get_world_size())
+    except Lost:
+        atexit.register(_leave)
+        raise
     finally:
         distributed.destroy_process_group()
+
+
+def _leave() -> None:
+    """End at once: threads that still wait for a lost process were seen to abort an exit in good order."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(2)
 
 
 def buckets(tensors: Sequence[Tensor], size: int = BUCKET) -> Iterator[list[Tensor]]:
