@@ -147,7 +147,7 @@ def watched(run, device, seen):
     run.task.batches = batches
 
 
-@pytest.mark.parametrize("name", shared_out())
+@pytest.mark.parametrize("name", list(shared_out()))
 def test_it_runs_on_the_device_alone(name, data, tmp_path):  # noqa: F811
     recipe = tiny(name, data)
     masks = assemble(recipe, device="cpu").sparsifier.masks()
