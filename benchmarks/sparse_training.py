@@ -19,105 +19,30 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn import functional
+from training_step import BATCH, VOCABULARY, WINDOW, ours, plain
 
-VOCABULARY, BATCH, WINDOW, DROPOUT, CLIP, DECAY = 10_000, 20, 35, 0.65, 0.25, 1.2e-6
 Step = Callable[[], None]
 
 
-def batches(seed: int):
-    """Random words: the arithmetic does not depend on them."""
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        words = torch.randint(VOCABULARY, (WINDOW + 1, BATCH), generator=generator)
-        yield words[:-1], words[1:]
-
-
-class Plain(nn.Module):
-    """The language model that everybody writes."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.embedding, self.head = nn.Embedding(VOCABULARY, width), nn.Linear(width, VOCABULARY)
-        self.lstm, self.drop = nn.LSTM(width, width, 2, dropout=DROPOUT), nn.Dropout(DROPOUT)
-
-    def forward(self, words, state):
-        y, state = self.lstm(self.drop(self.embedding(words)), state)
-        return self.head(self.drop(y)), state
-
-
-def plain(width: int) -> Step:
-    """A step of plain torch."""
-    model, data = Plain(width), batches(0)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, weight_decay=DECAY)
-    state = [torch.zeros(2, BATCH, width), torch.zeros(2, BATCH, width)]
-
-    def step() -> None:
-        words, targets = next(data)
-        scores, after = model(words, [s.detach() for s in state])
-        state[:] = after
-        optimizer.zero_grad()
-        functional.cross_entropy(scores.flatten(0, 1), targets.flatten()).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-        optimizer.step()
-
-    return step
-
-
-def ours(width: int, product: str = "dense", density: float = 1.0, block: int = 1) -> Step:
-    """A step of this library's loop with static masks; none where the density is 1."""
-    from sparsernn.core.registry import make
-    from sparsernn.models import LanguageModel
-    from sparsernn.optim import OPTIMIZERS
-    from sparsernn.runs.loop import clip
-    from sparsernn.runs.malloc import keep_buffers
-    from sparsernn.sparsity import SPARSIFIERS
-
-    keep_buffers()
-    dropout = {"input": DROPOUT, "hidden": DROPOUT, "output": DROPOUT}
-    layer = {"name": "lstm", "product": product}
-    head = {"name": "linear", "product": product}
-    model = LanguageModel(VOCABULARY, width, [width, width], layer, head, dropout=dropout)
-    data = batches(0)
-    optimizer = make(
-        "optimizer", OPTIMIZERS, {"name": "sgd", "weight_decay": DECAY}, params=model.parameters(), lr=1.0
-    )
+def masked(width: int, density: float, product: str = "sparse", block: int = 1) -> tuple[Step, Step]:
+    """A step of this library's loop with static masks."""
     masks = {"name": "static", "density": density, "block": [block, 1]}
-    spec = masks if density < 1 else {"name": "dense"}
-    context = {"total_steps": 132_800, "epochs": 100, "seed": 0}
-    sparsifier = make("sparsity", SPARSIFIERS, spec, model=model, optimizer=optimizer, **context)
-    parameters, state = list(model.parameters()), [model.initial_state(BATCH)]
-
-    def step() -> None:
-        words, targets = next(data)
-        features = model(words, state[0])
-        loss = model.head.nll(features.dropped, targets).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        clip(parameters, CLIP)
-        optimizer.step()
-        sparsifier.after_step()
-        state[0] = tuple(tuple(s.detach() for s in layer) for layer in features.state)
-
-    return step
+    return ours(width, 0, "sgd", masks, product)
 
 
-CONTESTANTS: dict[str, tuple[Callable[..., Step], dict[str, Any]]] = {
-    "plain torch, nn.LSTM": (plain, {}),
-    "sparsernn, no masks": (ours, {}),
-    "masks .33, dense products": (ours, {"density": 0.33}),
-    "blocks 16x1 .5": (ours, {"product": "sparse", "density": 0.5, "block": 16}),
-    "blocks 16x1 .33": (ours, {"product": "sparse", "density": 0.33, "block": 16}),
-    "blocks 16x1 .2": (ours, {"product": "sparse", "density": 0.2, "block": 16}),
-    "blocks 16x1 .1": (ours, {"product": "sparse", "density": 0.1, "block": 16}),
-    "blocks 16x1 .05": (ours, {"product": "sparse", "density": 0.05, "block": 16}),
-    "single weights .2": (ours, {"product": "sparse", "density": 0.2}),
-    "single weights .1": (ours, {"product": "sparse", "density": 0.1}),
-    "single weights .05": (ours, {"product": "sparse", "density": 0.05}),
+CONTESTANTS: dict[str, Callable[[int], tuple[Step, Step]]] = {
+    "plain torch, nn.LSTM": partial(plain, threads=0),
+    "sparsernn, no masks": partial(ours, threads=0, optimizer="sgd", sparsity={"name": "dense"}),
+    "masks .33, dense products": partial(masked, density=0.33, product="dense"),
+    **{
+        f"blocks 16x1 {d:g}".replace(" 0", " "): partial(masked, density=d, block=16)
+        for d in (0.5, 0.33, 0.2, 0.1, 0.05)
+    },
+    **{f"single weights {d:g}".replace(" 0", " "): partial(masked, density=d) for d in (0.2, 0.1, 0.05)},
 }
 MAIN = (0, 1, 2, 4, 6, 9)
 """What `--few` measures, by position."""
@@ -128,8 +53,7 @@ def work(pipe: Any, name: str, width: int, threads: int) -> None:
     """A contestant's process: takes a step when told, answers with its seconds, and with its memory at the end."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    build, settings = CONTESTANTS[name]
-    step = build(width, **settings)
+    step, _ = CONTESTANTS[name](width)
     while pipe.recv() != "stop":
         started = time.perf_counter(), time.process_time()
         step()

@@ -64,8 +64,10 @@ def plain(width: int, threads: int) -> tuple[Step, Step]:
     return step, lambda: None
 
 
-def ours(width: int, threads: int, optimizer: str, sparsity: dict[str, Any]) -> tuple[Step, Step]:
-    """A step of this library's loop, and its mask update."""
+def ours(
+    width: int, threads: int, optimizer: str, sparsity: dict[str, Any], product: str = "dense"
+) -> tuple[Step, Step]:
+    """A step of this library's loop, and its mask update; `product` is that of its layers and head."""
     from sparsernn.core.registry import make
     from sparsernn.models import LanguageModel
     from sparsernn.optim import OPTIMIZERS
@@ -75,7 +77,9 @@ def ours(width: int, threads: int, optimizer: str, sparsity: dict[str, Any]) -> 
 
     keep_buffers()
     dropout = {"input": DROPOUT, "hidden": DROPOUT, "output": DROPOUT}
-    model, data = LanguageModel(VOCABULARY, width, [width, width], dropout=dropout), batches(0)
+    layer, head = {"name": "lstm", "product": product}, {"name": "linear", "product": product}
+    model = LanguageModel(VOCABULARY, width, [width, width], layer, head, dropout=dropout)
+    data = batches(0)
     settings = {"name": optimizer, "weight_decay": DECAY}
     if optimizer != "sgd":
         settings["switch_epoch"] = 0

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -297,9 +297,6 @@ class BlockLSTM(Layer):
         """With a list of the components, where the settings do not give them as they are now."""
         return resized(self, spec)
 
-
-if TYPE_CHECKING:
-    from sparsernn.nn.blocks.block_lstm import BlockLSTM
 
 WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
