@@ -29,14 +29,13 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from sparsernn.core.plain import Json
+from sparsernn.core.plain import Plain as Plain
 from sparsernn.core.states import State as State
 from sparsernn.core.states import tensors
 from sparsernn.data.text_corpus import Corpus
 from sparsernn.data.vocabulary import Vocabulary
 from sparsernn.structure.units import Slice, Units
-
-Plain = dict[str, Any]
-"""What can be written down as JSON (records, scores, plans), or with tensors in it (the state of a part)."""
 
 Tick = Callable[[float], None]
 """Told the fraction done of something long, 0 to 1; it may raise to stop it."""
@@ -68,7 +67,7 @@ class Model(nn.Module, ABC):
         """The hidden units that can be removed, each with all the slices of weights that are its own."""
 
     @abstractmethod
-    def resized(self, settings: Mapping[str, Any]) -> Plain:
+    def resized(self, settings: Mapping[str, Json]) -> Plain:
         """The constructor's settings, as a recipe has them, with the sizes that the weights have now."""
 
     def answers(self, output: Any) -> Iterator[Tensor]:
@@ -174,15 +173,15 @@ class Task(Protocol):
     def batches(self, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The `Batch`es of an epoch from number `start` on: a pure function of its arguments."""
 
-    def loss(self, model: Any, batch: Any, state: Any) -> tuple[Tensor, Tensor, State]:
+    def loss(self, model: Model, batch: Batch, state: State) -> tuple[Tensor, Tensor, State]:
         """Once a step: mean nats per target, detached; what is to be minimised; the state to carry on."""
 
     def evaluate(
-        self, model: Any, split: str, batch_size: int | None = None, tick: Tick = lambda fraction: None
+        self, model: Model, split: str, batch_size: int | None = None, tick: Tick = lambda fraction: None
     ) -> dict[str, float]:
         """At an epoch's end: scores of a split, at least "loss" (mean nats per target) and the metric."""
 
-    def check_model(self, model: Any) -> None:
+    def check_model(self, model: Model) -> None:
         """Before training: raise InputError where the model does not suit the data."""
 
     def criterion(self, scores: Mapping[str, float]) -> float:
@@ -194,19 +193,19 @@ class Task(Protocol):
     def check_parts(self, parts: int) -> None:
         """Before several processes train: raise InputError where batches cannot be divided into equal parts."""
 
-    def part(self, batch: Any, number: int, parts: int) -> Any:
+    def part(self, batch: Batch, number: int, parts: int) -> Batch:
         """One of the equal parts of a batch, counted from 0: its own sequences, and the same ones in every batch."""
 
-    def records(self, model: Any, split: str) -> list[Plain]:
+    def records(self, model: Model, split: str) -> list[Plain]:
         """After the test: what a report can show of a split beyond its scores."""
 
-    def look(self, model: Any, closely: bool = False) -> list[Plain]:
+    def look(self, model: Model, closely: bool = False) -> list[Plain]:
         """At the start, at epochs' ends and after the test: what a report can show of the weights."""
 
     def state_dict(self) -> Plain:
         """What is added up within an epoch."""
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Json]) -> None:
         """Go on from what `state_dict` returned; {} begins anew."""
 
 
@@ -222,8 +221,8 @@ class Optimizer(Protocol):
         finetunes: it can average from the first step and ask for the end once that gets worse on validation.
     """
 
-    param_groups: list[dict[str, Any]]
-    defaults: dict[str, Any]
+    param_groups: list[dict[str, Json]]
+    defaults: dict[str, Json]
 
     @property
     def finetunes(self) -> bool:
@@ -272,7 +271,7 @@ class Schedule(Protocol):
     def state_dict(self) -> Plain:
         """What it remembers of the losses."""
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Json]) -> None:
         """Go on from what `state_dict` returned."""
 
 
@@ -360,7 +359,7 @@ class Boundary(Protocol):
     def parameters(self) -> dict[str, Tensor]:
         """What the boundary trains, none of it the model's."""
 
-    def begin_with(self, saved: Mapping[str, Any]) -> None:
+    def begin_with(self, saved: Mapping[str, Json]) -> None:
         """Before the first step: take what the boundary of another run has learnt."""
 
     def state_dict(self) -> Plain:

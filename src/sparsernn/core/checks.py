@@ -11,9 +11,9 @@ A signature is the only description of a component's settings:
     a TypedDict                                    a group of named settings, checked one by one
     X | None                                       null as well
 
-Whole numbers stand for finite ones; a truth value never stands for a number. An annotation that says something else
-(Any, a callable, a name for type checkers only) leaves the value to whoever uses it. The pieces are in limits.py,
-their meaning in forms.py.
+Whole numbers stand for finite ones; a truth value never stands for a number. An annotation that says something
+else (an object, a callable, a name for type checkers only) leaves the value to whoever uses it. The pieces are in
+limits.py, their meaning in forms.py.
 
 `checked` makes a function or a class hold its callers to its signature; `registry.make` holds recipes to it.
 Nothing here imports torch.
@@ -24,7 +24,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from sparsernn.core.forms import ANYTHING, TRUTH, Form, form_of
 
@@ -63,12 +63,12 @@ def _switches(function: Callable[..., object]) -> Iterator[tuple[str, Form]]:
             yield name, TRUTH
 
 
-def _resolved(hint: object, names: Mapping[str, Any]) -> Any:
+def _resolved(hint: object, names: Mapping[str, object]) -> object:
     holder = types.SimpleNamespace(__annotations__={"it": hint})
     try:
         return typing.get_type_hints(holder, dict(names), include_extras=True)["it"]
     except (NameError, TypeError, AttributeError):  # written for a type checker only
-        return Any
+        return object
 
 
 def check_value(what: str, value: object, hint: object) -> None:
@@ -113,7 +113,7 @@ def checked(made: Made) -> Made:
     positional = code.co_varnames[: code.co_argcount]
 
     @functools.wraps(made)
-    def call(*args: Any, **kwargs: Any) -> Any:
+    def call(*args: object, **kwargs: object) -> object:
         forms = _forms_of(made)
         for name, value in (*zip(positional, args, strict=False), *kwargs.items()):
             forms.get(name, ANYTHING).refuse(name, value)

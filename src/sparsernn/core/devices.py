@@ -8,13 +8,14 @@ drawn on the CPU and then moved: a seed means the same everywhere. Dropouts draw
 import os
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from sparsernn.core.device_names import ALLOWED, is_device_name
 from sparsernn.core.errors import InputError
+from sparsernn.core.states import alike
 
 CPU = torch.device("cpu")
 STAYING = frozenset(["lengths"])
@@ -124,7 +125,7 @@ def moved(tree: T, device: torch.device) -> T:
     return cast(T, _moved(tree, device))
 
 
-def _moved(tree: Any, device: torch.device) -> Any:
+def _moved(tree: object, device: torch.device) -> object:
     if isinstance(tree, Tensor):
         # only towards CUDA is it safe not to wait: the numbers are put aside at once, and its work is done in order
         return tree if tree.device == device else tree.to(device, non_blocking=device.type == "cuda")
@@ -138,7 +139,7 @@ def _moved(tree: Any, device: torch.device) -> Any:
         parts = [value if name in STAYING else _moved(value, device) for name, value in pairs]
         if all(new is old for new, old in zip(parts, tree, strict=True)):
             return tree
-        return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
+        return alike(tree, parts)
     if is_dataclass(tree) and not isinstance(tree, type):
         before = {f.name: getattr(tree, f.name) for f in fields(tree) if f.name not in STAYING}
         after = {name: _moved(value, device) for name, value in before.items()}

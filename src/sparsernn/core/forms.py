@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from sparsernn.core.errors import InputError
-from sparsernn.core.limits import Kind, Limit, Spec
+from sparsernn.core.limits import Kind, Limit, OneOf, Spec
 
 LONGEST_QUOTE = 200  # characters of a value that a message repeats
 
@@ -194,7 +194,7 @@ TRUTH, _NULL, _STRING = Member(bool, "true or false"), Member(types.NoneType, "n
 _PLAIN: dict[object, Form] = {bool: TRUTH, types.NoneType: _NULL, None: _NULL, str: _STRING}
 
 
-def form_of(hint: Any) -> Form:
+def form_of(hint: object) -> Form:
     """What a type annotation allows; a class of the program's own objects stands only beside settings.
 
     >>> from sparsernn.core.limits import Size
@@ -205,7 +205,7 @@ def form_of(hint: Any) -> Form:
     return ANYTHING if _is_foreign(form) else form
 
 
-def _form_of(hint: Any) -> Form:
+def _form_of(hint: object) -> Form:
     origin, inside = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         return _limited(inside[0], [mark for mark in inside[1:] if hasattr(mark, "holds")])
@@ -216,11 +216,11 @@ def _form_of(hint: Any) -> Form:
     return _limited(hint, [])
 
 
-def _limited(hint: Any, limits: list[Any]) -> Form:
+def _limited(hint: object, limits: list[Limit]) -> Form:
     origin, inside = typing.get_origin(hint), typing.get_args(hint)
     if hint in (int, float):
         return Number(hint is int, tuple(limits))
-    if hint is str and limits:
+    if hint is str and limits and isinstance(limits[0], OneOf):
         return Words(limits[0].words)
     if hint is Spec or hint == Spec:
         return Either((_STRING, MappingOf(ANYTHING, tuple(limits) or (Kind(""),))))
@@ -231,12 +231,14 @@ def _limited(hint: Any, limits: list[Any]) -> Form:
     return _form_of(hint) if origin is not None and limits else _class_form(hint)
 
 
-def _class_form(hint: Any) -> Form:
+def _class_form(hint: object) -> Form:
     if hint in _PLAIN:
         return _PLAIN[hint]
     if typing.is_typeddict(hint):
         entries = typing.get_type_hints(hint, include_extras=True)
-        return Group({name: form_of(entry) for name, entry in entries.items()}, hint.__required_keys__)
+        return Group(
+            {name: form_of(entry) for name, entry in entries.items()}, vars(hint)["__required_keys__"]
+        )
     if isinstance(hint, type) and hint not in (object, Any) and not getattr(hint, "_is_protocol", False):
         article = "an" if hint.__name__[0] in "AEIOU" else "a"
         return Member(hint, f"{article} {hint.__name__}") if typing.get_origin(hint) is None else ANYTHING

@@ -9,13 +9,15 @@ A limit is anything with `holds` and a text that continues the words "a whole nu
 from collections.abc import Container, Iterable, Mapping, Sized
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Literal, Protocol
+
+from sparsernn.core.plain import Json
 
 
 class Limit(Protocol):
     """What an annotation asks of a value beyond its type; `str` continues the words "a whole number"."""
 
-    def holds(self, value: Any) -> bool:
+    def holds(self, value: Json) -> bool:
         """Whether a value of the right type may stand."""
 
 
@@ -140,7 +142,7 @@ class Kind:
         return "with the key 'name'"
 
 
-Spec = str | Mapping[str, Any]
+Spec = str | Mapping[str, Json]
 """A component: its name, or a mapping of `name` and its settings."""
 
 Size = Annotated[int, AtLeast(1)]

@@ -6,18 +6,22 @@ and a typo is answered with the names that the constructor knows.
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TypeVar
 
 from sparsernn.core.checks import check_value as check_value
 from sparsernn.core.checks import forms_of
 from sparsernn.core.errors import InputError
 from sparsernn.core.forms import ANYTHING, check_names
 from sparsernn.core.forms import suggest as suggest
+from sparsernn.core.plain import Json
 
 Registry = Mapping[str, Callable[..., object]]
+Made = TypeVar("Made")
 
 
-def make(kind: str, registry: Registry, spec: str | Mapping[str, Any], **context: Any) -> Any:
+def make(
+    kind: str, registry: Mapping[str, Callable[..., Made]], spec: str | Mapping[str, Json], **context: object
+) -> Made:
     """Build the component that `spec` describes.
 
     Args:
@@ -57,7 +61,7 @@ def make(kind: str, registry: Registry, spec: str | Mapping[str, Any], **context
         raise InputError(f"{kind} '{name}' cannot be built from {settings}: {reason}.") from error
 
 
-def name_of(spec: str | Mapping[str, Any]) -> str:
+def name_of(spec: str | Mapping[str, Json]) -> str:
     """The name in a component's spec.
 
     >>> name_of("lstm"), name_of({"name": "rhn", "depth": 2})
@@ -66,7 +70,7 @@ def name_of(spec: str | Mapping[str, Any]) -> str:
     return spec if isinstance(spec, str) else str(spec["name"])
 
 
-def _split(kind: str, spec: str | Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _split(kind: str, spec: str | Mapping[str, Json]) -> tuple[Json, dict[str, Json]]:
     if isinstance(spec, str):
         return spec, {}
     if not isinstance(spec, Mapping) or "name" not in spec:
@@ -78,8 +82,8 @@ def _check(
     kind: str,
     name: str,
     parameters: Mapping[str, inspect.Parameter],
-    settings: Mapping[str, Any],
-    given: Mapping[str, Any],
+    settings: Mapping[str, Json],
+    given: Mapping[str, object],
     open_ended: bool,
 ) -> None:
     offered = [

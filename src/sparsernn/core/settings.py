@@ -11,13 +11,14 @@ import copy
 import math
 import re
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 
 import yaml
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json, Plain
 
-Tree = dict[str, Any]
+Tree = Plain
 
 MOST_CHARACTERS, MOST_NODES, DEEPEST, MOST_DIGITS = 100_000, 100_000, 40, 100
 """Of a document: the longest recipe that comes with the package has 60 lines and 4 levels."""
@@ -37,7 +38,7 @@ DROP = _Drop()
 
 
 class _Loader(yaml.SafeLoader):
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Json]:
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
@@ -102,7 +103,7 @@ def _represent_float(dumper: _Dumper, number: float) -> yaml.ScalarNode:
 _Dumper.add_representer(float, _represent_float)
 
 
-def parse(text: str, origin: str) -> Any:
+def parse(text: str, origin: str) -> Json:
     """The value that one YAML document describes.
 
     Args:
@@ -129,7 +130,7 @@ def parse(text: str, origin: str) -> Any:
         raise InputError(f"{origin} is not valid YAML: {problem}{place}.") from None
 
 
-def _loaded(text: str) -> Any:
+def _loaded(text: str) -> Json:
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
@@ -160,7 +161,7 @@ def _refused(problem: str, node: yaml.Node) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
 
 
-def dump(tree: Mapping[str, Any]) -> str:
+def dump(tree: Mapping[str, Json]) -> str:
     """The tree as a YAML document that `parse` reads back unchanged.
 
     Lists and mappings without further nesting stand on one line where they fit.
@@ -177,7 +178,7 @@ def dump(tree: Mapping[str, Any]) -> str:
     )
 
 
-def merge(base: object, over: Mapping[str, Any]) -> Tree:
+def merge(base: object, over: Mapping[str, Json]) -> Tree:
     """What `over` makes of `base`: mappings are merged key by key, anything else replaces, `drop` removes.
 
     Neither argument is changed; a `base` that is no mapping counts as an empty one.
@@ -197,7 +198,7 @@ def merge(base: object, over: Mapping[str, Any]) -> Tree:
     return merged
 
 
-def override(tree: Mapping[str, Any], assignments: Sequence[str]) -> Tree:
+def override(tree: Mapping[str, Json], assignments: Sequence[str]) -> Tree:
     """A copy of the tree with `a.b.c=value` carried out in the order given; values are YAML.
 
     A value that is a component of another kind (a mapping whose `name` is not the one that stands there) takes the
@@ -222,7 +223,7 @@ def override(tree: Mapping[str, Any], assignments: Sequence[str]) -> Tree:
     return result
 
 
-def _without_other_kinds(tree: Any, change: object) -> Any:
+def _without_other_kinds(tree: Json, change: object) -> Json:
     """The tree without the settings of every component that the change gives in another kind."""
     if not isinstance(tree, Mapping) or not isinstance(change, Mapping):
         return tree
@@ -231,7 +232,7 @@ def _without_other_kinds(tree: Any, change: object) -> Any:
     return {key: _without_other_kinds(value, change.get(key)) for key, value in tree.items()}
 
 
-def assignments(settings: Mapping[str, Any]) -> list[str]:
+def assignments(settings: Mapping[str, Json]) -> list[str]:
     """Settings by dotted path as the assignments that `override` carries out.
 
     >>> assignments({"optimizer.lr": 1e-3, "model": {"hidden_sizes": [8, 8]}, "clip": None})
@@ -247,7 +248,7 @@ def _flow(value: object) -> str:
     return text.removesuffix("\n").removesuffix("\n...")
 
 
-def split_assignment(assignment: str) -> tuple[list[str], Any]:
+def split_assignment(assignment: str) -> tuple[list[str], Json]:
     """The path and the value of `a.b=value`.
 
     Raises:
@@ -264,10 +265,10 @@ def split_assignment(assignment: str) -> tuple[list[str], Any]:
     return keys, parse(text, f"the value of '{assignment}'")
 
 
-def _nested(tree: Mapping[str, Any], path: list[str], value: object, assignment: str) -> Tree:
+def _nested(tree: Mapping[str, Json], path: list[str], value: object, assignment: str) -> Tree:
     """`value` under the keys of `path`, where the keys on the way are mappings (or bare component names)."""
-    here: Any = tree
-    result: Any = value
+    here: Json = tree
+    result: Json = value
     for depth, key in enumerate(path[:-1]):
         here = here.get(key, {})
         if not isinstance(here, Mapping):

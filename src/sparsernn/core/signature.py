@@ -5,7 +5,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Container, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sparsernn.core.checks import forms_of
 from sparsernn.core.forms import ANYTHING, Form
@@ -18,7 +18,7 @@ class Setting(NamedTuple):
 
     name: str
     form: Form
-    default: Any
+    default: object
     """`REQUIRED` where there is none."""
     meaning: str
     """Its first sentence in the docstring; '' where that says nothing."""
@@ -29,8 +29,11 @@ class Setting(NamedTuple):
         if self.default is REQUIRED:
             return "(required)"
         words = {None: "null", True: "true", False: "false"}
-        known = self.default is None or isinstance(self.default, bool)
-        return words[self.default] if known else str(self.default)
+        return (
+            words[self.default]
+            if self.default is None or isinstance(self.default, bool)
+            else str(self.default)
+        )
 
 
 def settings_of(made: Callable[..., object], supplied: Container[str] = ()) -> list[Setting]:
@@ -95,7 +98,7 @@ def _bases(made: Callable[..., object]) -> list[Callable[..., object]]:
 
 
 def _referred(made: Callable[..., object]) -> list[Callable[..., object]]:
-    names: Mapping[str, Any] = vars(sys.modules.get(made.__module__, object))
+    names: Mapping[str, Callable[..., object]] = vars(sys.modules.get(made.__module__, object))
     text = inspect.getdoc(made) or ""
     classes = [word for word in re.findall(r"`(\w+)`", text) if inspect.isclass(names.get(word))]
     functions = [word for word in re.findall(r"as in `(\w+)`", text) if inspect.isfunction(names.get(word))]

@@ -1,12 +1,15 @@
 """Recurrent states: a tensor, tuples of such in any nesting, or None where there is none."""
 
-from collections.abc import Iterator
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeAlias, TypeVar
 
 from torch import Tensor
 
 State: TypeAlias = "Tensor | tuple[State, ...] | None"
 """What is carried from window to window: a tensor (B, .), nested tuples of them, or nothing."""
+
+
+Parts = TypeVar("Parts", bound="tuple[object, ...] | list[object]")
 
 
 def tensors(state: object) -> Iterator[Tensor]:
@@ -32,6 +35,16 @@ def detached(state: State) -> State:
     (False, None)
     """
     return rebuilt(state, (tensor.detach() for tensor in tensors(state)))
+
+
+def alike(old: Parts, parts: Iterable[object]) -> Parts:
+    """A list or a tuple, named ones too, of other members.
+
+    >>> alike((1, 2), [3]), alike([1], (2, 3))
+    ((3,), [2, 3])
+    """
+    kind: Callable[..., Parts] = type(old)
+    return kind(*parts) if hasattr(old, "_fields") else kind(parts)
 
 
 def rebuilt(like: State, flat: Iterator[Tensor]) -> State:
