@@ -6,9 +6,8 @@ that nobody has to guess.
 
 import copy
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import fx, nn
 
@@ -240,7 +239,7 @@ class _Walk:
             return Value(FEATURES)
         return value
 
-    def _reshaped(self, shape: list[Any]) -> Value | None:
+    def _reshaped(self, shape: Sequence[object]) -> Value | None:
         """`view` and `reshape`: the last size must be that of the features."""
         sizes = list(shape[0]) if len(shape) == 1 and isinstance(shape[0], list | tuple) else shape
         last = sizes[-1] if sizes else None
@@ -352,8 +351,8 @@ def _is_first(user: fx.Node, node: fx.Node) -> bool:
     return bool(user.args) and user.args[0] is node and found.count(node) == 1
 
 
-def _fetched(model: nn.Module, path: str) -> Any:
-    found: Any = model
+def _fetched(model: nn.Module, path: str) -> object:
+    found: object = model
     for part in path.split("."):
         found = getattr(found, part)
     return found

@@ -1,8 +1,8 @@
 """What torch's functions do to the features in the last axis of a tensor, as far as that is known for sure."""
 
 import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import fx, nn
@@ -74,7 +74,7 @@ def attribute_of(node: fx.Node) -> str:
     return str(node.args[1]) if node.op == "call_function" and node.target is getattr else ""
 
 
-HOMES: tuple[Any, ...] = (torch, functional, operator, nn.utils.rnn)
+HOMES: tuple[object, ...] = (torch, functional, operator, nn.utils.rnn)
 
 
 def name_of(node: fx.Node) -> str:
@@ -116,7 +116,9 @@ def taken(index: object, rank: int | None) -> Value | None:
     return Value(FEATURES, rank - gone + new)
 
 
-def rearranged(name: str, rest: list[Any], options: dict[str, Any], rank: int | None) -> Value | None:
+def rearranged(
+    name: str, rest: Sequence[object], options: Mapping[str, object], rank: int | None
+) -> Value | None:
     """Features after a function of axes."""
     if name == "permute":
         order = list(rest[0]) if rest and isinstance(rest[0], list | tuple) else rest

@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import PackedSequence
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import OneOf, Share, Size
+from sparsernn.core.states import State
 from sparsernn.structure.gates import TORCH_GATES, GateBlock, stacked
 
 KERNELS: dict[str, Callable[..., tuple[Tensor, ...]]] = {
@@ -149,7 +150,7 @@ class UnevenRNN(nn.Module):
         pairs = zip(self._suffixes(), self._cell_widths(), strict=True) if names else ()
         return {f"{name}_{s}": stacked(names, w) for s, w in pairs for name in ("weight_ih", "weight_hh")}
 
-    def initial_state(self, batch: int) -> Any:
+    def initial_state(self, batch: int) -> State:
         """Zeros for `batch` sequences, in the form of the final state."""
         like = self._weight("weight_hh_l0")
         zeros = [tuple(like.new_zeros(batch, w) for w in self._cell_widths()) for _ in range(self._parts)]
@@ -160,7 +161,9 @@ class UnevenRNN(nn.Module):
         """Tensors that a cell carries."""
         return 2 if self.kind == "lstm" else 1
 
-    def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> tuple[Tensor | PackedSequence, Any]:
+    def forward(
+        self, input: Tensor | PackedSequence, hx: State = None
+    ) -> tuple[Tensor | PackedSequence, State]:
         """Read sequences.
 
         Args:
@@ -188,7 +191,7 @@ class UnevenRNN(nn.Module):
         y = y.squeeze(1) if alone else y.transpose(0, 1) if swapped else y
         return y, self._state((part.squeeze(0) if alone else part for part in cell) for cell in cells)
 
-    def _read_packed(self, packed: PackedSequence, hx: Any) -> tuple[PackedSequence, Any]:
+    def _read_packed(self, packed: PackedSequence, hx: State) -> tuple[PackedSequence, State]:
         data, sizes, order, back = packed
         if data.shape[-1] != self.input_size:
             raise InputError(
@@ -227,7 +230,7 @@ class UnevenRNN(nn.Module):
         y, *last = kernel(x, start, *settings, False) if sizes is None else kernel(x, sizes, start, *settings)
         return y, tuple(part.squeeze(0) for part in last)
 
-    def _state(self, cells: Iterable[Iterable[Tensor]]) -> Any:
+    def _state(self, cells: Iterable[Iterable[Tensor]]) -> State:
         """The cells' states in the form that callers see."""
         parts = tuple(zip(*cells, strict=True))
         return parts[0] if self._parts == 1 else parts

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.states import alike
 from sparsernn.core.streams import begin_dropout, stream
 from sparsernn.structure.dataflow import Uses, is_lstm, reads, width_of
 from sparsernn.structure.mixed_width import UnevenRNN
 
 Copied = TypeVar("Copied")
+Features = TypeVar("Features", Tensor, PackedSequence)
 
 SAMPLED = 5
 """Features that are disturbed, spread over all: chance would have to strike as often."""
@@ -48,11 +50,11 @@ class Trial:
                 module.register_forward_hook(self._keep_state)
 
     def _keep_state(
-        self, module: nn.Module, args: object, output: tuple[Tensor | PackedSequence, Any]
+        self, module: nn.Module, args: object, output: tuple[Tensor | PackedSequence, Iterable[object]]
     ) -> None:
         self.set_apart(module, output[1])
 
-    def set_apart(self, module: nn.Module, state: Any) -> None:
+    def set_apart(self, module: nn.Module, state: Iterable[object]) -> None:
         """A final state is no number to compare where the model puts it out as it is: it may have another form."""
         self._states += [state, *state] if is_lstm(module) else [state]
 
@@ -241,7 +243,7 @@ def copied(thing: Copied) -> Copied:
         raise InputError(f"the model cannot be copied to try it out ({first_line(fault)}).") from fault
 
 
-def _call(example: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _call(example: object) -> tuple[tuple[object, ...], dict[str, object]]:
     """The arguments of a call, floats as float64."""
     if isinstance(example, Mapping):
         return (), {name: doubled(value) for name, value in example.items()}
@@ -249,7 +251,7 @@ def _call(example: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return tuple(doubled(value) for value in many), {}
 
 
-def doubled(value: object) -> Any:
+def doubled(value: object) -> object:
     """Floating tensors as float64, in tuples, lists and dicts too."""
     if isinstance(value, Tensor):
         return value.detach().double() if value.is_floating_point() else value
@@ -258,8 +260,7 @@ def doubled(value: object) -> Any:
     if isinstance(value, Mapping):
         return {key: doubled(part) for key, part in value.items()}
     if isinstance(value, tuple | list):
-        parts = [doubled(part) for part in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+        return alike(value, (doubled(part) for part in value))
     return value
 
 
@@ -284,10 +285,12 @@ def _leaves(output: object, without: set[int]) -> Iterator[Tensor]:
             yield from _leaves(getattr(output, one.name), without)
 
 
-def _recorder(inputs: list[Tensor], given: Iterator[Tensor] | None) -> Callable[[nn.Module, Any], Any]:
+def _recorder(
+    inputs: list[Tensor], given: Iterator[Tensor] | None
+) -> Callable[[nn.Module, tuple[Any, ...]], object]:
     """Notes the first input of every call; with `given`, those are read instead."""
 
-    def note(module: nn.Module, args: Any) -> Any:
+    def note(module: nn.Module, args: tuple[Any, ...]) -> object:
         if not args:
             return None
         x = args[0]
@@ -310,7 +313,7 @@ def _only_column(calm: list[Tensor], disturbed: list[Tensor], k: int) -> set[boo
     return kinds
 
 
-def _changed(y: Any, k: int, noise: torch.Generator) -> Any:
+def _changed(y: Features, k: int, noise: torch.Generator) -> Features:
     """Features (..., W) with feature k another one."""
     if isinstance(y, PackedSequence):
         return y._replace(data=_changed(y.data, k, noise))

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
 
 from torch import nn
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.core.registry import suggest
 from sparsernn.structure.mixed_width import UnevenRNN
 from sparsernn.structure.readers import Consumers, Reader, ReaderSearch, Weight
@@ -76,7 +76,7 @@ def units_of(
     return found
 
 
-def _recurrent(model: nn.Module, consumers: Consumers) -> dict[str, Any]:
+def _recurrent(model: nn.Module, consumers: Consumers) -> dict[str, Json]:
     """The recurrent modules by name."""
     modules = {name: m for name, m in model.named_modules() if type(m) in RECURRENT}
     if not modules:
