@@ -1,7 +1,7 @@
 """An embedding whose rare words have short vectors: strips of falling height, and nothing where they end."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch.nn import functional
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Density, DropRate, OneOf, Size
+from sparsernn.core.plain import Json
 from sparsernn.core.streams import stream
 from sparsernn.nn.blocks import strips
 from sparsernn.nn.blocks.geometry import STRIPS, Listed, Strips, exact, listed_strips
@@ -95,7 +96,7 @@ class BlockEmbedding(nn.Module):
         vocabulary_size: Size,
         embedding_size: Size,
         *,
-        blocks: Size | Sequence[Any] = 10,
+        blocks: Size | Sequence[Json] = 10,
         density: Density | None = None,
         geometry: Annotated[str, OneOf(STRIPS)] = "geometric",
         counts: Sequence[int] | Tensor | None = None,
@@ -202,7 +203,7 @@ class BlockEmbedding(nn.Module):
         borders = enumerate(strips.borders(self.strips))
         return tuple(Slice(self, f"strip_{n}", 1, span=range(start, stop)) for n, (start, stop) in borders)
 
-    def resized(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+    def resized(self, spec: Mapping[str, Json]) -> dict[str, Json]:
         """With a list of the strips, where the settings do not give them as they are now."""
         heights, widths = zip(*(strip.shape for strip in self.strips), strict=True)
         try:

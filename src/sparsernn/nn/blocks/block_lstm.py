@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate, pairwise
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Density, DropRate, Entries, Size
+from sparsernn.core.plain import Json
 from sparsernn.kernels.lstm_kernel import Part
 from sparsernn.nn.blocks import parallel_lstm
 from sparsernn.nn.blocks.geometry import Components, arrangement
@@ -81,7 +82,7 @@ class BlockLSTM(Layer):
         input_size: Size,
         hidden_size: Size,
         *,
-        blocks: Size | Sequence[Any] | None = None,
+        blocks: Size | Sequence[Json] | None = None,
         density: Density | None = None,
         reduce: Annotated[Sequence[Density], Entries(2, 2)] | None = None,
         weight_drop: DropRate = 0.0,
@@ -293,7 +294,7 @@ class BlockLSTM(Layer):
         """Not all units of a component, and with two directions equally many of both."""
         return removable(self, dead)
 
-    def resized(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+    def resized(self, spec: Mapping[str, Json]) -> dict[str, Json]:
         """With a list of the components, where the settings do not give them as they are now."""
         return resized(self, spec)
 
@@ -357,7 +358,7 @@ def removable(layer: BlockLSTM, dead: Tensor) -> Tensor:
     return chosen
 
 
-def resized(layer: BlockLSTM, spec: Mapping[str, Any]) -> dict[str, Any]:
+def resized(layer: BlockLSTM, spec: Mapping[str, Json]) -> dict[str, Json]:
     """The spec that gives the components as they are now: as it was, or else with a list of them."""
     widths = tuple(len(span) for span in layer.hidden_spans())
     if _arranged(layer, sum(widths)) == (tuple(layer.windows), widths):

@@ -11,9 +11,9 @@ import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 
 FINEST = 10**6
 """Settings are read as fractions with at most this denominator: 0.66666 is 33333/50000 and 0.3333333333 a third."""
@@ -258,7 +258,7 @@ def arrangement(
         True
     """
     if not isinstance(blocks, list | tuple):
-        wanted: Any = blocks  # a number, or refused
+        wanted: Json = blocks  # a number, or refused
         count, part = composition(inputs, hidden, wanted, density, reduce)
         return windows(inputs, count, part), tuple(len(span) for span in spans(hidden, count))
     if density is not None or reduce is not None:

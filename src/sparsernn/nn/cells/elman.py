@@ -255,6 +255,8 @@ class Elman(Recurrent):
         torch.Size([7, 2, 5])
     """
 
+    cell: ElmanCell
+
     @checked
     def __init__(
         self,

@@ -6,8 +6,6 @@ compiled kernel (one pass over memory each way), a loop over time in torch, and 
 sequences of few channels. On a CUDA device a Triton kernel is used where Triton is installed.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -143,7 +141,7 @@ def _(d: Tensor, p: Tensor, q: Tensor, start: Tensor, c: Tensor, gated: bool) ->
     return tuple(p.new_empty(shape) for shape in shapes)
 
 
-def _keep(ctx: Context, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _keep(ctx: Context, inputs: tuple[Tensor, Tensor, Tensor, bool], output: Tensor) -> None:
     ctx.gated = inputs[3]
     ctx.save_for_backward(*inputs[:3], output)
 

@@ -1,7 +1,7 @@
 """The ordered-neurons LSTM, whose master gates order the units by how long they remember."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch.nn import functional
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import DropRate, Size
+from sparsernn.core.plain import Json
 from sparsernn.kernels import recurrence_kernel
 from sparsernn.nn.cells.rhn import linear_parameters
 from sparsernn.nn.drive.cell import CellState, Kept, Rule, Stage, StagedCell
@@ -234,7 +235,7 @@ class ONLSTMCell(SparseProducts, StagedCell):
         most = min(int(chunks.sum(1).min()), chunks.shape[1] - 1)
         return (chunks & (chunks.cumsum(1) <= most)).view(-1)
 
-    def resized(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+    def resized(self, spec: Mapping[str, Json]) -> dict[str, Json]:
         """With the size that the chunks have now."""
         return {**spec, "chunk_size": self.hidden_size // self.chunks}
 
@@ -251,6 +252,8 @@ class ONLSTM(Recurrent):
         >>> y.shape
         torch.Size([7, 2, 6])
     """
+
+    cell: ONLSTMCell
 
     @checked
     def __init__(
@@ -289,7 +292,7 @@ class ONLSTM(Recurrent):
         x = x.transpose(0, 1) if self.batch_first else x
         before = self.initial_state(x.shape[1]) if state is None else state
         y, _ = self._scan(self.cell.project(x), before, None)
-        cell: Any = self.cell
+        cell = self.cell
         rows = 2 * cell.chunks
         weight = cell._recurrent_weight()[:rows]
         inputs = functional.linear(x, cell.weight_ih[:rows], (cell.bias_ih + cell.bias_hh)[:rows])

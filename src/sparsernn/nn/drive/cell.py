@@ -9,11 +9,12 @@ loop of `sparsernn.nn.drive.scan`.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sparsernn.core.plain import Json
 from sparsernn.nn.drive.sparse_weight import SparseWeight
 from sparsernn.structure.gates import GateBlock
 from sparsernn.structure.units import Slice
@@ -80,7 +81,7 @@ class Cell(nn.Module, ABC):
         """See `Layer.removable`."""
         return dead
 
-    def resized(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+    def resized(self, spec: Mapping[str, Json]) -> dict[str, Json]:
         """See `Layer.resized`."""
         return dict(spec)
 

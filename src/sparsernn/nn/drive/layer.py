@@ -7,10 +7,10 @@ Shape letters of the whole library: T time, B batch, I input size, H hidden size
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from torch import Tensor, nn
 
+from sparsernn.core.plain import Json
 from sparsernn.core.states import State
 from sparsernn.nn.dropout import drop
 from sparsernn.structure.gates import GateBlock
@@ -56,7 +56,7 @@ class Layer(nn.Module, ABC):
         """Which of the dead units, (H,) bool, can be removed together: all, but for layers in equal parts."""
         return dead
 
-    def resized(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+    def resized(self, spec: Mapping[str, Json]) -> dict[str, Json]:
         """The layer's spec with the settings that another number of units has changed."""
         return dict(spec)
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sparsernn.core.devices import moved
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.core.states import State
 from sparsernn.nn.drive.cell import Cell, CellState, StagedCell, step
 from sparsernn.nn.drive.layer import Layer
@@ -115,7 +115,7 @@ class Recurrent(Layer):
         """As the cell has it."""
         return self.cell.removable(dead)
 
-    def resized(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+    def resized(self, spec: Mapping[str, Json]) -> dict[str, Json]:
         """As the cell has it."""
         return self.cell.resized(spec)
 

@@ -6,11 +6,12 @@ the weight is brought once per window; narrow ones want the call with the least 
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, cast
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from sparsernn.core.onednn import onednn
 from sparsernn.kernels import product_kernel
 
 COMPILED_FROM = 300_000
@@ -57,8 +58,8 @@ class PackedProduct(Product):
 
     def __init__(self, weight: Tensor, rows: int) -> None:
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
-        self.plain: Any = torch.ops.mkldnn._linear_pointwise.default
-        self.adding: Any = torch.ops.mkldnn._linear_pointwise.binary
+        self.plain: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.default
+        self.adding: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.binary
 
     def __call__(self, base: Tensor, a: Tensor) -> Tensor:
         """See `Product`."""
@@ -111,7 +112,6 @@ def compiling_pays(weight: Tensor, rows: int, uses: int) -> bool:
 
 def packing_pays(weight: Tensor, rows: int, uses: int) -> bool:
     """Whether the packed product is available for this weight, and faster."""
-    mkldnn = cast(Any, torch.backends.mkldnn)
-    available = weight.device.type == "cpu" and weight.dtype == torch.float32 and mkldnn.is_available()
+    available = weight.device.type == "cpu" and weight.dtype == torch.float32 and onednn.is_available()
     large = weight.numel() >= PACKED_FROM and rows <= PACKED_UP_TO and uses >= PACKED_USES
-    return bool(available and large and mkldnn.enabled)
+    return bool(available and large and onednn.enabled)

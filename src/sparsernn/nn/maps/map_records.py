@@ -1,13 +1,13 @@
 """What there is to see in a network's recurrent matrices, as plain data for the records of a run."""
 
 import base64
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.nn.maps import Dense, Normal, RecurrentMap, spectra
 from sparsernn.nn.maps.schur_form import schur_form
 
@@ -22,7 +22,7 @@ SCHUR_UP_TO = 256
 
 
 @torch.no_grad()
-def recurrences(model: nn.Module, closely: bool = False) -> list[dict[str, Any]]:
+def recurrences(model: nn.Module, closely: bool = False) -> list[dict[str, Json]]:
     """Of every recurrent map in a model, what `recurrence` says, and its name.
 
     Example:
@@ -36,7 +36,7 @@ def recurrences(model: nn.Module, closely: bool = False) -> list[dict[str, Any]]
 
 
 @torch.no_grad()
-def recurrence(map: RecurrentMap, closely: bool = False) -> dict[str, Any]:
+def recurrence(map: RecurrentMap, closely: bool = False) -> dict[str, Json]:
     """A recurrent map in numbers, rounded to five digits.
 
     Args:
@@ -53,7 +53,7 @@ def recurrence(map: RecurrentMap, closely: bool = False) -> dict[str, Any]:
         base64 of side^2 bytes, 255 for `top`).
     """
     v = map().detach().cpu()  # spectra take many small steps, each of which asks for a number
-    found: dict[str, Any] = {"map": type(map).__name__.lower(), "size": map.hidden_size}
+    found: dict[str, Json] = {"map": type(map).__name__.lower(), "size": map.hidden_size}
     if not isinstance(map, Dense):
         found["manifold_error"] = _round(map.manifold_error())
     if not v.isfinite().all():
@@ -65,7 +65,7 @@ def recurrence(map: RecurrentMap, closely: bool = False) -> dict[str, Any]:
     return found
 
 
-def _spectrum(v: Tensor) -> dict[str, Any]:
+def _spectrum(v: Tensor) -> dict[str, Json]:
     values = spectra.eigenvalues(v)
     kept = values if v.is_complex() else values[values.imag >= 0]
     pairs = [[_round(z.real), _round(z.imag)] for z in kept.tolist()]
@@ -76,13 +76,13 @@ def _spectrum(v: Tensor) -> dict[str, Any]:
     }
 
 
-def _growth(v: Tensor) -> dict[str, Any]:
+def _growth(v: Tensor) -> dict[str, Json]:
     if len(v) > SCHUR_UP_TO:
         return {}
     return {"growth": [_round(x) for x in spectra.power_norms(v, LAGS).tolist()]}
 
 
-def _memory(v: Tensor) -> dict[str, Any]:
+def _memory(v: Tensor) -> dict[str, Json]:
     """Of all units, or of some evenly chosen ones, each alone: the mean of their curves."""
     units = torch.arange(0, len(v), -(-len(v) // DIRECTIONS))
     try:
@@ -94,7 +94,7 @@ def _memory(v: Tensor) -> dict[str, Any]:
     return {"memory": [_round(x) for x in curve.tolist()]} if sound else {}
 
 
-def _schur(map: RecurrentMap, form: Tensor) -> dict[str, Any]:
+def _schur(map: RecurrentMap, form: Tensor) -> dict[str, Json]:
     """The form below its blocks: from the map where it has one, else worked out for a free matrix."""
     if not isinstance(map, Normal):
         if not isinstance(map, Dense) or len(form) > SCHUR_UP_TO or len(form) < 3:
@@ -122,7 +122,7 @@ def below_blocks(theta: Tensor) -> Tensor:
     return below
 
 
-def _grid(below: Tensor) -> dict[str, Any]:
+def _grid(below: Tensor) -> dict[str, Json]:
     side = min(len(below), CELLS)
     cells = adaptive_avg_pool2d(below.square()[None], side)[0].sqrt()
     top = float(cells.max())

@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from torch.nn import functional
 
 from sparsernn.core.autograd_context import Context
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.nn.drive.sparse_weight import ProductName, SparseProducts, SparseWeight
 from sparsernn.structure.units import Slice
 
@@ -135,7 +135,7 @@ class Head(nn.Module, ABC):
     def inputs(self) -> tuple[Slice, ...]:
         """The slices through which the head reads feature k of y."""
 
-    def resized(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+    def resized(self, spec: Mapping[str, Json]) -> dict[str, Json]:
         """The head's spec with the settings that another width of y has changed: none."""
         return dict(spec)
 

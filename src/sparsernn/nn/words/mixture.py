@@ -18,6 +18,7 @@ from sparsernn.core.autograd_context import Context
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import DropRate, Size
+from sparsernn.core.plain import Json
 from sparsernn.core.torch_releases import is_exporting
 from sparsernn.nn.dropout import drop
 from sparsernn.nn.words.heads import Head, decoder
@@ -257,7 +258,7 @@ class MixtureHead(Head):
         names = ("weight",) if self.decodes_directly else ("prior", "latent")
         return tuple(Slice(self, name, 1) for name in names if getattr(self, name) is not None)
 
-    def resized(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+    def resized(self, spec: Mapping[str, Json]) -> dict[str, Json]:
         """With "auto" said outright, which another width may change; a softmax of another width than E as such."""
         if self.latent is not None:
             return {**spec, "projection": "always"} if spec.get("projection") == "auto" else dict(spec)

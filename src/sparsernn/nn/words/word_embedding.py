@@ -1,7 +1,6 @@
 """Words to vectors, with whole word types dropped in training."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +8,7 @@ from torch.nn import functional
 
 from sparsernn.core.checks import checked
 from sparsernn.core.limits import DropRate, Size
+from sparsernn.core.plain import Json
 from sparsernn.nn.dropout import drop_rows
 from sparsernn.structure.units import Slice
 
@@ -59,6 +59,6 @@ class Embedding(nn.Module):
         """Feature k is a column of the table."""
         return (Slice(self, "weight", 1),)
 
-    def resized(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+    def resized(self, spec: Mapping[str, Json]) -> dict[str, Json]:
         """The table's spec with the settings that another width has changed: none."""
         return dict(spec)
