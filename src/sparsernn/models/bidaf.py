@@ -1,7 +1,7 @@
 """BiDAF: where in a paragraph the answer to a question stands."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, NamedTuple, TypedDict
+from typing import Annotated, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from sparsernn.contracts import Model
 from sparsernn.core.checks import checked
 from sparsernn.core.devices import moved
 from sparsernn.core.limits import Count, DropRate, Entries, OneOf, Size
+from sparsernn.core.plain import Json
 from sparsernn.nn.drive.bilstm import BothEnds, turning
 from sparsernn.nn.dropout import drop_quickly
 from sparsernn.nn.glorot import glorot_linear
@@ -117,7 +118,7 @@ class BiDAF(Model):
         groups: Annotated[str, OneOf(GROUPS)] = "six",
     ) -> None:
         super().__init__()
-        given: Mapping[str, Any] = {} if dropout is None else dropout
+        given: Mapping[str, Json] = {} if dropout is None else dropout
         usual = dict.fromkeys(DROPOUTS, 0.0) | {"context": given.get("lstm", 0.0)}
         self.dropout: dict[str, float] = usual | dict(given)
         self.groups = groups
@@ -166,7 +167,7 @@ class BiDAF(Model):
         """Hidden units of the LSTMs that `groups` names, one direction after the other; see `bidaf_units`."""
         return bidaf_units(self, self.groups)
 
-    def resized(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def resized(self, settings: Mapping[str, Json]) -> dict[str, Json]:
         """The constructor's settings, as a recipe has them, with the sizes that the weights have now."""
         readers = {name: getattr(self, name) for name in READERS}
         widths = {name: [r.ahead.hidden_size, r.back.hidden_size] for name, r in readers.items()}
@@ -185,7 +186,7 @@ def reader_widths(hidden_size: Size | Widths) -> dict[str, list[int]]:
         [5, 5]
     """
     alike = dict.fromkeys(READERS, [hidden_size] * 2)
-    widths: Mapping[str, Any] = hidden_size if isinstance(hidden_size, Mapping) else alike
+    widths: Mapping[str, Json] = hidden_size if isinstance(hidden_size, Mapping) else alike
     return {name: list(widths[name]) for name in READERS}
 
 

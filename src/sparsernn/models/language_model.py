@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, NamedTuple, TypedDict
+from typing import Annotated, NamedTuple, Protocol, TypedDict
 
 from torch import Tensor, nn
 
@@ -11,6 +11,7 @@ from sparsernn.contracts import Model
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import DropRate, Entries, Kind, Positive, Size, Spec
+from sparsernn.core.plain import Json
 from sparsernn.core.registry import make, name_of
 from sparsernn.core.states import State
 from sparsernn.nn import (
@@ -96,7 +97,7 @@ class LanguageModel(Model):
         init: Positive | None = None,
     ) -> None:
         super().__init__()
-        given: Mapping[str, Any] = {} if dropout is None else dropout
+        given: Mapping[str, Json] = {} if dropout is None else dropout
         self.dropout = {name: given.get(name, 0.0) for name in DROPOUTS}
         self.locked = bool(given.get("locked", False))
         self.embedding: Embedding | BlockEmbedding = make(
@@ -166,7 +167,7 @@ class LanguageModel(Model):
             top = replace(top, slices=top.slices + fed, silence=top.silence and top.silence + fed)
         return [*self.layers.units(), top]
 
-    def resized(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def resized(self, settings: Mapping[str, Json]) -> dict[str, Json]:
         """The constructor's settings, as a recipe has them, with the sizes that the weights have now."""
         layers = self.layers.members
         sizes = {
@@ -182,7 +183,14 @@ class LanguageModel(Model):
         }
 
 
-def part_spec(settings: Mapping[str, Any], key: str, default: Spec, part: Any) -> dict[str, Any]:
+class Resized(Protocol):
+    """A part of a model that says its own size."""
+
+    def resized(self, spec: Mapping[str, Json]) -> dict[str, Json]:
+        """The settings that make it as it is now."""
+
+
+def part_spec(settings: Mapping[str, Json], key: str, default: Spec, part: Resized) -> dict[str, Json]:
     """A model's setting `key` as its part is now: {} where nothing changed."""
     spec = settings.get(key, default)
     before = {"name": spec} if isinstance(spec, str) else dict(spec)
@@ -190,7 +198,7 @@ def part_spec(settings: Mapping[str, Any], key: str, default: Spec, part: Any) -
     return {} if after == before else {key: after}
 
 
-def layer_specs(spec: Spec | Sequence[Spec], layers: Sequence[Layer]) -> dict[str, Any]:
+def layer_specs(spec: Spec | Sequence[Spec], layers: Sequence[Layer]) -> dict[str, Json]:
     """The setting `layer` of a model as its layers are now: {} where nothing changed, one spec where all agree."""
     before = [spec] * len(layers) if isinstance(spec, str | Mapping) else list(spec)
     specs = [{"name": one} if isinstance(one, str) else dict(one) for one in before]

@@ -1,13 +1,14 @@
 """Vectors in, a recurrent stack, a linear read-out."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Literal, NamedTuple, TypedDict
 
 from torch import Tensor, nn
 
 from sparsernn.contracts import Model
 from sparsernn.core.checks import checked
 from sparsernn.core.limits import DropRate, Size
+from sparsernn.core.plain import Json
 from sparsernn.core.states import State
 from sparsernn.models.language_model import LayerSpecs, Sizes, layer_specs, layers_between
 from sparsernn.nn import Stack
@@ -101,7 +102,7 @@ class SequenceModel(Model):
         top = last.as_units(f"layer {len(self.layers) - 1}", (Slice(self.output, "weight", 1),))
         return [*self.layers.units(), top]
 
-    def resized(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def resized(self, settings: Mapping[str, Json]) -> dict[str, Json]:
         """The constructor's settings, as a recipe has them, with the sizes that the weights have now."""
         layers = self.layers.members
         sizes = {"hidden_sizes": [layer.hidden_size for layer in layers]}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, TypedDict
 
 from torch import Tensor, nn
 
@@ -10,9 +10,10 @@ from sparsernn.contracts import Model
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import DropRate, Kind, Size, Spec
+from sparsernn.core.plain import Json
 from sparsernn.core.registry import make
 from sparsernn.models.language_model import LayerSpecs, layer_specs, part_spec, specs_for
-from sparsernn.nn import EMBEDDINGS, BlockLSTM
+from sparsernn.nn import EMBEDDINGS, BlockEmbedding, BlockLSTM, Embedding
 from sparsernn.nn.drive.layer import Layer
 from sparsernn.nn.dropout import drop
 from sparsernn.structure.units import Slice, Units
@@ -101,11 +102,11 @@ class Tagger(Model):
         dropout: Dropouts | None = None,
     ) -> None:
         super().__init__()
-        given: Mapping[str, Any] = {} if dropout is None else dropout
+        given: Mapping[str, Json] = {} if dropout is None else dropout
         hidden, last = tagger_widths(hidden_size, layers)
         self.dropout = {name: given.get(name, 0.0) for name in DROPOUTS}
         sizes = {"vocabulary_size": vocabulary_size, "embedding_size": embedding_size}
-        self.embedding: nn.Module = make(
+        self.embedding: Embedding | BlockEmbedding = make(
             "embedding", EMBEDDINGS, embedding, **sizes, dropout=self.dropout["embedding"]
         )
         read = [embedding_size, *(2 * width for width in hidden)]
@@ -150,7 +151,7 @@ class Tagger(Model):
             Units("hidden", len(self.hidden.weight), (*own, Slice(self.output, "weight", 1)), own),
         ]
 
-    def resized(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def resized(self, settings: Mapping[str, Json]) -> dict[str, Json]:
         """The constructor's settings, as a recipe has them, with the sizes that the weights have now."""
         layers = [layer for layer in self.layers if isinstance(layer, Layer)]
         widths = [layer.hidden_size // 2 for layer in layers]
