@@ -1,8 +1,9 @@
 """Exponential moving averages of the weights, kept beside any optimizer."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, TypeAlias, overload
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch.optim.optimizer import ParamsT
 
 from sparsernn.core.checks import checked
 from sparsernn.core.limits import DropRate, Kind, NonNegative, Spec
+from sparsernn.core.plain import Json
 from sparsernn.core.registry import make
 
 
@@ -32,8 +34,8 @@ class Averaging:
     pending: bool
     exhausted = False
     finetunes = False
-    param_groups: list[dict[str, Any]]
-    state: Any
+    param_groups: list[dict[str, Json]]
+    state: defaultdict[Tensor, Json]
 
     @checked
     def average_with(self, decay: DropRate, warm_up: bool) -> None:
@@ -53,10 +55,16 @@ class Averaging:
         """False: the average runs from the first step."""
         return False
 
-    def step(self, closure: Callable[[], float] | None = None) -> Any:
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """The weights of the step before go into the average, then the optimizer's own step."""
         self.fold()
-        result = super().step(closure)  # type: ignore[misc]
+        result: float | None = super().step(closure)  # type: ignore[misc]
         for p in self._parameters():
             if p.grad is not None and "average" not in self.state[p]:
                 self.state[p]["average"] = p.detach().clone()
@@ -101,22 +109,22 @@ class Averaging:
                 for p, weight in zip(swapped, raw, strict=True):
                     p.copy_(weight)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Json]:
         """The optimizer's, with the averages, and how many weights are in them."""
         self.fold()
-        state: dict[str, Any] = super().state_dict()  # type: ignore[misc]
+        state: dict[str, Json] = super().state_dict()  # type: ignore[misc]
         return {**state, "averaging": {"updates": self.updates}}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, Json]) -> None:
         """Take up where `state_dict` left off, to the bit."""
         own = state_dict["averaging"]
         rest = {key: value for key, value in state_dict.items() if key != "averaging"}
         super().load_state_dict(rest)  # type: ignore[misc]
         self.updates, self.pending = own["updates"], False
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, Json]:
         """What copies and pickles take along: torch's optimizers name theirs, and so leave everything else behind."""
-        state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
+        state: dict[str, Json] = super().__getstate__()  # type: ignore[assignment]
         return {**state, **{name: getattr(self, name) for name in ("decay", "warm_up", "updates", "pending")}}
 
     def _parameters(self) -> Iterator[Tensor]:
@@ -140,7 +148,8 @@ class AveragedRMSprop(Averaging, torch.optim.RMSprop):
     """RMSprop with averages."""
 
 
-AVERAGED: dict[str, Callable[..., object]] = {
+Averaged: TypeAlias = AveragedSGD | AveragedAdadelta | AveragedAdam | AveragedRMSprop
+AVERAGED: dict[str, Callable[..., Averaged]] = {
     "adadelta": AveragedAdadelta,
     "adam": AveragedAdam,
     "rmsprop": AveragedRMSprop,
@@ -156,7 +165,7 @@ def ema(
     of: Annotated[Spec, Kind("averaged")] = "adam",
     decay: DropRate = 0.999,
     warm_up: bool = True,
-) -> Any:
+) -> Averaged:
     """An optimizer whose weights are averaged exponentially from the first step; the averages are evaluated.
 
     Args:

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Count, Density, NonNegative, Positive, Rising, Size
+from sparsernn.core.plain import Json
 from sparsernn.optim.restarts import Base, Restarts
 from sparsernn.optim.schedules import SCHEDULES, Schedule, make_schedule
 
@@ -40,11 +41,11 @@ class LearningRate:
         """First and last epoch, counted from 1, of each cycle between restarts; [] where there are none."""
         return []
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Json]:
         """What was learnt from the losses: nothing."""
         return {}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Json]) -> None:
         """Nothing to take up."""
 
 
@@ -82,11 +83,11 @@ class Plateau(LearningRate):
         if self.waited > self.patience:
             self.rate, self.waited = max(self.rate * self.factor, min(self.end, self.rate)), 0
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Json]:
         """The rate, the lowest loss and the epochs waited since."""
         return {"rate": self.rate, "best": self.best, "waited": self.waited}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Json]) -> None:
         """Go on from what `state_dict` returned."""
         self.rate, self.best, self.waited = state["rate"], state["best"], state["waited"]
 
@@ -110,11 +111,11 @@ class ByEpoch(LearningRate):
         """An epoch is over."""
         self.epoch += 1
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Json]:
         """The epoch."""
         return {"epoch": self.epoch}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Json]) -> None:
         """Go on from what `state_dict` returned."""
         self.epoch = state["epoch"]
 
@@ -249,7 +250,7 @@ LEARNING_RATES: dict[str, Callable[..., Schedule]] = {
 }
 
 
-def make_learning_rate(spec: float | str | Mapping[str, Any], steps: int) -> LearningRate:
+def make_learning_rate(spec: float | str | Mapping[str, Json], steps: int) -> LearningRate:
     """As `make_schedule`, with "plateau" and "restarts" among the names.
 
     >>> make_learning_rate({"name": "plateau", "start": 2.0}, steps=100)(0)

@@ -14,7 +14,6 @@ arXiv:1708.02182; S. Liu et al., "Selfish Sparse RNN Training", ICML 2021, arXiv
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +22,7 @@ from torch.optim.sgd import sgd
 
 from sparsernn.core.checks import checked
 from sparsernn.core.limits import Count, NonNegative, Size
+from sparsernn.core.plain import Json
 
 FOLD_EVERY = 1024
 """Steps between folds. A sum of n equal numbers is off by up to n/2 units in the last place: 3e-5 at 1024."""
@@ -108,7 +108,7 @@ class NTASGD(torch.optim.Optimizer):
             self._accumulate()
         return loss
 
-    def _descend(self, group: dict[str, Any]) -> None:
+    def _descend(self, group: dict[str, Json]) -> None:
         params = [p for p in group["params"] if p.grad is not None]
         if not params:
             return
@@ -143,7 +143,7 @@ class NTASGD(torch.optim.Optimizer):
         for state in states:
             state["block"] += 1
 
-    def _fresh(self, p: Tensor) -> dict[str, Any]:
+    def _fresh(self, p: Tensor) -> dict[str, Json]:
         count = torch.zeros(p.shape if self.per_weight else (), dtype=torch.int32, device=p.device)
         return {
             "average": torch.zeros_like(p),
@@ -202,12 +202,12 @@ class NTASGD(torch.optim.Optimizer):
         """
         return [self.state[parameter]["sum"]] if parameter in self.state else []
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Json]:
         """Groups and averages, plus the trigger's memory."""
         own = {"losses": self._worse.losses, "averaging": self.averaging, "exhausted": self.exhausted}
         return {**super().state_dict(), "trigger": own}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, Json]) -> None:
         """Take up where `state_dict` left off, to the bit."""
         own = state_dict["trigger"]
         super().load_state_dict({k: v for k, v in state_dict.items() if k != "trigger"})
@@ -216,7 +216,7 @@ class NTASGD(torch.optim.Optimizer):
         self._worse.losses = list(own["losses"])
         self.averaging, self.exhausted = own["averaging"], own["exhausted"]
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, Json]:
         """What copies and pickles take along: torch's optimizers name theirs, and so leave everything else behind."""
         own = ("per_weight", "stop_when_worse", "_worse", "averaging", "exhausted")
         return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
@@ -226,7 +226,7 @@ class NTASGD(torch.optim.Optimizer):
             yield from group["params"]
 
 
-def _fold(p: Tensor, state: dict[str, Any]) -> None:
+def _fold(p: Tensor, state: dict[str, Json]) -> None:
     """average <- mean of iterates 2..count; one iterate only: that iterate."""
     if state["block"] == 0:
         return

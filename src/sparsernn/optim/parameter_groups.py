@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import Any
 
 from torch import nn
 
@@ -11,13 +10,14 @@ from sparsernn.core.checks import check_value
 from sparsernn.core.errors import InputError
 from sparsernn.core.forms import check_names
 from sparsernn.core.limits import DropRate, NonNegative, Positive
+from sparsernn.core.plain import Json
 
 Named = Iterable[tuple[str, nn.Parameter]]
 
 
 def parameter_groups(
-    named: Named, groups: Mapping[str, Mapping[str, Any]] | None = None
-) -> list[dict[str, Any]]:
+    named: Named, groups: Mapping[str, Mapping[str, Json]] | None = None
+) -> list[dict[str, Json]]:
     """Sort the trainable parameters of a model into the groups of an optimizer, each under its names.
 
     Args:
@@ -72,8 +72,8 @@ def check_groups(optimizer: Optimizer) -> None:
         check_value("optimizer.momentum", group.get("momentum", 0.0), DropRate)
 
 
-def _check_shape(groups: Mapping[str, Mapping[str, Any]] | None) -> None:
-    check_value("optimizer.groups", groups, Mapping[str, Mapping[str, Any]] | None)
+def _check_shape(groups: Mapping[str, Mapping[str, Json]] | None) -> None:
+    check_value("optimizer.groups", groups, Mapping[str, Mapping[str, Json]] | None)
     for pattern, settings in (groups or {}).items():
         if "lr" in settings:
             raise InputError(
