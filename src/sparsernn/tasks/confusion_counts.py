@@ -1,17 +1,18 @@
 """Which labels a model takes for which, small enough to be read."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from sparsernn.core.plain import Json
 
 MOST = 20
 """Rows of a picture in which a number of two digits still has room on a page of ordinary width."""
 OTHER = "other"
 
 
-def confusion(counts: Tensor, labels: Sequence[str], most: int = MOST) -> dict[str, Any]:
+def confusion(counts: Tensor, labels: Sequence[str], most: int = MOST) -> dict[str, Json]:
     """A table of right and given labels, the frequent ones first.
 
     Labels that are neither right nor given anywhere are left out. Where more than `most` are left, those that are

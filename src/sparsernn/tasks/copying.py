@@ -3,7 +3,6 @@
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch.nn import functional
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Share, Size
+from sparsernn.core.plain import Json
 from sparsernn.models.sequence_model import SequenceModel
 from sparsernn.tasks.generated_task import Sequences, Synthetic
 
@@ -26,7 +26,7 @@ class Recall(Synthetic):
     metric, counts = "accuracy", "steps"
 
     @checked
-    def __init__(self, delay: Size, length: Size, alphabet: Size, one_hot: bool, **settings: Any) -> None:
+    def __init__(self, delay: Size, length: Size, alphabet: Size, one_hot: bool, **settings: Json) -> None:
         self.delay, self.length, self.alphabet, self.one_hot = delay, length, alphabet, one_hot
         self.sizes = {"input_size": alphabet + 2 if one_hot else 1, "output_size": alphabet + 1}
         super().__init__(**settings)

@@ -5,9 +5,11 @@ arguments.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 from sparsernn.tasks.cache_pointer import NeuralCache
 from sparsernn.tasks.dynamic_evaluation import DynamicEvaluation
 
-MODES: dict[str, Callable[..., Any]] = {"pointer": NeuralCache, "dynamic": DynamicEvaluation}
+MODES: dict[str, Callable[..., NeuralCache | DynamicEvaluation]] = {
+    "pointer": NeuralCache,
+    "dynamic": DynamicEvaluation,
+}

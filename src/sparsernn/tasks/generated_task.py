@@ -3,7 +3,7 @@
 import hashlib
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from sparsernn.core.checks import checked
 from sparsernn.core.devices import device_of, moved
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Share, Size
+from sparsernn.core.plain import Json
 from sparsernn.core.streams import stream
 from sparsernn.models.sequence_model import SequenceModel
 from sparsernn.nn.maps import RecurrentMap
@@ -175,7 +176,7 @@ class Synthetic(Task):
                 tick(min(1.0, number * (self.eval_batch_size or 1) / self.eval_sequences))
         return {**self.scores(total), **manifold_error(model)}
 
-    def look(self, model: SequenceModel, closely: bool = False) -> list[dict[str, Any]]:
+    def look(self, model: SequenceModel, closely: bool = False) -> list[dict[str, Json]]:
         """Also the gradient of the last answer's loss, against the time lag."""
         found = super().look(model, closely)
         if closely and hasattr(model, "layers"):

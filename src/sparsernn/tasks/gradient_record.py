@@ -1,11 +1,11 @@
 """How far back a trained network is taught: a record of the gradient against the time lag."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from sparsernn.core.plain import Json
 from sparsernn.models.language_model import LanguageModel
 from sparsernn.models.sequence_model import SequenceModel
 from sparsernn.nn.drive.layer import Stack
@@ -18,7 +18,7 @@ LOOKED_AT = 20
 
 def lag_record(
     model: LanguageModel | SequenceModel, inputs: Tensor, score: Callable[[Tensor], Tensor]
-) -> dict[str, Any]:
+) -> dict[str, Json]:
     """The norm of the gradient at the top layer's state, by the number of steps before the scored one.
 
     Args:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from sparsernn.core.checks import checked
 from sparsernn.core.devices import device_of, moved, resident
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import NonNegative, Size
+from sparsernn.core.plain import Json
 from sparsernn.core.states import State
 from sparsernn.data import stand_ins
 from sparsernn.data.text_corpus import Corpus
@@ -78,7 +79,7 @@ class LanguageModelling(Task):
         batch_size: Size = 20,
         eval_batch_size: Size = 20,
         window: Size = 35,
-        random_windows: bool | Mapping[str, Any] | None = None,
+        random_windows: bool | Mapping[str, Json] | None = None,
         alpha: NonNegative = 0.0,
         beta: NonNegative = 0.0,
         alpha_on: Literal["dropped", "raw"] = "dropped",
@@ -97,7 +98,7 @@ class LanguageModelling(Task):
         self.examples = {split: len(ids) for split, ids in corpus.splits.items()}
 
     @classmethod
-    def stand_in(cls, info: Mapping[str, Any], vocabularies: Mapping[str, Vocabulary]) -> dict[str, Any]:
+    def stand_in(cls, info: Mapping[str, Json], vocabularies: Mapping[str, Vocabulary]) -> dict[str, Json]:
         """A text of random tokens."""
         return {"corpus": stand_ins.text(info, vocabularies["vocabulary"])}
 
@@ -186,7 +187,7 @@ class LanguageModelling(Task):
         accuracy = {"accuracy": right / tokens} if self.metric == "bits" else {}
         return {**scores(total, tokens), **accuracy}
 
-    def look(self, model: LanguageModel, closely: bool = False) -> list[dict[str, Any]]:
+    def look(self, model: LanguageModel, closely: bool = False) -> list[dict[str, Json]]:
         """With recurrent maps, or at the level of characters, also the gradient of a window's last token's loss."""
         found = super().look(model, closely)
         if closely and (found or self.metric == "bits"):

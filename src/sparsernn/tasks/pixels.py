@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from sparsernn.core.checks import checked
 from sparsernn.core.devices import device_of, moved
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Kind, Size, Spec
+from sparsernn.core.plain import Json
 from sparsernn.core.registry import make
 from sparsernn.core.streams import stream
 from sparsernn.data import stand_ins
@@ -74,7 +75,7 @@ class Pixels(Task):
         self.examples = {split: len(labels) for split, labels in self.images.labels.items()}
 
     @classmethod
-    def stand_in(cls, info: Mapping[str, Any], vocabularies: Mapping[str, Vocabulary]) -> dict[str, Any]:
+    def stand_in(cls, info: Mapping[str, Json], vocabularies: Mapping[str, Vocabulary]) -> dict[str, Json]:
         """Random pictures."""
         return {"images": stand_ins.pictures(info)}
 
@@ -143,7 +144,7 @@ class Pixels(Task):
                 tick((int(chosen[-1]) + 1) / count)
         return {"loss": nats / count, "accuracy": right / count, **manifold_error(model)}
 
-    def look(self, model: SequenceModel, closely: bool = False) -> list[dict[str, Any]]:
+    def look(self, model: SequenceModel, closely: bool = False) -> list[dict[str, Json]]:
         """Also the gradient of the loss against the time lag, of some validation pictures."""
         found = super().look(model, closely)
         if closely and hasattr(model, "layers"):

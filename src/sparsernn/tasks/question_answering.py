@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from sparsernn.core.checks import checked
 from sparsernn.core.devices import device_of, moved
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Size
+from sparsernn.core.plain import Json
 from sparsernn.core.streams import draws
 from sparsernn.data import Vocabulary, stand_ins
 from sparsernn.data.answer_scores import score_answers
@@ -150,7 +151,7 @@ class QuestionAnswering(Task):
         }
 
     @classmethod
-    def stand_in(cls, info: Mapping[str, Any], vocabularies: Mapping[str, Vocabulary]) -> dict[str, Any]:
+    def stand_in(cls, info: Mapping[str, Json], vocabularies: Mapping[str, Vocabulary]) -> dict[str, Json]:
         """Paragraphs of random words."""
         words = [
             word for name in (TRAINED, FIXED) if name in vocabularies for word in vocabularies[name].tokens
@@ -271,6 +272,6 @@ def _pieces(numbers: Sequence[int], size: int) -> list[list[int]]:
     return [list(numbers[k : k + size]) for k in range(0, len(numbers), size)]
 
 
-def _over(usual: Mapping[str, int], given: Mapping[str, Any] | None) -> dict[str, int]:
+def _over(usual: Mapping[str, int], given: Mapping[str, Json] | None) -> dict[str, int]:
     """`usual`, changed by what is given."""
     return {**usual, **(given or {})}

@@ -1,7 +1,7 @@
 """Learning to recite: how much of its training text a model can hold."""
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from sparsernn.contracts import Tick
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import AtLeast, DropRate, Size
+from sparsernn.core.plain import Json
 from sparsernn.core.states import State
 from sparsernn.data.text_corpus import SPLITS, Corpus, Vocabulary
 from sparsernn.data.vocabulary import ordered
@@ -49,7 +50,7 @@ class Recitation(LanguageModelling):
         tokens: Annotated[int, AtLeast(2)] | None = None,
         batch_size: Size = 20,
         window: Size = 70,
-        random_windows: bool | Mapping[str, Any] | None = None,
+        random_windows: bool | Mapping[str, Json] | None = None,
         tolerance: DropRate = 0.0,
     ) -> None:
         super().__init__(
@@ -64,7 +65,7 @@ class Recitation(LanguageModelling):
         self._right: Tensor | int = 0  # kept where it is counted until it is asked for
 
     @classmethod
-    def stand_in(cls, info: Mapping[str, Any], vocabularies: Mapping[str, Vocabulary]) -> dict[str, Any]:
+    def stand_in(cls, info: Mapping[str, Json], vocabularies: Mapping[str, Vocabulary]) -> dict[str, Json]:
         """A text of random tokens, to be learnt as a whole: the vocabulary has been cut down already."""
         return {**super().stand_in(info, vocabularies), "tokens": None}
 

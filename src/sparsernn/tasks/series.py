@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,10 +16,12 @@ from sparsernn.core.checks import checked
 from sparsernn.core.devices import device_of, moved
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Size
+from sparsernn.core.plain import Json
 from sparsernn.core.streams import stream
 from sparsernn.data import Series, SeriesCorpus, Vocabulary, stand_ins
 from sparsernn.data.numeric_table import number
 from sparsernn.data.series_corpus import Reading
+from sparsernn.models.sequence_model import SequenceModel
 from sparsernn.tasks.confusion_counts import confusion
 from sparsernn.tasks.generated_task import manifold_error
 from sparsernn.tasks.segments import dropouts_off
@@ -134,7 +136,7 @@ class NumericSeries(Task):
         self.info = {**corpus.info, **facts}
 
     @classmethod
-    def stand_in(cls, info: Mapping[str, Any], vocabularies: Mapping[str, Vocabulary]) -> dict[str, Any]:
+    def stand_in(cls, info: Mapping[str, Json], vocabularies: Mapping[str, Vocabulary]) -> dict[str, Json]:
         """Series of random numbers in the scaling of the run."""
         labels = vocabularies[LABELS].tokens if LABELS in vocabularies else ()
         return {"corpus": stand_ins.series(info, labels)}
@@ -247,7 +249,7 @@ class NumericSeries(Task):
         for chosen in torch.split(order, self.batch_size)[start:]:
             yield _batch([data[k] for k in chosen.tolist()])
 
-    def answers(self, model: Any, batch: SeriesBatch) -> Tensor:
+    def answers(self, model: SequenceModel, batch: SeriesBatch) -> Tensor:
         """What the model says where it is asked: logits (N, K), or scaled numbers (N,)."""
         asked = model(batch.inputs).raw.flatten(0, 1).index_select(0, batch.places)
         said: Tensor = model.read_out(asked)
@@ -257,7 +259,7 @@ class NumericSeries(Task):
         measure = functional.cross_entropy if self.labels else functional.mse_loss
         return measure(said, targets, reduction=reduction)
 
-    def loss(self, model: Any, batch: SeriesBatch, state: Any) -> tuple[Tensor, Tensor, None]:
+    def loss(self, model: SequenceModel, batch: SeriesBatch, state: object) -> tuple[Tensor, Tensor, None]:
         """Mean over all that is asked; every series begins from the initial state."""
         nats = self._nats(self.answers(model, batch), batch.targets)
         return nats.detach(), nats, None
@@ -265,7 +267,7 @@ class NumericSeries(Task):
     @torch.no_grad()
     def evaluate(
         self,
-        model: Any,
+        model: SequenceModel,
         split: str,
         batch_size: int | None = None,
         tick: Tick = lambda fraction: None,
@@ -287,7 +289,7 @@ class NumericSeries(Task):
         return {"loss": nats / count, **scores, **self.baselines[split], **manifold_error(model)}
 
     def _said(
-        self, model: Any, split: str, batch_size: int | None, tick: Tick
+        self, model: SequenceModel, split: str, batch_size: int | None, tick: Tick
     ) -> Iterator[tuple[Tensor, Tensor, float]]:
         """Batch by batch of a split: answers and exact targets on the CPU, summed loss."""
         data, size = self.whole[split], batch_size or self.eval_batch_size
@@ -301,7 +303,7 @@ class NumericSeries(Task):
                 tick((first + len(held)) / len(data))
 
     @torch.no_grad()
-    def predict(self, model: Any, series: Sequence[Series]) -> list[Tensor]:
+    def predict(self, model: SequenceModel, series: Sequence[Series]) -> list[Tensor]:
         """What the model says of series, dropouts off, whether their targets are known or not.
 
         Args:
@@ -323,7 +325,7 @@ class NumericSeries(Task):
         return found
 
     @torch.no_grad()
-    def records(self, model: Any, split: str) -> list[dict[str, Any]]:
+    def records(self, model: SequenceModel, split: str) -> list[dict[str, Json]]:
         """Which labels are taken for which: one record "confusion", as that of tagging; of numbers nothing."""
         if not self.labels:
             return []

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Scaling:
         own = _moments(target, "the target") if len(target) else (0.0, 1.0)
         return cls(tuple(mean for mean, _ in pairs), tuple(std for _, std in pairs), own, masked)
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, Json]:
         """The same as JSON can hold it, exactly.
 
         >>> Scaling.of(Scaling((1.0,), (0.1,)).plain())
@@ -70,7 +70,7 @@ class Scaling:
         }
 
     @classmethod
-    def of(cls, plain: Mapping[str, Any]) -> "Scaling":
+    def of(cls, plain: Mapping[str, Json]) -> "Scaling":
         """What `plain` returned."""
         first, second = plain["target"]
         return cls(tuple(plain["mean"]), tuple(plain["std"]), (first, second), plain["masked"])

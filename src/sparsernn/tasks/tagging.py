@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from sparsernn.core.checks import checked
 from sparsernn.core.devices import device_of, moved
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import OneOf, Share, Size
+from sparsernn.core.plain import Json
 from sparsernn.core.streams import draws
 from sparsernn.data import Sentence, TaggedCorpus, Vocabulary, stand_ins
 from sparsernn.data.tagged_sentences import PAD
@@ -135,7 +136,7 @@ class Tagging(Task):
         self.once = times[self.data["train"].words] == 1
 
     @classmethod
-    def stand_in(cls, info: Mapping[str, Any], vocabularies: Mapping[str, Vocabulary]) -> dict[str, Any]:
+    def stand_in(cls, info: Mapping[str, Json], vocabularies: Mapping[str, Vocabulary]) -> dict[str, Json]:
         """Sentences of random words with random tags."""
         return {"corpus": stand_ins.sentences(info, vocabularies["vocabulary"], vocabularies["tags"])}
 
@@ -205,7 +206,7 @@ class Tagging(Task):
         tally.unknown += int(unknown.sum())
         tally.unknown_right += int((unknown & (found == batch.targets)).sum())
 
-    def records(self, model: Tagger, split: str) -> list[dict[str, Any]]:
+    def records(self, model: Tagger, split: str) -> list[dict[str, Json]]:
         """Which tags are taken for which.
 
         Returns:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sparsernn.contracts import Batch, State, Tick
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.data.text_corpus import Corpus
 from sparsernn.data.vocabulary import Vocabulary
 from sparsernn.nn.maps.map_records import recurrences
@@ -36,7 +37,7 @@ class Task(ABC):
         corpus: the text that is read; None: the task reads none.
     """
 
-    info: dict[str, Any]
+    info: dict[str, Json]
     sizes: dict[str, int]
     examples: dict[str, int]
     batch_size: int
@@ -48,7 +49,7 @@ class Task(ABC):
     corpus: Corpus | None = None
 
     @classmethod
-    def stand_in(cls, info: Mapping[str, Any], vocabularies: Mapping[str, Vocabulary]) -> dict[str, Any]:
+    def stand_in(cls, info: Mapping[str, Json], vocabularies: Mapping[str, Vocabulary]) -> dict[str, Json]:
         """Arguments of the constructor that take the place of data which are not at hand.
 
         With them the task is put together as it was, but for what it reads, which is random and of the right form:
@@ -135,7 +136,7 @@ class Task(ABC):
         """Whether these validation scores end the training: never."""
         return False
 
-    def records(self, model: Any, split: str) -> list[dict[str, Any]]:
+    def records(self, model: Any, split: str) -> list[dict[str, Json]]:
         """What a report can show of a split beyond its scores: nothing.
 
         Asked after the test, of the best weights, for the split "test". Each record is plain data with an "event",
@@ -143,7 +144,7 @@ class Task(ABC):
         """
         return []
 
-    def look(self, model: Any, closely: bool = False) -> list[dict[str, Any]]:
+    def look(self, model: Any, closely: bool = False) -> list[dict[str, Json]]:
         """What a report can show of the weights: of recurrent maps, where a model has such, what they look like.
 
         Asked of the first weights and of the tested ones `closely`, and briefly at every epoch's end. Records as in
@@ -152,9 +153,9 @@ class Task(ABC):
         maps = recurrences(model, closely)
         return [{"event": "recurrence", "closely": closely, "maps": maps}] if maps else []
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Json]:
         """What the task adds up within an epoch, plain: nothing. It is saved with the run, so that sums go on."""
         return {}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - most tasks add up nothing
+    def load_state_dict(self, state: Mapping[str, Json]) -> None:  # noqa: B027 - most tasks add up nothing
         """Go on from what `state_dict` returned; {} begins anew."""
