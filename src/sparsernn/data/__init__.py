@@ -1,7 +1,6 @@
 """Data: corpora and their vocabularies, and the windows in which they are read."""
 
 from collections.abc import Callable
-from typing import Any
 
 from sparsernn.data.conll import TREEBANKS
 from sparsernn.data.corpora import CORPORA as TEXTS
@@ -24,7 +23,7 @@ from sparsernn.data.windows import (
 )
 
 # A text to model, sentences with tags, paragraphs with questions or series: a task says which of them it takes.
-CORPORA: dict[str, Callable[..., Any]] = {
+CORPORA: dict[str, Callable[..., object]] = {
     **TEXTS,
     **TREEBANKS,
     "python-questions": python_questions,

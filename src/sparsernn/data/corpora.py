@@ -3,11 +3,12 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import OneOf
+from sparsernn.core.plain import Json
 from sparsernn.data import download
 from sparsernn.data.content_split import (
     SHARES,
@@ -216,7 +217,7 @@ CORPORA: dict[str, Callable[..., Corpus]] = {
 
 def _benchmark(
     name: str, place: Path | None, splits: Mapping[str, str] | None
-) -> tuple[dict[str, str], dict[str, Any]]:
+) -> tuple[dict[str, str], dict[str, Json]]:
     texts, info = _read_splits(_locate(name, place), splits, name)
     return texts, info | {"name": name}
 
@@ -233,7 +234,7 @@ def _locate(name: str, place: Path | None) -> Path:
 
 def _read_splits(
     place: Path, splits: Mapping[str, str] | None, dataset: str | None = None
-) -> tuple[dict[str, str], dict[str, Any]]:
+) -> tuple[dict[str, str], dict[str, Json]]:
     origin = origins(splits)
     data = {
         name: (found, unpacked(read_bytes(found), found))

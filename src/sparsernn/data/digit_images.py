@@ -11,13 +11,13 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.data.corpora import DATA_VARIABLE
 from sparsernn.data.download import cache_folder
 from sparsernn.data.text_files import read_bytes, read_text, unpacked
@@ -46,7 +46,7 @@ class Images:
     pixels: dict[str, Tensor]
     labels: dict[str, Tensor]
     brightest: int
-    info: dict[str, Any]
+    info: dict[str, Json]
 
 
 def pixel_order(pixels: int) -> Tensor:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +29,7 @@ class Table:
     """
 
     file: str
-    columns: Mapping[str, NDArray[Any]]
+    columns: Mapping[str, NDArray[np.generic]]
     lines: NDArray[np.int64]
     unit: str = "line"
 
@@ -164,7 +163,7 @@ def _shortest(value: float) -> str:
     return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
 
 
-def column_array(cells: Sequence[str]) -> NDArray[Any]:
+def column_array(cells: Sequence[str]) -> NDArray[np.generic]:
     """Texts as a column.
 
     >>> column_array(["a", "longer"]).tolist()

@@ -4,8 +4,9 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from sparsernn.core.plain import Json
 from sparsernn.data.text_files import sha256
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
@@ -50,7 +51,7 @@ class QuestionCorpus:
     """
 
     splits: dict[str, list[Paragraph]]
-    info: dict[str, Any]
+    info: dict[str, Json]
 
 
 def token_spans(text: str) -> list[tuple[int, int]]:

@@ -3,12 +3,12 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.data.numeric_table import Table, times_of
 
 WHOLE = "all"
@@ -65,7 +65,7 @@ class SeriesCorpus:
     """
 
     splits: dict[str, list[Series]]
-    info: dict[str, Any]
+    info: dict[str, Json]
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Reading:
     missing: str = "refuse"
     separator: str | None = None
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, Json]:
         """The same as JSON can hold it.
 
         >>> Reading(("x",), "y").plain()["columns"]
@@ -97,7 +97,7 @@ class Reading:
         return {**asdict(self), "columns": None if self.columns is None else list(self.columns)}
 
     @classmethod
-    def of(cls, plain: Mapping[str, Any]) -> "Reading":
+    def of(cls, plain: Mapping[str, Json]) -> "Reading":
         """What `plain` returned.
 
         >>> Reading.of(Reading(("x",), "y").plain()).columns
@@ -191,7 +191,7 @@ def _refuse_twice(
     table: Table,
     reading: Reading,
     name: str,
-    rows: NDArray[Any],
+    rows: NDArray[np.generic],
     order: NDArray[np.float64],
     times: list[str],
 ) -> None:

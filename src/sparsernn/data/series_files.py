@@ -4,13 +4,14 @@ import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Between
+from sparsernn.core.plain import Json
 from sparsernn.data.content_split import SPLITS, check_shares, position
 from sparsernn.data.corpora import DATA_VARIABLE
 from sparsernn.data.series_corpus import Reading, Series, SeriesCorpus, digest, series_of
@@ -212,7 +213,7 @@ def _corpus(
             raise InputError(
                 f"'{place}' leaves the {split} split without a series; it needs at least one row."
             )
-    info: dict[str, Any] = {
+    info: dict[str, Json] = {
         "name": name,
         "source": str(place),
         "files": files,

@@ -4,9 +4,10 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.data.questions import Answer, Paragraph, Question
 from sparsernn.data.text_files import read_text
 
@@ -142,7 +143,7 @@ class _Reader:
         else:
             self._paragraph(entry, self._title(entry, where, where), where)
 
-    def _single(self, entry: Mapping[str, Any], where: str) -> None:
+    def _single(self, entry: Mapping[str, Json], where: str) -> None:
         context = _text(entry, "context", where)
         title = self._title(entry, context, where)
         if (title, context) not in self.asked:
@@ -158,7 +159,7 @@ class _Reader:
         self.found.append((title, context, asked))
         return asked
 
-    def _title(self, entry: Mapping[str, Any], key: str, where: str) -> str:
+    def _title(self, entry: Mapping[str, Json], key: str, where: str) -> str:
         """The title of an article; one is made up for what has none, the same for the same `key`."""
         if entry.get("title") is None:
             return self.untitled.setdefault(key, f"article {len(self.untitled) + 1}")
@@ -205,7 +206,7 @@ class _Reader:
         return Answer(begin, text)
 
 
-def _answers(entry: Mapping[str, Any], where: str) -> list[tuple[int, str]]:
+def _answers(entry: Mapping[str, Json], where: str) -> list[tuple[int, str]]:
     """Places and texts of a question's answers, from either form."""
     given = entry.get("answers")
     if isinstance(given, dict):
@@ -219,7 +220,7 @@ def _answers(entry: Mapping[str, Any], where: str) -> list[tuple[int, str]]:
     return [(_start(answer, where), _text(answer, "text", where)) for answer in given]
 
 
-def _transposed(given: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+def _transposed(given: Mapping[str, Json], where: str) -> list[dict[str, Json]]:
     """{"text": [...], "answer_start": [...]} as a list of answers."""
     texts, starts = (given.get(key, []) for key in ("text", "answer_start"))
     if not isinstance(texts, list) or not isinstance(starts, list):
@@ -231,7 +232,7 @@ def _transposed(given: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     return [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
 
 
-def _start(answer: Mapping[str, Any], where: str) -> int:
+def _start(answer: Mapping[str, Json], where: str) -> int:
     if "answer_start" not in answer:
         raise _not_squad(where, "an answer has no key 'answer_start', the place of its first character")
     given = answer["answer_start"]
@@ -245,11 +246,11 @@ def _start(answer: Mapping[str, Any], where: str) -> int:
     return int(given)
 
 
-def _text(entry: Mapping[str, Any], key: str, where: str) -> str:
+def _text(entry: Mapping[str, Json], key: str, where: str) -> str:
     return str(_need(entry, key, str, "a text", where))
 
 
-def _need(entry: Mapping[str, Any], key: str, kind: type, what: str, where: str) -> Any:
+def _need(entry: Mapping[str, Json], key: str, kind: type, what: str, where: str) -> Json:
     if key not in entry:
         raise _not_squad(where, f"it has no key '{key}', {what}")
     if not isinstance(entry[key], kind):

@@ -7,11 +7,11 @@ how good a model is, so nothing is trained on it or scored by it.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
+from sparsernn.core.plain import Json
 from sparsernn.core.streams import draws, stream
 from sparsernn.data.digit_images import CLASSES, Images
 from sparsernn.data.questions import Answer, Paragraph, Question, QuestionCorpus
@@ -32,7 +32,7 @@ SERIES = 60
 """In each split; they are long enough for any horizon that is not beyond `LONGEST`."""
 
 
-def text(info: Mapping[str, Any], vocabulary: Vocabulary) -> Corpus:
+def text(info: Mapping[str, Json], vocabulary: Vocabulary) -> Corpus:
     """A text of random tokens, as long as the one that `info` describes or `MOST_TOKENS`.
 
     >>> made = text({"tokens": {"train": 9}}, Vocabulary(["a", "b"]))
@@ -50,7 +50,7 @@ def text(info: Mapping[str, Any], vocabulary: Vocabulary) -> Corpus:
     return Corpus(vocabulary, splits, dict(info))
 
 
-def sentences(info: Mapping[str, Any], words: Vocabulary, tags: Vocabulary) -> TaggedCorpus:
+def sentences(info: Mapping[str, Json], words: Vocabulary, tags: Vocabulary) -> TaggedCorpus:
     """Sentences of random words with random tags.
 
     >>> made = sentences({}, Vocabulary(["<pad>", "dog"]), Vocabulary(["NOUN"]))
@@ -67,7 +67,7 @@ def sentences(info: Mapping[str, Any], words: Vocabulary, tags: Vocabulary) -> T
     return TaggedCorpus({split: [sentence() for _ in range(SENTENCES)] for split in SPLITS}, dict(info))
 
 
-def paragraphs(info: Mapping[str, Any], words: Sequence[str]) -> QuestionCorpus:
+def paragraphs(info: Mapping[str, Json], words: Sequence[str]) -> QuestionCorpus:
     """Paragraphs of random words, each with a question of one to four words; the answer is the first word.
 
     >>> made = paragraphs({}, ["<pad>", "dog"])
@@ -85,7 +85,7 @@ def paragraphs(info: Mapping[str, Any], words: Sequence[str]) -> QuestionCorpus:
     return QuestionCorpus({split: [paragraph(k) for k in range(SENTENCES)] for split in SPLITS}, dict(info))
 
 
-def pictures(info: Mapping[str, Any]) -> Images:
+def pictures(info: Mapping[str, Json]) -> Images:
     """Pictures of random pixels in random classes.
 
     >>> pictures({}).pixels["test"].shape
@@ -100,7 +100,7 @@ def pictures(info: Mapping[str, Any]) -> Images:
     return Images(pixels, labels, 255, dict(info))
 
 
-def series(info: Mapping[str, Any], labels: Sequence[str] = ()) -> SeriesCorpus:
+def series(info: Mapping[str, Json], labels: Sequence[str] = ()) -> SeriesCorpus:
     """Series of random numbers; each has one of the labels, or random numbers where there are none.
 
     >>> made = series({}, ["yes", "no"])

@@ -5,7 +5,6 @@ import io
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,7 +124,7 @@ def _read_npz(path: Path, separator: str | None) -> Table:
     return Table(str(path), arrays, np.arange(1, 1 + next(iter(lengths.values()))), "row")
 
 
-def _plain(path: Path, name: str, array: NDArray[Any]) -> NDArray[Any]:
+def _plain(path: Path, name: str, array: NDArray[np.generic]) -> NDArray[np.generic]:
     if array.dtype.kind in "iufb":
         return array
     if array.dtype.kind in "UM" and array.ndim == 1:
@@ -133,7 +132,7 @@ def _plain(path: Path, name: str, array: NDArray[Any]) -> NDArray[Any]:
     raise InputError(f"'{path}' has {array.dtype} in '{name}'; numbers, texts and dates are read.")
 
 
-def _whole_series(path: Path, arrays: dict[str, NDArray[Any]]) -> Table:
+def _whole_series(path: Path, arrays: dict[str, NDArray[np.generic]]) -> Table:
     """Arrays (N, T) and (N, T, C) as rows, one step after the other."""
     wide = {name: array for name, array in arrays.items() if array.ndim > 1}
     shapes = {array.shape[:2] for array in wide.values()}
@@ -144,7 +143,7 @@ def _whole_series(path: Path, arrays: dict[str, NDArray[Any]]) -> Table:
             f"called '{SERIES}'."
         )
     count, steps = next(iter(shapes))
-    columns: dict[str, NDArray[Any]] = {}
+    columns: dict[str, NDArray[np.generic]] = {}
     for name, array in wide.items():
         cells = array.astype(np.float64).reshape(count * steps, -1)
         if cells.shape[1] > MOST_COLUMNS:
@@ -183,7 +182,7 @@ def _read_parquet(path: Path, separator: str | None) -> Table:
     return Table(str(path), columns, np.arange(1, 1 + held.num_rows), "row")
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return "" if value is None or (isinstance(value, float) and value != value) else str(value)
 
 
@@ -218,7 +217,7 @@ def _read_ts(path: Path, separator: str | None) -> Table:
         series += [number - begin - 1] * steps
         places += [number] * steps
         labels += [label.strip()] * steps
-    columns: dict[str, NDArray[Any]] = {
+    columns: dict[str, NDArray[np.generic]] = {
         name: column_array([row[k] for row in cells]) for k, name in enumerate(names)
     }
     columns |= {SERIES: np.array(series, np.int64), LABEL: column_array(labels)}

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from sparsernn.core.plain import Json
 from sparsernn.data.text_files import sha256
 
 PAD = "<pad>"
@@ -32,7 +33,7 @@ class TaggedCorpus:
     """
 
     splits: dict[str, list[Sentence]]
-    info: dict[str, Any]
+    info: dict[str, Json]
 
 
 def two_columns(sentences: Iterable[Sentence]) -> str:

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
 from sparsernn.core.checks import checked
+from sparsernn.core.plain import Json
 from sparsernn.data.content_split import SPLITS
 from sparsernn.data.text_files import sha256
 from sparsernn.data.text_styles import Style
@@ -50,7 +50,7 @@ class Corpus:
 
     vocabulary: Vocabulary
     splits: dict[str, Tensor]
-    info: dict[str, Any]
+    info: dict[str, Json]
 
     @property
     def level(self) -> str:
@@ -98,7 +98,7 @@ def own_rules(level: str, maximum: int | None, min_count: int | None, order: str
 def build_corpus(
     texts: Mapping[str, str],
     style: Style,
-    info: Mapping[str, Any],
+    info: Mapping[str, Json],
     rules: VocabularyRules | None = None,
     vocabulary: Vocabulary | None = None,
 ) -> Corpus:

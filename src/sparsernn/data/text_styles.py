@@ -3,9 +3,9 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.data.vocabulary import EOS
 
 NUMBER = "N"
@@ -63,12 +63,12 @@ class Style:
         """A readable text from tokens (what `tokens` drops, such as numbers' digits, is not restored)."""
         return STYLES[self.name][1](tokens)
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, Json]:
         """Plain data for `Corpus.info["style"]`."""
         return asdict(self)
 
 
-def style_of(info: Mapping[str, Any]) -> Style:
+def style_of(info: Mapping[str, Json]) -> Style:
     """The style that a corpus was cut with, from `Corpus.info` (kept in every run's environment.json).
 
     Raises:

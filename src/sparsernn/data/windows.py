@@ -4,13 +4,14 @@ import random as random_numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from statistics import NormalDist
-from typing import Annotated, Any
+from typing import Annotated
 
 from torch import Tensor
 
 from sparsernn.core.checks import check_value, checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import AtLeast, Count, NonNegative, Share, Size
+from sparsernn.core.plain import Json
 from sparsernn.core.streams import draws
 
 
@@ -51,7 +52,7 @@ class RandomWindows:
         return max(self.minimum, capped)
 
 
-def random_windows(spec: RandomWindows | Mapping[str, Any] | bool | None) -> RandomWindows | None:
+def random_windows(spec: RandomWindows | Mapping[str, Json] | bool | None) -> RandomWindows | None:
     """What a recipe has under `random_windows`: false or null (fixed), true, or settings of RandomWindows.
 
     Raises:
