@@ -2,13 +2,14 @@
 
 import dataclasses
 import warnings
-from typing import Any, Literal, TypeVar, overload
+from typing import Literal, TypeVar, overload
 
 from torch import nn
 
 from sparsernn.core.checks import check_value
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Size
+from sparsernn.core.plain import Json
 from sparsernn.core.registry import make, suggest
 from sparsernn.sparsity.dynamic.dense_to_sparse import DenseToSparse
 from sparsernn.sparsity.dynamic.engine import DynamicSparse
@@ -32,7 +33,7 @@ def sparsify(
     *,
     method: Literal["iss", "l1", "together"],
     attach: bool = True,
-    **settings: Any,
+    **settings: Json,
 ) -> Penalty: ...
 
 
@@ -47,7 +48,7 @@ def sparsify(
     manual_epochs: bool = False,
     attach: bool = True,
     seed: int = 0,
-    **settings: Any,
+    **settings: Json,
 ) -> DynamicSparse: ...
 
 
@@ -61,7 +62,7 @@ def sparsify(
     manual_epochs: bool = False,
     attach: bool = True,
     seed: int = 0,
-    **settings: Any,
+    **settings: Json,
 ) -> DynamicSparse | Penalty:
     """Make the weights of a model sparse, and keep them so in a training loop of one's own.
 
@@ -140,7 +141,7 @@ def _check_whole(model: nn.Module) -> None:
             )
 
 
-def _penalty(model: nn.Module, optimizer: Optimizers, spec: dict[str, Any], attach: bool) -> Penalty:
+def _penalty(model: nn.Module, optimizer: Optimizers, spec: dict[str, Json], attach: bool) -> Penalty:
     penalty: Penalty = make("method", PENALTIES, spec, model=model, optimizer=optimizer)
     penalty.check_owned(optimizer)
     return _attached(penalty, attach)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 
 _ATTACHED: weakref.WeakKeyDictionary[Optimizer, weakref.WeakSet[Attachment]] = weakref.WeakKeyDictionary()
 
@@ -89,11 +90,11 @@ class Attachment:
         wrapped = self._watching(optimizer, closure)
         return ((itself, wrapped, *given[1:]), kwargs) if given else (args, {**kwargs, "closure": wrapped})
 
-    def _watching(self, optimizer: Optimizer, closure: Callable[[], Any]) -> Callable[[], Any]:
+    def _watching(self, optimizer: Optimizer, closure: Callable[[], float]) -> Callable[[], float]:
         """The closure, and then the penalty's gradient; its value too where a line search compares losses."""
         searches = any(group.get("line_search_fn") for group in optimizer.param_groups)
 
-        def evaluate() -> Any:
+        def evaluate() -> float:
             self.sparsifier.forget_gradients()
             loss = closure()
             self.sparsifier.before_step(optimizer, _scale(optimizer))
@@ -109,10 +110,10 @@ class Attachment:
         else:
             self.sparsifier.project()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, Json]:
         return {"sparsifier": self.sparsifier, "optimizers": self.optimizers}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, Json]) -> None:
         self.__dict__.update(state)
         self._hook()
 

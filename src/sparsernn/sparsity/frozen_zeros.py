@@ -1,11 +1,11 @@
 """Training on with the zeros that are there: what a penalty removed stays removed."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor, nn
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.sparsity.optimizer_state import Optimizers, project
 from sparsernn.sparsity.saved_state import check_keys, check_tensors
 from sparsernn.sparsity.sparsifier import Sparsifier
@@ -48,7 +48,7 @@ class Frozen(Sparsifier):
         """The first time: see where the zeros are, before a step can change them."""
         self._draw()
 
-    def after_step(self) -> list[dict[str, Any]]:
+    def after_step(self) -> list[dict[str, Json]]:
         """Put the zeros back, in the weights and in the optimizer's buffers."""
         self._project()
         return []
@@ -62,11 +62,11 @@ class Frozen(Sparsifier):
         """Those of the matrices with zeros; none before training begins."""
         return self._masks
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Json]:
         """The masks."""
         return {"masks": {name: mask.clone() for name, mask in self._masks.items()}, "drawn": self._drawn}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Json]) -> None:
         """Continue from `state_dict`.
 
         Raises:

@@ -7,7 +7,7 @@ each weight. Optimizers that keep anything else per weight offer a method of the
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -53,8 +53,8 @@ def optimizers_of(given: Optimizers) -> tuple[Optimizer, ...]:
     if given is None:
         return ()
     several = isinstance(given, Iterable) and not isinstance(given, Optimizer | str)
-    listed: Any = given if several else (given,)
-    members = tuple(_inside(member) for member in listed)
+    listed = cast(Iterable[object], given) if several else (given,)
+    members = tuple(map(_inside, listed))
     if len({id(member) for member in members}) < len(members):
         raise InputError("an optimizer is given twice; give each once.")
     return members

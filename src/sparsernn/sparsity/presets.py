@@ -2,12 +2,13 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from torch import nn
 
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Entries, Kind, Spec
+from sparsernn.core.plain import Json
 from sparsernn.core.registry import make, suggest
 from sparsernn.core.streams import stream_seed
 from sparsernn.sparsity.dynamic.dense_to_sparse import DenseToSparse
@@ -21,7 +22,7 @@ from sparsernn.sparsity.penalties.sum_of_penalties import SINGLE, Together
 from sparsernn.sparsity.sparsifier import Chain, Sparsifier
 
 # name -> what differs from the defaults in settings.py.
-DEFAULTS: dict[str, dict[str, Any]] = {
+DEFAULTS: dict[str, dict[str, Json]] = {
     "dynamic": {},
     # S. Liu et al., "Selfish Sparse RNN Training", 2021, arXiv:2101.09048. 0.5 is the published code's
     # default rate; its LSTM runs use 0.7 and 0.8.
@@ -59,7 +60,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 # Dense at first, pruned by magnitude on the way, nothing grows back: name -> (what differs from the defaults, how).
-PRUNED_ON_THE_WAY: dict[str, tuple[dict[str, Any], dict[str, bool]]] = {
+PRUNED_ON_THE_WAY: dict[str, tuple[dict[str, Json], dict[str, bool]]] = {
     # M. Zhu and S. Gupta, 2017, arXiv:1710.01878; S. Narang et al., 2017, arXiv:1704.05119, prune recurrent networks
     # from an early point to about a half of training, along two lines in place of the cube.
     "gradual": ({"update": {"every": 100, "unit": "step", "stop": 0.75}}, {"gradual": True}),
@@ -76,7 +77,7 @@ OF_THESE = (
 BY_MAGNITUDE = ("magnitude", "global_magnitude")
 
 
-def parse_pruned(preset: str, settings: Mapping[str, Any]) -> Settings:
+def parse_pruned(preset: str, settings: Mapping[str, Json]) -> Settings:
     """The settings of a preset of `PRUNED_ON_THE_WAY`.
 
     Raises:
@@ -101,7 +102,7 @@ def build(
     total_steps: int | None = None,
     epochs: int | None = None,
     seed: int = 0,
-    **settings: Any,
+    **settings: Json,
 ) -> DynamicSparse:
     """The engine with a preset's defaults under the user's settings.
 
@@ -132,7 +133,7 @@ def _signature(names: Sequence[str]) -> inspect.Signature:
     return inspect.Signature([*own, *named], return_annotation=DynamicSparse)
 
 
-def preset_defaults(name: str) -> dict[str, Any]:
+def preset_defaults(name: str) -> dict[str, Json]:
     """What a preset sets; {} of a method that is none.
 
     >>> preset_defaults("selfish"), preset_defaults("gradual")["update"]["every"], preset_defaults("iss")
@@ -142,7 +143,7 @@ def preset_defaults(name: str) -> dict[str, Any]:
 
 
 def _preset(name: str) -> Callable[..., Sparsifier]:
-    def method(model: nn.Module, optimizer: Optimizers = None, **settings: Any) -> DynamicSparse:
+    def method(model: nn.Module, optimizer: Optimizers = None, **settings: Json) -> DynamicSparse:
         return build(name, model, optimizer, **settings)
 
     method.__name__ = method.__qualname__ = name

@@ -1,13 +1,13 @@
 """The contract of everything that decides which weights exist, its dense null member, and composition."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.sparsity.attachment import Attachment
 from sparsernn.sparsity.dynamic.selection import count_true
 from sparsernn.sparsity.optimizer_state import Optimizers, check_owned, optimizers_of
@@ -138,11 +138,11 @@ class Sparsifier:
     def after_backward(self) -> None:
         """Called between the backward pass and clipping: add to `.grad` what is known without a graph."""
 
-    def after_step(self) -> list[dict[str, Any]]:
+    def after_step(self) -> list[dict[str, Json]]:
         """Called after every optimizer step; returns the events to log (mask updates, for example)."""
         return []
 
-    def end_epoch(self) -> list[dict[str, Any]]:
+    def end_epoch(self) -> list[dict[str, Json]]:
         """Called after every epoch; returns the events to log."""
         return []
 
@@ -172,15 +172,15 @@ class Sparsifier:
         for name, mask in self.masks().items():
             zero_absent([named[name]], mask)
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Json]:
         """What is sparse, and how much, as plain data (see `summarize`); counted among the weights themselves."""
         return summarize(self.model, self.masks())
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Json]:
         """Everything that a resumed run needs, as nested dicts of tensors and plain values."""
         return {}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Json]) -> None:
         """Continue from what `state_dict` returned.
 
         Raises:
@@ -212,7 +212,7 @@ class Chain(Sparsifier):
         """The sum of the members' stages."""
         return sum(member.stage for member in self.members)
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Json]:
         """As `summarize`; of members that work by zeros, these count as absent. `units` where a member has them."""
         found = [member.summary() for member in self.members if member.in_zeros]
         named = dict(self.model.named_parameters()) if self.model is not None else {}
@@ -261,11 +261,11 @@ class Chain(Sparsifier):
         for member in self.members:
             member.project()
 
-    def after_step(self) -> list[dict[str, Any]]:
+    def after_step(self) -> list[dict[str, Json]]:
         """All members' events."""
         return [event for member in self.members for event in member.after_step()]
 
-    def end_epoch(self) -> list[dict[str, Any]]:
+    def end_epoch(self) -> list[dict[str, Json]]:
         """All members' events."""
         return [event for member in self.members for event in member.end_epoch()]
 
@@ -288,11 +288,11 @@ class Chain(Sparsifier):
             joined |= masks
         return joined
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Json]:
         """One entry for each member, keyed by its position."""
         return {str(i): member.state_dict() for i, member in enumerate(self.members)}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Json]) -> None:
         """Hand every member its part."""
         check_keys(state, [str(i) for i in range(len(self.members))])
         for i, member in enumerate(self.members):
@@ -316,7 +316,7 @@ def gate_densities(mask: Tensor, gates: Sequence[GateBlock]) -> dict[str, float]
     return {name: _ratio(active[name], total[name]) for name in active}
 
 
-def summarize(model: nn.Module | None, masks: Mapping[str, Tensor]) -> dict[str, Any]:
+def summarize(model: nn.Module | None, masks: Mapping[str, Tensor]) -> dict[str, Json]:
     """Count the weights of a model under masks.
 
     Args:
@@ -360,7 +360,7 @@ def summarize(model: nn.Module | None, masks: Mapping[str, Tensor]) -> dict[str,
     }
 
 
-def _entry(mask: Tensor, gates: Sequence[GateBlock], weight: Tensor | None) -> dict[str, Any]:
+def _entry(mask: Tensor, gates: Sequence[GateBlock], weight: Tensor | None) -> dict[str, Json]:
     known = count_true([mask])
     if weight is not None and weight.shape == mask.shape:
         mask = mask | (weight.detach() != 0).to(mask.device)

@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.sparsity.dynamic.budget import water_fill
 from sparsernn.sparsity.dynamic.engine import DynamicSparse
 from sparsernn.sparsity.dynamic.engine_settings import Settings, Updates
@@ -118,13 +118,13 @@ class DenseToSparse(DynamicSparse):
         """How often weights were removed."""
         return self._stage
 
-    def after_step(self) -> list[dict[str, Any]]:
+    def after_step(self) -> list[dict[str, Json]]:
         """Project weights and optimizer buffers; prune, or keep the weights, where it is time."""
         events = super().after_step()
         self._keep_if_due("step", self.step_count)
         return events
 
-    def end_epoch(self) -> list[dict[str, Any]]:
+    def end_epoch(self) -> list[dict[str, Json]]:
         """Count the epoch; prune, or keep the weights, where it is time."""
         events = super().end_epoch()
         self._keep_if_due("epoch", self.epoch_count)
@@ -142,7 +142,7 @@ class DenseToSparse(DynamicSparse):
             "update.stop."
         ]
 
-    def update(self) -> dict[str, Any]:
+    def update(self) -> dict[str, Json]:
         """Prune now as at the next time, due or not, and return the report (the event "rewire")."""
         began = time.perf_counter()
         active = sum(count_true([t.mask]) for t in self.tensors)
@@ -165,12 +165,12 @@ class DenseToSparse(DynamicSparse):
         self.reports.append(report)
         return report
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Json]:
         """As of every engine, and the weights that are kept to rewind to."""
         kept = {name: value.clone() for name, value in self._kept.items()}
         return {**super().state_dict(), "stage": self._stage, "kept": kept}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Json]) -> None:
         """Continue from `state_dict`.
 
         Raises:
@@ -251,7 +251,7 @@ class DenseToSparse(DynamicSparse):
                 shares[p][k] = share
         return [sum(parts) for parts in shares]
 
-    def _cut(self, change: Change, number: int) -> dict[str, Any]:
+    def _cut(self, change: Change, number: int) -> dict[str, Json]:
         tensor = self.tensors[number]
         self._apply(tensor, change, number)
         return statistics(tensor, count_true([tensor.expand(change.removed[number])]), 0, 0)

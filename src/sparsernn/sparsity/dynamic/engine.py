@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.core.streams import stream
 from sparsernn.sparsity.dynamic.budget import update_tau
 from sparsernn.sparsity.dynamic.engine_settings import Settings
@@ -86,10 +86,10 @@ class DynamicSparse(Sparsifier):
         hand_out(model, [(t.parameter, self._places[t.name]) for t in self.tensors])
         self._gradients: dict[str, Tensor] = {}
         self._momentum = self._zero_momentum()
-        self.reports: list[dict[str, Any]] = []
+        self.reports: list[dict[str, Json]] = []
         self._begin(seed)
 
-    def after_step(self) -> list[dict[str, Any]]:
+    def after_step(self) -> list[dict[str, Json]]:
         """Project weights and optimizer buffers; update the masks if one is due at this step."""
         self.step_count += 1
         due = self._due("step")
@@ -99,11 +99,11 @@ class DynamicSparse(Sparsifier):
         self._look_ahead()
         return reports
 
-    def step(self) -> list[dict[str, Any]]:
+    def step(self) -> list[dict[str, Json]]:
         """The name of `after_step` in a loop of one's own."""
         return self.after_step()
 
-    def end_epoch(self) -> list[dict[str, Any]]:
+    def end_epoch(self) -> list[dict[str, Json]]:
         """Count the epoch; update the masks if one is due at its end."""
         self.epoch_count += 1
         return [self.update()] if self._due("epoch") else []
@@ -152,7 +152,7 @@ class DynamicSparse(Sparsifier):
             with_buffers=self.settings.regrowth.state_at_growth != "keep",
         )
 
-    def update(self) -> dict[str, Any]:
+    def update(self) -> dict[str, Json]:
         """Rewire now, due or not, and return the report (the event "rewire")."""
         began = time.perf_counter()
         rate = self.prune_rate(self.step_count)
@@ -177,7 +177,7 @@ class DynamicSparse(Sparsifier):
         self.reports.append(report)
         return report
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Json]:
         """Masks, counters, the generator, and what growth rules remember: enough to continue bit for bit."""
         return {
             "masks": {t.name: t.mask.clone() for t in self.tensors},
@@ -189,7 +189,7 @@ class DynamicSparse(Sparsifier):
             "gradients": {name: value.clone() for name, value in self._gradients.items()},
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Json]) -> None:
         """Continue from `state_dict`; the model's and the optimizer's states are loaded by their owners.
 
         Raises:
@@ -211,7 +211,7 @@ class DynamicSparse(Sparsifier):
         self._tell()
         self._look_ahead()
 
-    def _check_state(self, state: Mapping[str, Any]) -> None:
+    def _check_state(self, state: Mapping[str, Json]) -> None:
         own = self.state_dict()
         check_keys(state, own, more=True)
         for what in ("masks", "ever", "momentum", "gradients"):
@@ -331,7 +331,7 @@ class DynamicSparse(Sparsifier):
         return [t.values(values.get(t.name)) for t in self.tensors]
 
     @torch.no_grad()
-    def _apply(self, tensor: MaskedTensor, change: Change, index: int) -> dict[str, Any]:
+    def _apply(self, tensor: MaskedTensor, change: Change, index: int) -> dict[str, Json]:
         """Put the change of one tensor into mask, weights and optimizer; return its statistics."""
         removed, grown = tensor.expand(change.removed[index]), tensor.expand(change.grown[index])
         returned = removed & grown

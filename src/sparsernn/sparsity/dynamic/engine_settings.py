@@ -8,10 +8,11 @@ import dataclasses
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeGuard
+from typing import Annotated, TypeGuard, TypeVar
 
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Count, DropRate, Entries, OneOf, Positive, Share, Size
+from sparsernn.core.plain import Json
 from sparsernn.core.registry import check_value, suggest
 from sparsernn.sparsity.dynamic.growth import GROW
 from sparsernn.sparsity.dynamic.pruning import PRUNE
@@ -24,6 +25,7 @@ REGROW_INITS = ("zero", "keep", "small_random")
 STATES_AT_GROWTH = ("reset", "keep_returned", "keep")
 ANNEALS = ("cosine", "linear", "constant")
 UNITS = ("epoch", "step")
+Group = TypeVar("Group")
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Rate:
         prune_rate_end: where annealing ends; 0.005 as in the original.
     """
 
-    prune_rate: Share | Mapping[str, Any] = 0.5
+    prune_rate: Share | Mapping[str, Json] = 0.5
     anneal: Annotated[str, OneOf(ANNEALS)] = "cosine"
     prune_rate_end: Share = 0.005
 
@@ -140,7 +142,7 @@ class Settings:
 
 
 # What the published code of Selfish-RNN does where this library does otherwise, and it changes results.
-FAITHFUL: dict[str, Any] = {
+FAITHFUL: dict[str, Json] = {
     "exact": False,
     "regrow_excludes_just_pruned": False,
     "regrow_init": "keep",
@@ -148,8 +150,7 @@ FAITHFUL: dict[str, Any] = {
     "update": {"last": True},
 }
 
-_GROUPS: dict[str, type] = {"tensors": Tensors, "rules": Rules, "rate": Rate, "regrowth": Regrowth}
-GROUPS: tuple[type, ...] = tuple(_GROUPS.values())
+GROUPS = (Tensors, Rules, Rate, Regrowth)
 
 
 def accepted() -> list[str]:
@@ -158,11 +159,11 @@ def accepted() -> list[str]:
     >>> accepted()[:3]
     ['density', 'sparsity', 'include']
     """
-    names = [f.name for group in _GROUPS.values() for f in dataclasses.fields(group)]
+    names = [f.name for group in GROUPS for f in dataclasses.fields(group)]
     return [names[0], "sparsity", *names[1:], "update", "faithful"]
 
 
-def parse(given: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Settings:
+def parse(given: Mapping[str, Json], defaults: Mapping[str, Json] | None = None) -> Settings:
     """Sort flat settings into their groups and check them.
 
     Args:
@@ -182,23 +183,28 @@ def parse(given: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -
     faithful = flat.pop("faithful", False)
     check_value("faithful", faithful, bool)
     layers = [defaults or {}, FAITHFUL if faithful else {}, flat]
-    update: dict[str, Any] = {}
-    merged: dict[str, Any] = {}
+    update: dict[str, Json] = {}
+    merged: dict[str, Json] = {}
     for layer in layers:
         update |= _mapping("update", layer.get("update", {}))
         merged |= {key: value for key, value in layer.items() if key != "update"}
-    groups = {name: _build(group, merged) for name, group in _GROUPS.items()}
-    return Settings(**groups, updates=_updates(update))
+    return Settings(
+        tensors=_build(Tensors, merged),
+        rules=_build(Rules, merged),
+        rate=_build(Rate, merged),
+        regrowth=_build(Regrowth, merged),
+        updates=_updates(update),
+    )
 
 
-def _check_names(given: Mapping[str, Any], known: Sequence[str], what: str) -> None:
+def _check_names(given: Mapping[str, Json], known: Sequence[str], what: str) -> None:
     for key in given:
         if key not in known:
             hint = suggest(str(key), list(known))
             raise InputError(f"{what} has no setting '{key}'; it accepts: {', '.join(known)}.{hint}")
 
 
-def _density_only(given: dict[str, Any]) -> dict[str, Any]:
+def _density_only(given: dict[str, Json]) -> dict[str, Json]:
     if ("density" in given) == ("sparsity" in given):
         both = "both" if "density" in given else "neither"
         raise InputError(f"{both} of density and sparsity given; give one (density = 1 - sparsity).")
@@ -221,15 +227,15 @@ def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _mapping(what: str, value: object) -> Mapping[str, Any]:
+def _mapping(what: str, value: object) -> Mapping[str, Json]:
     if not isinstance(value, Mapping):
         raise InputError(f"{what} is {value!r}; it must be a mapping such as {{every: 100, unit: step}}.")
     return value
 
 
-def _build(group: type, merged: Mapping[str, Any]) -> Any:
-    mine = {f.name: merged[f.name] for f in dataclasses.fields(group) if f.name in merged}
+def _build(group: type[Group], merged: Mapping[str, Json]) -> Group:
     hints = typing.get_type_hints(group, include_extras=True)
+    mine = {name: merged[name] for name in hints if name in merged}
     for key, value in mine.items():
         check_value(key, value, hints[key])
         if key == "densities":
@@ -238,7 +244,7 @@ def _build(group: type, merged: Mapping[str, Any]) -> Any:
     return group(**mine)
 
 
-def _updates(given: Mapping[str, Any]) -> Updates:
+def _updates(given: Mapping[str, Json]) -> Updates:
     _check_names(given, [f.name for f in dataclasses.fields(Updates)], "update")
     hints = typing.get_type_hints(Updates, include_extras=True)
     for key, value in given.items():

@@ -12,14 +12,14 @@ sample, so that only about one value in a hundred has to be looked at exactly.
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Floats = npt.NDArray[np.floating[Any]]
+Floats = npt.NDArray[np.float32 | np.float64]
 Bools = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]
 
@@ -263,7 +263,7 @@ def _scan_chunk(value: Floats, allowed: Bools, out: Bools, low: float, high: flo
     return _Found(int(np.count_nonzero(out)), [at], magnitude[at])
 
 
-def _chunks(*tensors: Tensor) -> Iterator[tuple[Any, ...]]:
+def _chunks(*tensors: Tensor) -> Iterator[tuple[np.ndarray, ...]]:
     flat = [tensor.view(-1).numpy() for tensor in tensors]
     for start in range(0, flat[0].size, CHUNK):
         yield tuple(array[start : start + CHUNK] for array in flat)

@@ -1,14 +1,14 @@
 """What a mask update tells about itself."""
 
 from collections.abc import Mapping
-from typing import Any
 
+from sparsernn.core.plain import Json
 from sparsernn.sparsity.dynamic.masked_tensors import MaskedTensor
 from sparsernn.sparsity.dynamic.selection import count_true
 from sparsernn.sparsity.sparsifier import gate_densities
 
 
-def statistics(tensor: MaskedTensor, pruned: int, grown: int, returned: int) -> dict[str, Any]:
+def statistics(tensor: MaskedTensor, pruned: int, grown: int, returned: int) -> dict[str, Json]:
     """What one update did to one tensor.
 
     Args:
@@ -35,7 +35,7 @@ def statistics(tensor: MaskedTensor, pruned: int, grown: int, returned: int) -> 
     }
 
 
-def totals(tensors: Mapping[str, dict[str, Any]]) -> dict[str, float]:
+def totals(tensors: Mapping[str, dict[str, Json]]) -> dict[str, float]:
     """Density and exploration over all masked tensors together."""
     numel = sum(t["numel"] for t in tensors.values())
     explored = sum(t["exploration"] * t["numel"] for t in tensors.values())

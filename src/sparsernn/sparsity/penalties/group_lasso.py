@@ -7,7 +7,7 @@ whose weights have come to 0 can be removed, and what is left is a smaller dense
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import NonNegative, OneOf
+from sparsernn.core.plain import Json
 from sparsernn.sparsity.optimizer_state import Optimizers, buffers
 from sparsernn.sparsity.penalties.group_kinds import grouped
 from sparsernn.sparsity.penalties.group_norms import Groups
@@ -124,7 +125,7 @@ class GroupLasso(Penalty):
         if self.settings.mode != "prox":
             self.groups.add(scale * self.strengths.to(squares) / (squares + EPSILON).sqrt())
 
-    def after_step(self) -> list[dict[str, Any]]:
+    def after_step(self) -> list[dict[str, Json]]:
         """Shrink (mode "prox"), threshold, and keep frozen units at 0."""
         if self.settings.mode == "prox":
             self._shrink()
@@ -139,22 +140,22 @@ class GroupLasso(Penalty):
         if self.freezes and bool(self.dead.any()):
             self._bury()
 
-    def end_epoch(self) -> list[dict[str, Any]]:
+    def end_epoch(self) -> list[dict[str, Json]]:
         """The event "units" (of each layer its width, how many units are dead, the norms of all), and "zeros"."""
         return [{"event": "units", "layers": self._layers(norms=True)}, *super().end_epoch()]
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Json]:
         """As `summarize`, exact zeros counting as absent; and `units`: [{name, width, dead}]."""
         named = dict(self.model.named_parameters()) if self.model is not None else {}
         own = {id(p) for p in self.groups.parameters}
         present = {name: p.detach() != 0 for name, p in named.items() if id(p) in own}
         return {**summarize(self.model, present), "units": self._layers()}
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Json]:
         """Which units are frozen; everything else follows from the weights."""
         return {"dead": self.dead.clone()} if self.settings.freeze_dead else {}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Json]) -> None:
         """Continue from `state_dict`.
 
         Raises:
@@ -169,11 +170,11 @@ class GroupLasso(Penalty):
     def _epsilon(self) -> float:
         return 0.0 if self.settings.mode == "prox" else EPSILON
 
-    def _layers(self, norms: bool = False) -> list[dict[str, Any]]:
+    def _layers(self, norms: bool = False) -> list[dict[str, Json]]:
         squares = self.groups.by_layer(self.groups.squares())
         rows = []
         for group, own in zip(self.units, squares, strict=True):
-            row: dict[str, Any] = {"name": group.name, "width": group.width, "dead": int((own == 0).sum())}
+            row: dict[str, Json] = {"name": group.name, "width": group.width, "dead": int((own == 0).sum())}
             if norms:
                 row["norms"] = [round(norm, 4) for norm in own.double().sqrt().tolist()]
             rows.append(row)

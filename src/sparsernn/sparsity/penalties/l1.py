@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Any
 
 import torch
 from torch import nn
@@ -10,6 +9,7 @@ from torch import nn
 from sparsernn.core.checks import check_value
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import NonNegative
+from sparsernn.core.plain import Json
 from sparsernn.kernels import lasso_kernel
 from sparsernn.sparsity.optimizer_state import Optimizers
 from sparsernn.sparsity.penalties.group_norms import dense_gradient
@@ -89,7 +89,7 @@ class L1(Penalty):
         """Put to 0 what is below the threshold."""
         threshold(self._all(), self.threshold)
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Json]:
         """As `summarize`, exact zeros counting as absent."""
         return summarize(self.model, {name: p.detach() != 0 for name, p in self.parameters.items()})
 

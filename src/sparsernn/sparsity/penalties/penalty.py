@@ -1,7 +1,7 @@
 """What penalties on weights have in common: when they add to the gradients, and thresholds."""
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated
 
 from torch import nn
 from torch.optim import Optimizer
@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 from sparsernn.core.checks import check_value
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import NonNegative, OneOf, Size
+from sparsernn.core.plain import Json
 from sparsernn.kernels import lasso_kernel
 from sparsernn.sparsity.optimizer_state import Optimizers
 from sparsernn.sparsity.sparsifier import Sparsifier
@@ -44,14 +45,14 @@ class Penalty(Sparsifier):
         self._stepped = set()
         self.add_gradients()
 
-    def after_step(self) -> list[dict[str, Any]]:
+    def after_step(self) -> list[dict[str, Json]]:
         """Put to 0 what has become small enough."""
         if len(self.optimizers) < 2:  # of several, the others have still to step
             self._stepped = None
         self.project()
         return []
 
-    def step(self) -> list[dict[str, Any]]:
+    def step(self) -> list[dict[str, Json]]:
         """The name of `after_step` in a loop of one's own."""
         return self.after_step()
 
@@ -59,7 +60,7 @@ class Penalty(Sparsifier):
         """Leave hard zeros behind."""
         self.project()
 
-    def end_epoch(self) -> list[dict[str, Any]]:
+    def end_epoch(self) -> list[dict[str, Json]]:
         """The event "zeros": how much of each penalised tensor, and of all together, is not 0."""
         found = self.summary()
         return [{"event": "zeros", "density": found["masked_density"], "tensors": found["tensors"]}]

@@ -1,11 +1,11 @@
 """Several penalties at once: their gradients add up, and each has its own threshold."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from torch import nn
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.core.registry import make
 from sparsernn.sparsity.optimizer_state import Optimizers
 from sparsernn.sparsity.penalties.group_lasso import group_lasso
@@ -44,7 +44,7 @@ class Together(Penalty):
         model: nn.Module,
         optimizer: Optimizers = None,
         *,
-        of: Sequence[Mapping[str, Any]],
+        of: Sequence[Mapping[str, Json]],
         window: int | None = None,
     ) -> None:
         super().__init__(model, optimizer)
@@ -73,7 +73,7 @@ class Together(Penalty):
         for member in self.members:
             member.add_gradients(scale)
 
-    def after_step(self) -> list[dict[str, Any]]:
+    def after_step(self) -> list[dict[str, Json]]:
         """All that the members do."""
         if len(self.optimizers) < 2:
             self._stepped = None
@@ -84,12 +84,12 @@ class Together(Penalty):
         for member in self.members:
             member.project()
 
-    def end_epoch(self) -> list[dict[str, Any]]:
+    def end_epoch(self) -> list[dict[str, Json]]:
         """The members' events, but one record "zeros" of all that is penalised."""
         events = [event for member in self.members for event in member.end_epoch()]
         return [event for event in events if event["event"] != "zeros"] + super().end_epoch()
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Json]:
         """As `summarize`, exact zeros counting as absent; and `units` of those that have them."""
         found = [member.summary() for member in self.members]
         named = dict(self.model.named_parameters()) if self.model is not None else {}
@@ -97,11 +97,11 @@ class Together(Penalty):
         units = [row for summary in found for row in summary.get("units", ())]
         return {**summarize(self.model, {n: named[n].detach() != 0 for n in own}), "units": units}
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Json]:
         """One entry for each member, by its position."""
         return {str(k): member.state_dict() for k, member in enumerate(self.members)}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Json]) -> None:
         """Hand every member its part.
 
         Raises:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Entries, OneOf, Size
+from sparsernn.core.plain import Json
 from sparsernn.core.streams import stream
 from sparsernn.sparsity.dynamic.budget import uniform_counts
 from sparsernn.sparsity.dynamic.engine_settings import Tensors, check_density
@@ -74,7 +75,7 @@ class Pruned:
         """Name -> why, of every tensor that was pruned by magnitude although another method was asked for."""
         return {row.name: row.why for row in self.tensors if row.why}
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Json]:
         """Densities by tensor and together; see `sparsity.summarize`."""
         return summarize(self.model, self.masks)
 

@@ -27,6 +27,7 @@ RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 CELLS = ("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
 PRODUCTS = ("mm", "matmul", "__matmul__", "__rmatmul__", "addmm", "linear")
 OPERANDS = ("input", "mat1", "weight", "mat2", "other")
+Recurrence = Callable[..., tuple[Tensor, ...]]
 COPIES = ("contiguous", "clone", "detach", "mul", "__mul__", "__rmul__")
 
 
@@ -188,7 +189,7 @@ class InputRecorder(TorchFunctionMode):
         elif isinstance(right, Tensor):
             self._read(left, right)
 
-    def _recurrent(self, func: Callable[..., Any], args: Sequence[Any]) -> None:
+    def _recurrent(self, func: Recurrence, args: Sequence[Any]) -> None:
         """All layers and directions of one of torch's recurrent functions, one after the other."""
         call = _Call.of(func, args)
         if not any(self._places.find(p) is not None for p in call.weights):
@@ -207,7 +208,7 @@ class _Call:
     `x` is (T, B, I), or (sum of lengths, I) where `sizes`, the sequences at each step, are given.
     """
 
-    func: Callable[..., Any]
+    func: Recurrence
     x: Tensor
     sizes: Tensor | None
     state: tuple[Tensor, ...]
@@ -217,7 +218,7 @@ class _Call:
     both: bool
 
     @classmethod
-    def of(cls, func: Callable[..., Any], args: Sequence[Any]) -> "_Call":
+    def of(cls, func: Recurrence, args: Sequence[Any]) -> "_Call":
         """The call with these arguments."""
         packed = isinstance(
             args[3], list | tuple
