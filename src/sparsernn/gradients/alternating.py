@@ -1,11 +1,11 @@
 """Synthetic and real gradients in turn."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from sparsernn.contracts import Model
 from sparsernn.core.checks import checked
 from sparsernn.core.limits import Size
+from sparsernn.core.plain import Json
 from sparsernn.gradients.gradient_phases import Source
 from sparsernn.gradients.synthetic_gradients import SyntheticGradient
 from sparsernn.optim.restarts import Base, Restarts
@@ -40,7 +40,7 @@ class Alternating(SyntheticGradient):
         base: Base,
         start: Source = "real",
         switch_epochs: Sequence[Size] = (),
-        **settings: Any,
+        **settings: Json,
     ) -> None:
         restarts = [first for first, _ in Restarts(base).cycles(epochs)[1:]]
         toggles = [*restarts, *switch_epochs]

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 from sparsernn.core.checks import checked
 from sparsernn.core.limits import Size
+from sparsernn.core.plain import Json
 
 Source = Literal["real", "synthetic"]
 SOURCES: tuple[Source, Source] = ("real", "synthetic")
@@ -62,7 +63,7 @@ class PhaseSchedule:
         """Whether a phase begins with this epoch."""
         return any(phase.first == epoch for phase in self.phases)
 
-    def plain(self) -> list[dict[str, Any]]:
+    def plain(self) -> list[dict[str, Json]]:
         """The phases as plain data, for the plan of a run."""
         return [asdict(phase) for phase in self.phases]
 

@@ -7,7 +7,7 @@ the answer are gradients in whatever unit its targets have.
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch.func import functional_call
 
 from sparsernn.core.checks import checked
 from sparsernn.core.limits import Count, DropRate, Kind, NonNegative, Size, Spec
+from sparsernn.core.plain import Json
 from sparsernn.core.registry import make
 from sparsernn.core.states import State
 from sparsernn.nn import LAYERS
@@ -143,7 +144,7 @@ class Elementwise(Synthesizer):
         self.merges = specs[0].get("name") in MERGING
         self._initialise(specs, zero_init)
 
-    def _initialise(self, specs: Sequence[Mapping[str, Any]], zero_init: bool) -> None:
+    def _initialise(self, specs: Sequence[Mapping[str, Json]], zero_init: bool) -> None:
         for linear in (self.encoder, self.decoder):
             nn.init.uniform_(linear.weight, -WEIGHT_RANGE, WEIGHT_RANGE)
             nn.init.zeros_(linear.bias)
@@ -191,8 +192,8 @@ class Elementwise(Synthesizer):
         return y.t() if self.axis == "units" else y.reshape(batch, -1)
 
 
-def _spec(cell: str | Mapping[str, Any], number: int) -> Mapping[str, Any]:
-    spec: dict[str, Any] = {"name": cell} if isinstance(cell, str) else dict(cell)
+def _spec(cell: str | Mapping[str, Json], number: int) -> Mapping[str, Json]:
+    spec: dict[str, Json] = {"name": cell} if isinstance(cell, str) else dict(cell)
     if spec.get("name") == "qrnn":
         spec.setdefault("window", 1 if number else 2)
     return spec

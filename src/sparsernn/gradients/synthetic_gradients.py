@@ -10,7 +10,7 @@ target.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from sparsernn.core.checks import checked
 from sparsernn.core.devices import CPU, moved
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Count, Entries, Kind, Size, Spec
+from sparsernn.core.plain import Json
 from sparsernn.core.registry import make
 from sparsernn.core.states import State, detached
 from sparsernn.gradients.generator import Dice
@@ -87,7 +88,7 @@ class SyntheticGradient(Truncate):
         start: Source = "synthetic",
         switch_epochs: Sequence[Size] = (),
         parts: Annotated[Sequence[Count], Entries(1)] | None = None,
-        **settings: Any,
+        **settings: Json,
     ) -> None:
         self.settings, self.parts = parse(settings), Parts(model, parts)
         self.schedule = PhaseSchedule(epochs, start, switch_epochs)
@@ -124,7 +125,7 @@ class SyntheticGradient(Truncate):
         self._after: Boundary | None = None
         self._unit = 0.0
 
-    def begin(self, epoch: int) -> list[dict[str, Any]]:
+    def begin(self, epoch: int) -> list[dict[str, Json]]:
         """Whether this epoch's gradient is real or synthetic; told where that changes."""
         source = self.schedule.source(epoch)
         self.injecting = source == "synthetic"
@@ -256,7 +257,7 @@ class SyntheticGradient(Truncate):
         """Cosine, R^2 and sizes since the last call, see `Readings.take`, and the share, see `Share.take`."""
         return {**self.readings.take(), **self.share.take()}
 
-    def phases(self) -> list[dict[str, Any]]:
+    def phases(self) -> list[dict[str, Json]]:
         """The phases of the run."""
         return self.schedule.plain()
 
@@ -264,7 +265,7 @@ class SyntheticGradient(Truncate):
         """Those of the synthesizer."""
         return dict(self.synthesizer.named_parameters())
 
-    def begin_with(self, saved: Mapping[str, Any]) -> None:
+    def begin_with(self, saved: Mapping[str, Json]) -> None:
         """Take up the synthesizer of another run, its optimizer's averages and its unit; the settings stay.
 
         Raises:
@@ -276,7 +277,7 @@ class SyntheticGradient(Truncate):
         self.optimizer.load_state_dict({**saved["optimizer"], "param_groups": groups})
         self.rms = saved["rms"]
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Json]:
         """Synthesizer, its optimizer, its memory, its dice, running figures."""
         return {
             "synthesizer": dict(self.synthesizer.state_dict()),
@@ -290,7 +291,7 @@ class SyntheticGradient(Truncate):
             "scale": self.settings.scale,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Json]) -> None:
         """Go on from what `state_dict` returned."""
         self.synthesizer.load_state_dict(state["synthesizer"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -307,7 +308,7 @@ def _zero_if_none(gradient: Tensor | None, like: Tensor) -> Tensor:
     return torch.zeros_like(like) if gradient is None else gradient
 
 
-def check_fits(saved: Mapping[str, Any], own: Mapping[str, Tensor], scale: str) -> None:
+def check_fits(saved: Mapping[str, Json], own: Mapping[str, Tensor], scale: str) -> None:
     """Refuse what cannot be taken up.
 
     Args:

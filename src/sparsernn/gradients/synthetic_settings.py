@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from sparsernn.core.checks import checked, forms_of
 from sparsernn.core.forms import ANYTHING, check_names
 from sparsernn.core.limits import NonNegative, Positive, Share
+from sparsernn.core.plain import Json
 
 
 @checked
@@ -69,7 +70,7 @@ PUBLISHED = {
 }
 
 
-def parse(given: Mapping[str, Any]) -> Settings:
+def parse(given: Mapping[str, Json]) -> Settings:
     """Check what the user wrote and fill in the rest.
 
     Raises:

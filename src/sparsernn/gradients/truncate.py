@@ -5,10 +5,10 @@ In an epoch the loop calls `begin`; in a window `enter` before the loss, `roots`
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
 
+from sparsernn.core.plain import Json
 from sparsernn.core.states import State, detached
 
 Roots = tuple[list[Tensor], list[Tensor]]
@@ -30,7 +30,7 @@ class Truncate:
 
     synthesizer_from: str | None = None
 
-    def begin(self, epoch: int) -> list[dict[str, Any]]:
+    def begin(self, epoch: int) -> list[dict[str, Json]]:
         """An epoch, counted from 1, begins or goes on.
 
         Returns:
@@ -64,7 +64,7 @@ class Truncate:
         """Figures since the last call, for the log."""
         return {}
 
-    def phases(self) -> list[dict[str, Any]]:
+    def phases(self) -> list[dict[str, Json]]:
         """What the epochs differ in, for the plan: [{"first": 1, "last": 5, "source": "real"}, ...]."""
         return []
 
@@ -72,7 +72,7 @@ class Truncate:
         """What the boundary trains, by name; none of it belongs to the model."""
         return {}
 
-    def begin_with(self, saved: Mapping[str, Any]) -> None:
+    def begin_with(self, saved: Mapping[str, Json]) -> None:
         """Start with what the boundary of another run has learnt.
 
         Args:
@@ -82,9 +82,9 @@ class Truncate:
             InputError: it does not fit.
         """
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Json]:
         """Everything that a resumed run needs besides the settings."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Json]) -> None:
         """Take up what `state_dict` returned."""
