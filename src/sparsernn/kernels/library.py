@@ -5,9 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -82,7 +82,7 @@ class Library:
         self.openmp = bool(self._handle.sparsernn_has_openmp())
         self.one_pool = self.openmp and _one_pool()
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Callable[..., None]:
         raise AttributeError(name)
 
     def threads(self, wanted: int | None = None) -> int:

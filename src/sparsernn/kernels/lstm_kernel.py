@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from sparsernn.core.onednn import onednn
 from sparsernn.kernels.library import library, loaded
 
 LEAST = 16
@@ -203,7 +204,6 @@ def window_backward(
 def _projected(rows: Tensor, part: Part) -> Tensor:
     """What the inputs (rows, I) give, by oneDNN where it is in use: 1.06 times as fast as torch's product."""
     read = rows[:, part.window.start : part.window.stop]
-    onednn: Any = torch.backends.mkldnn
     if not (onednn.is_available() and onednn.enabled):
         return read @ part.w_ih.t()
     weight = torch.ops.mkldnn._reorder_linear_weight(part.w_ih, len(rows))
