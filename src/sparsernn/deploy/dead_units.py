@@ -2,7 +2,7 @@
 
 A unit can go where nothing reads it, or where it is 0 at all times. Removing one may leave another unread (in the
 layer below, whose only reader it was) or silent (in the layer above, which it alone fed), so the search is repeated
-until nothing changes. Any part of the units that are found can be removed.
+until nothing changes. Some of the units that are found can be removed, or all.
 
 Source of the strict criterion: W. Wen et al., "Learning Intrinsic Sparse Structures within Long Short-Term Memory",
 2018, arXiv:1709.05027.

@@ -21,6 +21,7 @@ from torch.utils import _pytree as tree
 
 from sparsernn.contracts import Model
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.core.streams import stream
 from sparsernn.nn.cells.elman import ElmanCell
 from sparsernn.nn.maps import Dense
@@ -85,7 +86,7 @@ class OneStep(nn.Module):
         return (scores, *tree.tree_leaves(read.state))
 
 
-def _frozen(model: Any) -> Any:
+def _frozen(model: Model) -> Model:
     """Recurrent matrices that are computed from other parameters become plain ones."""
     for cell in [m for m in model.modules() if isinstance(m, ElmanCell)]:
         dense = Dense(cell.hidden_size)
@@ -111,7 +112,7 @@ class Exported:
     inputs: dict[str, tuple[int | str, ...]]
 
 
-def export(model: nn.Module, path: str | Path, facts: Mapping[str, Any] | None = None) -> Exported:
+def export(model: nn.Module, path: str | Path, facts: Mapping[str, Json] | None = None) -> Exported:
     """Write one step of a model as a graph, read the file back, and compare.
 
     Args:

@@ -2,7 +2,6 @@
 
 import ctypes
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,7 +62,7 @@ class LSTMStream(Stream):
         for target, values in ((self._h[self._now], 0), (self._c, 1)):
             target[:, : self.batch] = torch.cat([pair[values] for pair in pairs], 1).t()
 
-    def _checked(self, state: Any) -> list[tuple[Tensor, Tensor]]:
+    def _checked(self, state: Iterable[Iterable[Tensor]]) -> list[tuple[Tensor, Tensor]]:
         wanted = [(self.batch, hidden) for hidden in self.model.hidden for _ in range(2)]
         try:
             tensors = [t for pair in state for t in pair]

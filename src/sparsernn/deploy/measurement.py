@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from statistics import median
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.core.streams import stream
 from sparsernn.deploy.runtime import LSTMRuntime, runtime
 from sparsernn.deploy.token_stream import ModuleRuntime, Stream
@@ -32,7 +32,7 @@ def measure_latency(
     tokens: int = 4,
     seed: int = 0,
     clock: Callable[[], float] = time.perf_counter,
-) -> list[dict[str, Any]]:
+) -> list[dict[str, Json]]:
     """Milliseconds per token (one step of all `batch` texts), head included.
 
     Candidates take turns, so that a busy moment of the machine hits all of them; each reads the same words;
@@ -83,7 +83,7 @@ def _milliseconds(stream: Stream, words: list[int], clock: Callable[[], float]) 
     return (clock() - start) * 1e3
 
 
-def _row(name: str, batch: int, steps: list[float], repeats: int) -> dict[str, Any]:
+def _row(name: str, batch: int, steps: list[float], repeats: int) -> dict[str, Json]:
     times = {"ms_per_token": median(steps), "fastest_ms": min(steps)}
     return {"runtime": name, "batch": batch, **times, "repeats": repeats}
 
@@ -100,7 +100,7 @@ def compare(
     products: tuple[str, ...] = (*DENSE, "csr", "csr_int8"),
     threads: int | None = None,
     repeats: int = 9,
-) -> list[dict[str, Any]]:
+) -> list[dict[str, Json]]:
     """`measure_latency` of a model's own forward pass ("torch") and of our runtime with each of `products`.
 
     The rows also carry `ratio`: the time of the fastest exact dense form (torch or ours) divided by this

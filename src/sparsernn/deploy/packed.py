@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 from sparsernn.core.checks import check_value
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import OneOf
+from sparsernn.core.plain import Json
 from sparsernn.core.safe_files import replacing
 from sparsernn.deploy.unpacking import FORMAT, ROUNDED, UNFIT, VALUES, digest, read_table
 from sparsernn.kernels.weight_formats import to_int8
@@ -40,7 +41,7 @@ class Packed:
 
     state: dict[str, Tensor]
     masks: dict[str, Tensor]
-    recipe: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Json] = field(default_factory=dict)
     vocabulary: str = ""
     values: str = "float32"
 
@@ -51,7 +52,7 @@ def pack(
     path: str | Path,
     *,
     values: str = "float32",
-    recipe: Mapping[str, Any] | None = None,
+    recipe: Mapping[str, Json] | None = None,
     vocabulary: str = "",
 ) -> int:
     """Writes a packed model file, in one step (a reader never sees half of it).
@@ -85,7 +86,7 @@ def pack(
     _check_state(state)
     _check_masks(state, masks)
     tensors: dict[str, Tensor] = {}
-    plan: dict[str, dict[str, Any]] = {}
+    plan: dict[str, dict[str, Json]] = {}
     aliases, masks = _aliases(state, masks)
     for name, tensor in state.items():
         if name in aliases:
@@ -188,7 +189,7 @@ def _same_bits(tensor: Tensor, other: Tensor) -> bool:
 
 def _store(
     tensors: dict[str, Tensor], name: str, tensor: Tensor, mask: Tensor | None, values: str
-) -> dict[str, Any]:
+) -> dict[str, Json]:
     """Adds what represents one tensor to `tensors`; returns its entry of the table."""
     if mask is None:
         _add(tensors, name, tensor.clone())
@@ -196,7 +197,7 @@ def _store(
     mask = mask.detach().cpu().bool()
     bits = np.packbits(mask.reshape(-1).numpy(), bitorder="little")
     _add(tensors, f"{name}/bits", torch.from_numpy(bits))
-    entry: dict[str, Any] = {"as": "bits", "shape": list(tensor.shape)}
+    entry: dict[str, Json] = {"as": "bits", "shape": list(tensor.shape)}
     kind = str(tensor.dtype).removeprefix("torch.")
     if values == "int8" and tensor.ndim > 1 and tensor.numel() and kind in ROUNDED:
         rounded, scale = to_int8(tensor.float().reshape(tensor.shape[0], -1))
@@ -217,7 +218,7 @@ def _add(tensors: dict[str, Tensor], name: str, tensor: Tensor) -> None:
     tensors[name] = tensor.contiguous()
 
 
-def _plain(about: Mapping[str, Any]) -> str:
+def _plain(about: Mapping[str, Json]) -> str:
     try:
         return json.dumps(about, allow_nan=False)
     except UNFIT as fault:

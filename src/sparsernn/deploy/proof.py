@@ -4,7 +4,6 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +40,7 @@ class Proof:
 
 
 @torch.no_grad()
-def prove(task: Task, before: nn.Module, after: nn.Module, windows: int = WINDOWS, seed: int = 0) -> Proof:
+def prove(task: Task, before: Model, after: Model, windows: int = WINDOWS, seed: int = 0) -> Proof:
     """Read the same training batches with both models, dropouts off, each carrying its own state.
 
     Args:
@@ -70,9 +69,9 @@ def prove(task: Task, before: nn.Module, after: nn.Module, windows: int = WINDOW
 class _Reader:
     """A model that reads a task's batches one after the other and shows what it put out."""
 
-    def __init__(self, task: Task, model: nn.Module) -> None:
+    def __init__(self, task: Task, model: Model) -> None:
         self.task, self.model = task, model
-        self.state = model.initial_state(task.batch_size)  # type: ignore[operator]
+        self.state = model.initial_state(task.batch_size)
         self.outputs: list[object] = []
         model.register_forward_pre_hook(_widened, with_kwargs=True)
         model.register_forward_hook(lambda module, args, output: self.outputs.append(output))
@@ -92,7 +91,7 @@ def answers(model: nn.Module, output: object) -> Iterator[Tensor]:
 
 
 def _widened(
-    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
+) -> tuple[tuple[object, ...], dict[str, object]]:
     """Floating inputs as float64."""
     return tuple(doubled(a) for a in args), {key: doubled(value) for key, value in kwargs.items()}

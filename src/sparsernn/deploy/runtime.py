@@ -7,11 +7,11 @@ models run through their own forward pass behind the same interface, so callers 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from torch import Tensor, nn
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.deploy.autotune import fastest
 from sparsernn.deploy.lstm_stream import LSTMStream
 from sparsernn.deploy.lstm_weights import LSTMWeights, count_layers
@@ -26,7 +26,7 @@ SETTINGS = {"products", "int8", "threads", "batch"}
 
 
 def runtime(
-    model: nn.Module | Mapping[str, Tensor], masks: Mapping[str, Tensor] | None = None, **settings: Any
+    model: nn.Module | Mapping[str, Tensor], masks: Mapping[str, Tensor] | None = None, **settings: Json
 ) -> LSTMRuntime | ModuleRuntime:
     """The runtime that fits: `LSTMRuntime` for stacked plain LSTMs, else the model's own forward pass.
 

@@ -12,7 +12,6 @@ Differs from the original: it only counts what could be removed; here it is remo
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from sparsernn.core.checks import check_value
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import NonNegative
+from sparsernn.core.plain import Json
 from sparsernn.deploy.dead_units import dead_units, removable, weak_units
 from sparsernn.structure import torch_units
 from sparsernn.structure.observation import Trial, copied, distance, same
@@ -50,7 +50,7 @@ class Compaction:
         """Name, units before, units after of each layer."""
         return [(name, len(k), int(k.sum())) for name, k in zip(self.names, self.keep, strict=True)]
 
-    def apply(self, tree: Any) -> Any:
+    def apply(self, tree: Json) -> Json:
         """Shrink what belongs to the parameters in nested dicts of tensors.
 
         Args:
@@ -211,7 +211,7 @@ def cut_down(
     )
 
 
-def compacted(model: nn.Module, criterion: str = "any", **settings: Any) -> nn.Module:
+def compacted(model: nn.Module, criterion: str = "any", **settings: Json) -> nn.Module:
     """A smaller copy; the model itself stays as it is. Arguments as in `compact`.
 
     >>> from sparsernn.models.language_model import LanguageModel

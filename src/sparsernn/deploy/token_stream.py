@@ -42,11 +42,10 @@ class Stream(ABC):
 
     def _ids(self, words: Sequence[int] | Tensor) -> list[int]:
         found: object = words.tolist() if isinstance(words, Tensor) else words
-        ids: list[Any] = (
-            list(found) if isinstance(found, Sequence) and not isinstance(found, str | bytes) else [found]
-        )
-        whole = len(ids) == self.batch and all(_is_whole(i) and 0 <= i < self.vocabulary_size for i in ids)
-        if not whole:
+        listed = isinstance(found, Sequence) and not isinstance(found, str | bytes)
+        given: list[object] = list(words) if listed else [found]
+        ids = [i for i in given if _is_whole(i) and 0 <= i < self.vocabulary_size]
+        if not len(ids) == len(given) == self.batch:
             limits = f"{self.batch} ids from 0 to {self.vocabulary_size - 1}"
             raise InputError(f"the words are {str(words)[:60]}; this stream takes {limits}.")
         return ids

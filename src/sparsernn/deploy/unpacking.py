@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 
 FORMAT = "sparsernn-packed-1"
 VALUES = ("float32", "int8")
@@ -60,7 +61,7 @@ def digest(tensors: Mapping[str, Tensor], about: str) -> str:
     return found.hexdigest()
 
 
-def read_table(path: Path) -> tuple[dict[str, Any], dict[str, Restored]]:
+def read_table(path: Path) -> tuple[dict[str, Json], dict[str, Restored]]:
     """What a packed file says about itself, and name -> (dense tensor, mask or None).
 
     Raises:
@@ -110,7 +111,7 @@ def _told(fault: BaseException) -> str:
     return str(fault).partition("\n")[0][:200].rstrip(".") or type(fault).__name__
 
 
-def _each_once(pairs: list[tuple[str, object]]) -> dict[str, Any]:
+def _each_once(pairs: list[tuple[str, object]]) -> dict[str, Json]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
@@ -123,7 +124,7 @@ def _no_number(word: str) -> NoReturn:
     raise ValueError(f"{word} is no number")
 
 
-def _check_kinds(about: dict[str, Any]) -> None:
+def _check_kinds(about: dict[str, Json]) -> None:
     kinds = {"tensors": dict, "recipe": dict, "vocabulary": str, "values": str}
     _want(isinstance(about, dict), "it is no table")
     for key, kind in kinds.items():
@@ -131,7 +132,7 @@ def _check_kinds(about: dict[str, Any]) -> None:
     _want(about["values"] in VALUES, f"values are {about['values'][:60]!r}")
 
 
-def _restored(plan: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Restored]:
+def _restored(plan: dict[str, Json], tensors: Mapping[str, Tensor]) -> dict[str, Restored]:
     left = set(tensors)
     found: dict[str, Restored] = {}
     for name, entry in plan.items():
@@ -149,14 +150,14 @@ def _restored(plan: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, 
     return {name: found[name] for name in plan}
 
 
-def _parts(name: str, entry: Mapping[str, Any]) -> tuple[str, ...]:
+def _parts(name: str, entry: Mapping[str, Json]) -> tuple[str, ...]:
     kinds = {"dense": ("",), "bits": ("/bits", "/values"), "bits_int8": ("/bits", "/values", "/scale")}
     how = _text(entry["as"])
     _want(how in kinds, f"'{name[:60]}' is stored as {how[:60]!r}")
     return kinds[how]
 
 
-def _one(name: str, entry: Mapping[str, Any], parts: Mapping[str, Tensor]) -> Restored:
+def _one(name: str, entry: Mapping[str, Json], parts: Mapping[str, Tensor]) -> Restored:
     if entry["as"] == "dense":
         return parts[""], None
     shape, bits, values = _shape(name, entry["shape"]), parts["/bits"], parts["/values"]
@@ -177,7 +178,7 @@ def _one(name: str, entry: Mapping[str, Any], parts: Mapping[str, Tensor]) -> Re
     return dense, mask
 
 
-def _rescaled(name: str, entry: Mapping[str, Any], steps: Tensor, scale: Tensor) -> Tensor:
+def _rescaled(name: str, entry: Mapping[str, Json], steps: Tensor, scale: Tensor) -> Tensor:
     kind = _text(entry.get("dtype", "float32"))
     _want(kind in ROUNDED, f"'{name}' is said to be of {kind[:60]!r}")
     _want(steps.dtype == torch.int8 and steps.ndim > 1, f"'{name}' has values of {_form(steps)}, not 8 bits")

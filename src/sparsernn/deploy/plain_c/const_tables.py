@@ -14,6 +14,7 @@ from torch import Tensor
 from sparsernn.core.errors import InputError
 from sparsernn.kernels.weight_formats import to_int8
 
+Numbers = npt.NDArray[Any]
 BLOCK = 16
 """Rows of a block, as in `kernels.weight_formats`."""
 LARGEST_SUM = 2**31 - 1
@@ -57,7 +58,7 @@ class Constant:
     """
 
     name: str
-    values: np.ndarray[Any, Any]
+    values: Numbers
 
     @property
     def bytes(self) -> int:
@@ -145,7 +146,7 @@ class Matrix:
         if not bool(torch.isfinite(weight).all()):
             raise InputError(f"'{name}' has numbers that are not finite, so no device could compute with it.")
         self.name, self.int8 = name, int8
-        self.values: np.ndarray[Any, Any] = weight.numpy()
+        self.values: Numbers = weight.numpy()
         self.scale: Floats | None = None
         if int8:
             rounded, scale = to_int8(weight)
@@ -181,7 +182,7 @@ class Matrix:
         kept = _some((groups != 0).any(1))
         return self._sparse(groups.transpose(0, 2, 1)[kept].reshape(-1), kept)
 
-    def _sparse(self, values: np.ndarray[Any, Any], kept: npt.NDArray[np.bool_]) -> list[Constant]:
+    def _sparse(self, values: Numbers, kept: npt.NDArray[np.bool_]) -> list[Constant]:
         start = np.concatenate([[0], kept.sum(1).cumsum()])
         return [
             Constant(self.name, np.ascontiguousarray(values)),

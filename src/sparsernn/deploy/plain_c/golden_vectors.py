@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparsernn.core.streams import stream
 from sparsernn.deploy.plain_c.const_tables import Constant, Floats
@@ -97,7 +95,7 @@ def twin_scores(program: StepProgram, inputs: Tensor) -> Floats:
         return np.stack([program.twin(state, x) for x in inputs.numpy()])
 
 
-def checked_by(program: StepProgram, model: Any) -> tuple[dict[str, str], float]:
+def checked_by(program: StepProgram, model: nn.Module) -> tuple[dict[str, str], float]:
     """The files of the check, name -> text, and how far rounding moves the model's answers (0 without).
 
     Args:

@@ -234,7 +234,7 @@ class ElmanPart(Part):
     """An `Elman`, its map computed once."""
 
     def _take(self, layer: Elman) -> None:
-        cell: Any = layer.cell
+        cell = layer.cell
         self.size, self.rule = layer.hidden_size, cell.nonlinearity
         self.fields = {self.output: self.size}
         self.w_ih, self.w_hh = self._matrix("w_ih", cell.weight_ih), self._matrix("w_hh", cell.map())

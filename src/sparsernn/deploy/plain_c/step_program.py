@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sparsernn.contracts import Model
 from sparsernn.core.errors import InputError
@@ -201,10 +201,9 @@ class StepProgram:
                 state[field] = begin.values.copy() if begin else np.zeros(size, np.float32)
         return state
 
-    def twin(self, state: State, x: Any) -> Floats:
+    def twin(self, state: State, x: Floats) -> Floats:
         """A step in 8 bits, to the bit, which changes the state: a word or a sample (I,) float32 -> (outputs,)."""
-        if self.embedding:
-            x = self.embedding.row(int(x))
+        x = self.embedding.row(int(x)) if self.embedding else x
         for part in self.parts:
             part.twin(state, x)
             x = state[part.output]
@@ -254,7 +253,7 @@ def _readable(model: nn.Module) -> Model:
 
 
 @torch.no_grad()
-def scores(model: Any, inputs: Any) -> Floats:
+def scores(model: Any, inputs: Tensor) -> Floats:
     """What the model itself says at each of the inputs, (T,) int64 or (T, I), from its start: (T, outputs)."""
     training = model.training
     model.eval()
