@@ -5,12 +5,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.core.streams import stream
 from sparsernn.data.text_corpus import Corpus
 from sparsernn.data.text_styles import style_of
@@ -48,9 +49,10 @@ def answers_questions(run: Run) -> bool:
 
 def _questions_of(run: Run) -> QuestionAnswering:
     """The run's task, if it is one of questions."""
-    if not isinstance(run.task, QuestionAnswering):
-        raise InputError(f"{run.home} trains for {type(run.task).__name__}, which answers no questions.")
-    return run.task
+    task: object = run.task
+    if not isinstance(task, QuestionAnswering):
+        raise InputError(f"{run.home} trains for {type(task).__name__}, which answers no questions.")
+    return task
 
 
 def answer(run: Run, paragraph: str, question: str) -> Found:
@@ -135,7 +137,7 @@ def export_c(run: Run, folder: Path, *, int8: bool = False, name: str = "model")
     return write_c(run.model, folder, int8=int8, name=name, vocabulary=tokens)
 
 
-def read_as(run: Run) -> dict[str, Any]:
+def read_as(run: Run) -> dict[str, Json]:
     """How text becomes the model's numbers: `tokens`, the list of each vocabulary, and `style`, how text is cut.
 
     The number of a token is its place in the list. `style` is None where the data were no running text.
@@ -153,7 +155,7 @@ def present(run: Run) -> dict[str, Tensor]:
     return {name: mask for name, mask in found.items() if not bool(mask.all())}
 
 
-def take_best(run: Run) -> dict[str, Any]:
+def take_best(run: Run) -> dict[str, Json]:
     """Put the best weights and the masks they were trained under into the run; returns what else `best` says.
 
     Raises:
@@ -190,7 +192,7 @@ def _best_masks(folder: Path) -> dict[str, Tensor]:
     return masks
 
 
-def measure(run: Run, batches: Sequence[int] = (1,), repeats: int = 9) -> dict[str, Any]:
+def measure(run: Run, batches: Sequence[int] = (1,), repeats: int = 9) -> dict[str, Json]:
     """Bytes, operations and latency of the weights that are in the run's model: the record "sizes".
 
     Where what is absent is known by exact zeros, it has `tensors` as well, as `summarize` counts them.
@@ -212,7 +214,7 @@ def measure(run: Run, batches: Sequence[int] = (1,), repeats: int = 9) -> dict[s
     return {**found, **_per_token(run, batches, repeats)} if reads_tokens(run) else found
 
 
-def _per_token(run: Run, batches: Sequence[int], repeats: int) -> dict[str, Any]:
+def _per_token(run: Run, batches: Sequence[int], repeats: int) -> dict[str, Json]:
     masks = present(run)
     with quicker_threads(run.model):
         rows = [row for batch in batches for row in compare(run.model, masks, batch, repeats=repeats)]

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,6 +17,7 @@ from sparsernn import contracts
 from sparsernn.contracts import Model, Optimizer
 from sparsernn.core.devices import chosen, described, same_bits
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.core.registry import make
 from sparsernn.core.safe_files import sole_user
 from sparsernn.core.streams import begin_dropout, begin_weights
@@ -48,7 +48,7 @@ def assemble(
     recipe: Recipe,
     data_dir: Path | None = None,
     vocabularies: Vocabularies | None = None,
-    remembered: Mapping[str, Any] | None = None,
+    remembered: Mapping[str, Json] | None = None,
     device: str | None = None,
 ) -> Run:
     """Build every part of a run; the global torch generator is left where the dropouts of the recipe's seed begin.
@@ -110,8 +110,8 @@ def model_of(recipe: Recipe, task: contracts.Task) -> Model:
 
 def _task(recipe: Recipe, data_dir: Path | None, vocabularies: Vocabularies | None) -> Task:
     """The task, with a corpus where its recipe names one."""
-    settings: dict[str, Any] = dict(recipe.task)
-    context: dict[str, Any] = {"data_dir": data_dir, "vocabularies": vocabularies}
+    settings: dict[str, Json] = dict(recipe.task)
+    context: dict[str, Json] = {"data_dir": data_dir, "vocabularies": vocabularies}
     if "corpus" in settings and _takes(TASKS.get(settings["name"]), "corpus"):
         own = (vocabularies or {}).get("vocabulary")
         spec = settings.pop("corpus")
@@ -120,7 +120,7 @@ def _task(recipe: Recipe, data_dir: Path | None, vocabularies: Vocabularies | No
     return task
 
 
-def _task_without_data(recipe: Recipe, vocabularies: Vocabularies, remembered: Mapping[str, Any]) -> Task:
+def _task_without_data(recipe: Recipe, vocabularies: Vocabularies, remembered: Mapping[str, Json]) -> Task:
     """The task, reading something random in place of its data."""
     constructor = TASKS.get(recipe.task["name"])
     instead = {} if constructor is None else constructor.stand_in(remembered, vocabularies)
@@ -157,7 +157,7 @@ def create(
     data_dir: Path | None = None,
     vocabularies: Vocabularies | None = None,
     begin: Callable[[Run], None] = lambda run: None,
-    remembered: Mapping[str, Any] | None = None,
+    remembered: Mapping[str, Json] | None = None,
     device: str | None = None,
 ) -> Run:
     """A new run in a new folder: recipe, environment and vocabularies are written before the first step.
@@ -277,13 +277,13 @@ def shared_run(
         InputError: as by `make` and `open_run`; where the first process had one, the others hear that it has ended.
     """
     made = make() if ranks.first else None
-    home = ranks.told(made and str(made.home))
+    home = ranks.told(str(made.home) if made else "")
     run = made or open_run(Path(home), data_dir, device)
     run.ranks = ranks
     return run
 
 
-def _read(folder: Path) -> tuple[Recipe, dict[str, Any], dict[str, Vocabulary]]:
+def _read(folder: Path) -> tuple[Recipe, dict[str, Json], dict[str, Vocabulary]]:
     """The settings, environment and vocabularies of a run; torch gets as many threads as it had."""
     if not (folder / RECIPE).is_file():
         raise InputError(f"{folder} is no run: it has no {RECIPE}.")
@@ -295,7 +295,7 @@ def _read(folder: Path) -> tuple[Recipe, dict[str, Any], dict[str, Vocabulary]]:
     return recipe, known, vocabularies
 
 
-def read_environment(folder: Path) -> dict[str, Any]:
+def read_environment(folder: Path) -> dict[str, Json]:
     """What `environment` wrote into a run's folder.
 
     Raises:
@@ -303,7 +303,7 @@ def read_environment(folder: Path) -> dict[str, Any]:
     """
     path = folder / ENVIRONMENT
     try:
-        known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        known: dict[str, Json] = json.loads(path.read_text(encoding="utf-8"))
         data = known["data"]
         _ = data["sha256"], known["threads"], [data[f"{name}_sha256"] for name in _names(data)]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -319,7 +319,7 @@ def data_of(folder: Path) -> Path | None:
     return Path(given) if given else None
 
 
-def _load_vocabularies(folder: Path, data: Mapping[str, Any]) -> dict[str, Vocabulary]:
+def _load_vocabularies(folder: Path, data: Mapping[str, Json]) -> dict[str, Vocabulary]:
     """The vocabularies of a run, each the one that it was trained with."""
     found = {}
     for name in _names(data):
@@ -333,7 +333,7 @@ def _load_vocabularies(folder: Path, data: Mapping[str, Any]) -> dict[str, Vocab
     return found
 
 
-def _names(data: Mapping[str, Any]) -> list[str]:
+def _names(data: Mapping[str, Json]) -> list[str]:
     # runs from before there were other tasks than language modelling do not say
     return list(data.get("vocabularies", ["vocabulary"]))
 
@@ -348,7 +348,7 @@ def _check_data(run: Run, before: Mapping[str, str]) -> None:
         )
 
 
-def environment(run: Run, data_dir: Path | None = None) -> dict[str, Any]:
+def environment(run: Run, data_dir: Path | None = None) -> dict[str, Json]:
     """Versions, machine, data hashes and command line: what a number needs beside it."""
     return {
         "sparsernn": sparsernn.__version__,
@@ -366,9 +366,9 @@ def environment(run: Run, data_dir: Path | None = None) -> dict[str, Any]:
     }
 
 
-def _described(vocabularies: Vocabularies) -> dict[str, Any]:
+def _described(vocabularies: Vocabularies) -> dict[str, Json]:
     """Size and hash of each vocabulary under its name, and the names."""
-    facts: dict[str, Any] = {"vocabularies": list(vocabularies)}
+    facts: dict[str, Json] = {"vocabularies": list(vocabularies)}
     for name, vocabulary in vocabularies.items():
         facts |= {name: len(vocabulary), f"{name}_sha256": vocabulary.sha256()}
     return facts

@@ -9,7 +9,6 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.core.safe_files import replacing
 from sparsernn.runs import bitpack
 
@@ -24,7 +24,7 @@ FORMAT = "sparsernn-checkpoint-1"
 TENSOR, ZEROS, TUPLE, PAIRS = "__tensor__", "__zeros__", "__tuple__", "__pairs__"
 
 
-def save_checkpoint(path: Path, tree: Mapping[str, Any], packed: bool = False) -> int:
+def save_checkpoint(path: Path, tree: Mapping[str, Json], packed: bool = False) -> int:
     """Write `tree` to `path` atomically.
 
     Args:
@@ -71,7 +71,7 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path) -> dict[str, Json]:
     """Read a checkpoint.
 
     Raises:
@@ -132,7 +132,7 @@ def _digest(state: str, tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _to_plain(node: object, path: str, tensors: dict[str, Tensor], packed: bool) -> Any:
+def _to_plain(node: object, path: str, tensors: dict[str, Tensor], packed: bool) -> Json:
     if isinstance(node, Tensor):
         if packed and bitpack.pays(node):
             tensors.update({f"{path}/{part}": piece for part, piece in bitpack.pieces(node).items()})
@@ -163,7 +163,7 @@ def _own_bytes(tensor: Tensor, others: Mapping[str, Tensor]) -> Tensor:
     return own.clone() if shared else own
 
 
-def _from_plain(node: object, tensors: Mapping[str, Tensor]) -> Any:
+def _from_plain(node: object, tensors: Mapping[str, Tensor]) -> Json:
     if isinstance(node, list):
         return [_from_plain(value, tensors) for value in node]
     if not isinstance(node, dict):

@@ -7,13 +7,13 @@ library; a tensor of one row would be copied into every row without a word.
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparsernn.contracts import Optimizer
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 
 LAST_KEYS: dict[str, type | tuple[type, ...]] = {
     "recipe": str,
@@ -46,7 +46,7 @@ def told(error: BaseException) -> str:
 
 
 def check_keys(
-    tree: Mapping[str, Any], wanted: Mapping[str, type | tuple[type, ...]], source: object
+    tree: Mapping[str, Json], wanted: Mapping[str, type | tuple[type, ...]], source: object
 ) -> None:
     """Raise InputError unless each key is there with a value of its type.
 
@@ -58,7 +58,7 @@ def check_keys(
             raise InputError(f"{source} {what} '{key}', so it is not this kind of checkpoint.")
 
 
-def check_position(position: Mapping[str, Any], kind: type, source: object) -> None:
+def check_position(position: Mapping[str, Json], kind: type, source: object) -> None:
     """Raise InputError unless `position` is one of the dataclass `kind`, with numbers of the right sign."""
     known = {field.name for field in fields(kind)}
     for name, value in position.items():
@@ -131,7 +131,7 @@ def check_state(state: object, own: object, source: object, path: str = "") -> N
         _check_tensor(path, state, own, source)
 
 
-def check_buffers(state: Mapping[str, Any], optimizer: Optimizer, source: object) -> None:
+def check_buffers(state: Mapping[str, Json], optimizer: Optimizer, source: object) -> None:
     """What an optimizer keeps beside a parameter is of its shape, or one number."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for number, held in state["state"].items():

@@ -3,13 +3,13 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sparsernn.contracts import State, Task
+from sparsernn.contracts import Model, State, Task
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.deploy.shrink import Compaction
 from sparsernn.runs.assembly import create, data_of, model_of
 from sparsernn.runs.checkpoint import load_checkpoint, save_checkpoint
@@ -30,7 +30,7 @@ def write(
     folder: Path,
     recipe: Recipe,
     smaller: tuple[nn.Module, Compaction | None],
-    state: dict[str, Any],
+    state: dict[str, Json],
     settings: Settings,
 ) -> Run:
     """The new run, its best weights in the model."""
@@ -59,25 +59,24 @@ def resized_recipe(original: Run, after: nn.Module) -> Recipe:
     Raises:
         InputError: the model cannot say its sizes.
     """
-    resized: Any = getattr(after, "resized", None)
-    if resized is None:
+    if not isinstance(after, Model):
         raise InputError(
             f"a {type(after).__name__} without some of its units cannot be written as a recipe; in Python, "
             "sparsernn.deploy.shrink makes it smaller."
         )
     tree = original.recipe.settings() | {"name": f"{original.recipe.name}-compact"}
-    tree["model"] = resized(original.recipe.model)
+    tree["model"] = after.resized(original.recipe.model)
     kept = {key: value for key, value in tree.items() if key not in ("command", "published", "obtained")}
     return Recipe.from_settings(kept)
 
 
-def built(recipe: Recipe, task: Task, after: nn.Module) -> nn.Module:
+def built(recipe: Recipe, task: Task, after: nn.Module) -> Model:
     """The model that the recipe alone describes, with the weights of `after`.
 
     Raises:
         InputError: the recipe does not say all that removing units has changed.
     """
-    model: nn.Module = model_of(recipe, task)
+    model = model_of(recipe, task)
     made = {name: tensor.shape for name, tensor in weights(model).items()}
     for name, tensor in weights(after).items():
         if made.pop(name, None) != tensor.shape:
@@ -97,10 +96,10 @@ def built(recipe: Recipe, task: Task, after: nn.Module) -> nn.Module:
 def _state(
     original: Run,
     run: Run,
-    state: dict[str, Any],
+    state: dict[str, Json],
     done: Compaction | None,
     best: Mapping[str, Tensor],
-) -> dict[str, Any]:
+) -> dict[str, Json]:
     """The last state of the run, cut."""
     tree = {**state, "recipe": run.recipe.name, "history": {"metrics_bytes": run.events.size()}}
     if done is not None:
@@ -115,7 +114,7 @@ def _state(
     return {**tree, "model": dict(best)} if ended(original) else tree
 
 
-def _cut_optimizer(state: Mapping[str, Any], done: Compaction) -> dict[str, Any]:
+def _cut_optimizer(state: Mapping[str, Json], done: Compaction) -> dict[str, Json]:
     """An optimizer's state: buffers of a parameter's shape, whatever they are called."""
     names = [name for group in state["param_groups"] for name in group["param_names"]]
     buffers = {

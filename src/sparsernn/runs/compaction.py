@@ -12,9 +12,9 @@ Source: W. Wen et al., "Learning Intrinsic Sparse Structures within Long Short-T
 
 import copy
 from pathlib import Path
-from typing import Any
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.deploy.measurement import macs_per_token, measure_latency
 from sparsernn.deploy.proof import Proof, prove
 from sparsernn.deploy.shrink import Compaction, check_tolerance, count, nothing, units_of
@@ -31,7 +31,7 @@ BATCHES = (1, 10)
 """Texts read at once where latency is measured: one, and as many as the published measurement has."""
 
 
-def compact_run(source: Path, folder: Path, settings: Settings | None = None) -> tuple[Run, dict[str, Any]]:
+def compact_run(source: Path, folder: Path, settings: Settings | None = None) -> tuple[Run, dict[str, Json]]:
     """Write a smaller run beside `source`.
 
     Args:
@@ -88,7 +88,7 @@ def _opened(source: Path, data_dir: Path | None) -> Run:
 
 def _record(
     original: Run, run: Run, done: Compaction | None, proof: Proof, settings: Settings
-) -> dict[str, Any]:
+) -> dict[str, Json]:
     """The record "compact"; the best weights are in both models afterwards."""
     _repack(run)
     take_best(run)
@@ -116,7 +116,7 @@ def _record(
     }
 
 
-def _per_token(original: Run, run: Run, repeats: int) -> dict[str, Any]:
+def _per_token(original: Run, run: Run, repeats: int) -> dict[str, Json]:
     """Operations and latency of a token, for models that read tokens one by one."""
     if not reads_tokens(run):
         return {}
@@ -132,7 +132,7 @@ def _per_token(original: Run, run: Run, repeats: int) -> dict[str, Any]:
     return {"macs_per_token": macs, "latency": rows}
 
 
-def _finish(original: Run, run: Run, record: dict[str, Any]) -> None:
+def _finish(original: Run, run: Run, record: dict[str, Json]) -> None:
     """Write the record, and what a run that has ended has besides."""
     run.events.append(record)
     if original.events.knows("complete"):

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+
+from sparsernn.core.plain import Json
 
 
 def phase_rows(
-    sources: Sequence[Mapping[str, Any]], cycles: Sequence[tuple[int, int]], epochs: int
-) -> list[dict[str, Any]]:
+    sources: Sequence[Mapping[str, Json]], cycles: Sequence[tuple[int, int]], epochs: int
+) -> list[dict[str, Json]]:
     """Epochs in a row that have both in common.
 
     Args:
@@ -36,7 +37,7 @@ def phase_rows(
     ]
 
 
-def _source(sources: Sequence[Mapping[str, Any]], epoch: int) -> str | None:
+def _source(sources: Sequence[Mapping[str, Json]], epoch: int) -> str | None:
     return next((str(row["source"]) for row in sources if row["first"] <= epoch <= row["last"]), None)
 
 

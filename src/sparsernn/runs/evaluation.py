@@ -1,12 +1,14 @@
 """Scores of a run's weights on a split, as they are or in another mode of evaluation."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from dataclasses import Field
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 
 from sparsernn.contracts import Model, Task
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.runs.run import Run
 
 FACTS = ("averaged", "epoch", "split", "batch_size")
@@ -14,7 +16,9 @@ FACTS = ("averaged", "epoch", "split", "batch_size")
 
 
 class Mode(Protocol):
-    """A way to evaluate that is not the task's own, such as one that learns on the way."""
+    """A way to evaluate that is not the task's own, such as one that learns on the way; a dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Json]]]
 
     def evaluate(
         self,
@@ -39,7 +43,7 @@ def evaluate_run(
     batch_size: int | None = None,
     tick: Callable[[float], None] = lambda fraction: None,
     mode: Mode | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Json]:
     """Evaluate the best weights of a run (they are left in its model).
 
     Args:

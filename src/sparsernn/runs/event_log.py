@@ -4,7 +4,8 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
+
+from sparsernn.core.plain import Json
 
 
 class EventLog:
@@ -21,7 +22,7 @@ class EventLog:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def append(self, record: dict[str, Any]) -> None:
+    def append(self, record: dict[str, Json]) -> None:
         """Write one record, stamped with the time; a line is written whole or, on a full disk, not at all."""
         line = json.dumps({**record, "time": round(time.time(), 3)}) + "\n"
         before = self.size()

@@ -16,9 +16,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.runs.artifacts import take_best
 from sparsernn.runs.assembly import create, data_of, open_run
 from sparsernn.runs.checkpoint import save_checkpoint
@@ -115,7 +115,7 @@ def _copy_masks(original: Run, run: Run) -> None:
 
 
 def first_best(
-    run: Run, folder: Path, best: Mapping[str, Any], tick: Callable[[float], None]
+    run: Run, folder: Path, best: Mapping[str, Json], tick: Callable[[float], None]
 ) -> dict[str, float]:
     """Score the weights to start from and write them as the best so far; `best`: what was known about them.
 

@@ -1,14 +1,13 @@
 """Ctrl-C, SIGTERM and the end of a terminal (SIGHUP): finish the step, save, stop."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
 
 STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-Handlers = dict[int, Any]
+Handlers = dict[int, Callable[[int, FrameType | None], object] | int | None]
 
 
 class Interrupted(Exception):

@@ -1,17 +1,16 @@
 """What a run is going to do, before it starts: tensors, sizes, steps, time."""
 
-from typing import Any
-
 import torch
 
 from sparsernn.core.devices import described
+from sparsernn.core.plain import Json
 from sparsernn.runs.epoch_kinds import phase_rows
 from sparsernn.runs.estimate import estimated_seconds
 from sparsernn.runs.run import Run
 from sparsernn.structure.gates import GateBlock, gate_blocks
 
 
-def plan(run: Run, measure: bool = True) -> dict[str, Any]:
+def plan(run: Run, measure: bool = True) -> dict[str, Json]:
     """Plain data about a run that has not started.
 
     Args:
@@ -62,7 +61,7 @@ def plan(run: Run, measure: bool = True) -> dict[str, Any]:
 
 def _row(
     name: str, p: torch.Tensor, mask: torch.Tensor | None, gates: tuple[GateBlock, ...]
-) -> dict[str, Any]:
+) -> dict[str, Json]:
     active = p.numel() if mask is None else int(mask.sum())
     return {
         "name": name,

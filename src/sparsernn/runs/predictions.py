@@ -4,12 +4,13 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from sparsernn.core.errors import InputError
 from sparsernn.data import Series
 from sparsernn.data.series_corpus import series_of
 from sparsernn.data.table_files import read_table
+from sparsernn.models.sequence_model import SequenceModel
 from sparsernn.runs.run import Run
 from sparsernn.tasks import NumericSeries
 
@@ -39,7 +40,7 @@ def predict_file(run: Run, file: str | Path) -> str:
     Raises:
         InputError: another task, or a file that lacks a column or a number.
     """
-    task = run.task
+    task: object = run.task
     if not isinstance(task, NumericSeries):
         raise InputError(
             f"{run.home} trains for {type(task).__name__}; predictions are made by a run of series."
@@ -48,7 +49,7 @@ def predict_file(run: Run, file: str | Path) -> str:
     made = io.StringIO()
     writer = csv.writer(made, lineterminator="\n")
     writer.writerow(_names(task))
-    writer.writerows(_rows(run.model, task, series))
+    writer.writerows(_rows(cast(SequenceModel, run.model), task, series))
     return made.getvalue()
 
 
@@ -61,7 +62,7 @@ def _names(task: NumericSeries) -> list[str]:
     return [group, reading.time or "row", name]
 
 
-def _rows(model: Any, task: NumericSeries, series: Sequence[Series]) -> Iterator[list[str]]:
+def _rows(model: SequenceModel, task: NumericSeries, series: Sequence[Series]) -> Iterator[list[str]]:
     for one, said in zip(series, task.predict(model, series), strict=True):
         if task.labels:
             best = int(said.argmax())

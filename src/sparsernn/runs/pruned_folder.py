@@ -7,12 +7,12 @@ packed and finetuned like any other sparse run, and `resume` trains it with the 
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from sparsernn.core.checks import check_value
 from sparsernn.core.devices import moved
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Size
+from sparsernn.core.plain import Json
 from sparsernn.runs.artifacts import take_best
 from sparsernn.runs.assembly import RECIPE, create, data_of, open_run
 from sparsernn.runs.event_log import EventLog
@@ -37,7 +37,7 @@ def prune_run(
     data_dir: Path | None = None,
     device: str | None = None,
     tick: Tick = lambda what, fraction: None,
-) -> tuple[Run, dict[str, Any]]:
+) -> tuple[Run, dict[str, Json]]:
     """Write a pruned run beside `source`.
 
     Args:
@@ -68,7 +68,7 @@ def prune_run(
         original.model, settings, lambda: _read(original, batches), lambda done: tick("prune", done)
     )
     original.task.load_state_dict({})  # what was added up is of no epoch
-    record: dict[str, Any] = {}
+    record: dict[str, Json] = {}
 
     def begin(run: Run) -> None:
         load_weights(run.model, weights(original.model), source)
@@ -110,7 +110,7 @@ def _recipe(original: Run, settings: PruneSettings) -> Recipe:
     return Recipe.from_settings({key: value for key, value in tree.items() if key not in OF_THE_ORIGINAL})
 
 
-def _record(original: Run, pruned: Pruned, settings: PruneSettings, batches: int) -> dict[str, Any]:
+def _record(original: Run, pruned: Pruned, settings: PruneSettings, batches: int) -> dict[str, Json]:
     return {
         "event": "prune",
         "epoch": 0,

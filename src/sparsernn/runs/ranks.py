@@ -16,20 +16,22 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed
 
-from sparsernn.contracts import Boundary, Task
+from sparsernn.contracts import Batch, Boundary, Task
 from sparsernn.core.devices import CPU, moved
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.core.streams import begin_dropout
 
 BUCKET = 2**26
 """Bytes that are averaged at once: enough that the number of messages does not matter, little beside the weights."""
 
-Shares = Sequence[Mapping[str, Any]]
+Word = TypeVar("Word")
+Shares = Sequence[Mapping[str, Json]]
 """What belongs to each rank but the first."""
 
 
@@ -70,7 +72,7 @@ class Alone:
                 "'sparsernn train', 'resume' and 'finetune' share a run among them."
             )
 
-    def own(self, shares: Shares, step: int) -> Mapping[str, Any] | None:
+    def own(self, shares: Shares, step: int) -> Mapping[str, Json] | None:
         """What of a saved state belongs to this rank instead of what belongs to the first; None: nothing else does.
 
         Args:
@@ -91,7 +93,7 @@ class Alone:
     def begin_dropout(self, seed: int) -> None:
         """Before the first step: ranks draw other dropouts. Those of the first are a single process'."""
 
-    def part(self, task: Task, batch: Any) -> Any:
+    def part(self, task: Task, batch: Batch) -> Batch:
         """This rank's share of a batch."""
         return batch
 
@@ -120,11 +122,11 @@ class Alone:
         """
         return due, signal_number
 
-    def told(self, word: Any) -> Any:
+    def told(self, word: Word) -> Word:
         """What the first rank has to say; `word` is what it says, and not looked at elsewhere."""
         return word
 
-    def gathered(self, share: Callable[[], Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    def gathered(self, share: Callable[[], Mapping[str, Json]]) -> list[Mapping[str, Json]]:
         """What `share` says on all ranks but the first, in their order and on the CPU; on the others []."""
         return []
 
@@ -161,7 +163,7 @@ class Ranks(Alone):
         if self.rank:
             begin_dropout(seed, self.rank)
 
-    def part(self, task: Task, batch: Any) -> Any:
+    def part(self, task: Task, batch: Batch) -> Batch:
         """See `Alone.part`."""
         return task.part(batch, self.rank, self.count)
 
@@ -196,16 +198,16 @@ class Ranks(Alone):
             )
         return bool(rows[0, 0]), int(rows[:, 1].max())
 
-    def told(self, word: Any) -> Any:
+    def told(self, word: Word) -> Word:
         """See `Alone.told`."""
-        words = [word if self.first else None]
+        words = [word]
         with _together():
             distributed.broadcast_object_list(words)
         return words[0]
 
-    def gathered(self, share: Callable[[], Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    def gathered(self, share: Callable[[], Mapping[str, Json]]) -> list[Mapping[str, Json]]:
         """See `Alone.gathered`."""
-        shares: list[Any] | None = [None] * self.count if self.first else None
+        shares: list[Mapping[str, Json]] | None = [{}] * self.count if self.first else None
         own = {} if self.first else moved(share(), CPU)
         with _together():
             distributed.gather_object(own, shares)

@@ -1,9 +1,9 @@
 """What a training loop tells whoever watches it."""
 
 from collections.abc import Callable
-from typing import Any
 
 from sparsernn.contracts import Reporter
+from sparsernn.core.plain import Json
 
 __all__ = ["Audience", "Listener", "Reporter"]
 
@@ -15,10 +15,10 @@ class Listener(Reporter):
         callback: called with each record, a mapping with the keys "event", "epoch", "step" and more; None: nobody.
     """
 
-    def __init__(self, callback: Callable[[dict[str, Any]], object] | None) -> None:
+    def __init__(self, callback: Callable[[dict[str, Json]], object] | None) -> None:
         self.callback = callback or (lambda record: None)
 
-    def event(self, record: dict[str, Any]) -> None:
+    def event(self, record: dict[str, Json]) -> None:
         """After each record of metrics.jsonl."""
         self.callback(record)
 
@@ -29,17 +29,17 @@ class Audience(Reporter):
     def __init__(self, *members: Reporter) -> None:
         self.members = members
 
-    def started(self, plan: dict[str, Any]) -> None:
+    def started(self, plan: dict[str, Json]) -> None:
         """Before the first step."""
         for member in self.members:
             member.started(plan)
 
-    def step(self, status: dict[str, Any]) -> None:
+    def step(self, status: dict[str, Json]) -> None:
         """After each step."""
         for member in self.members:
             member.step(status)
 
-    def event(self, record: dict[str, Any]) -> None:
+    def event(self, record: dict[str, Json]) -> None:
         """After each record of metrics.jsonl."""
         for member in self.members:
             member.event(record)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -11,6 +10,7 @@ from torch import nn
 from sparsernn.contracts import Boundary, Model, Optimizer, Schedule, Sparsifier, State, Task
 from sparsernn.core.devices import CPU, generator_states, moved, set_generator_states
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.runs.checkpoint import load_checkpoint, save_checkpoint
 from sparsernn.runs.checkpoint_schema import (
     BEST_KEYS,
@@ -93,7 +93,7 @@ class Run:
     without_data: bool = False
     device: torch.device = CPU
     ranks: Alone = ALONE
-    shares: list[Mapping[str, Any]] = field(default_factory=list)
+    shares: list[Mapping[str, Json]] = field(default_factory=list)
 
     @property
     def home(self) -> Path:
@@ -126,7 +126,7 @@ class Run:
         if self.position.step == 0:
             self.ranks.begin_dropout(self.recipe.seed)
 
-    def share(self) -> dict[str, Any]:
+    def share(self) -> dict[str, Json]:
         """What of the state each process has for itself."""
         return {
             "boundary": self.boundary.state_dict(),
@@ -135,7 +135,7 @@ class Run:
             "generators": generator_states(self.device),
         }
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Json]:
         """Everything that a resumed run needs to go on to the bit; where several processes train, all call it."""
         return {
             "recipe": self.recipe.name,
@@ -149,7 +149,7 @@ class Run:
             "history": {"metrics_bytes": self.events.size()},
         }
 
-    def save(self, state: Mapping[str, Any] | None = None) -> None:
+    def save(self, state: Mapping[str, Json] | None = None) -> None:
         """Write `last`, atomically: `state`, or what it is now."""
         save_checkpoint(self.home / LAST, self.state() if state is None else state)
 
@@ -187,7 +187,7 @@ class Run:
                 f"{source} does not fit the run's recipe.yaml, which must not be changed ({told(error)})."
             ) from error
 
-    def _check_last(self, tree: dict[str, Any], source: Path) -> None:
+    def _check_last(self, tree: dict[str, Json], source: Path) -> None:
         check_keys(tree, LAST_KEYS, source)
         check_position(tree["position"], Position, source)
         check_keys(tree["history"], {"metrics_bytes": int}, source)
@@ -203,7 +203,7 @@ class Run:
         except UNFIT as error:
             raise InputError(f"{source} is not a state of this run ({told(error)}).") from error
 
-    def _take(self, tree: dict[str, Any]) -> None:
+    def _take(self, tree: dict[str, Json]) -> None:
         load_weights(self.model, tree["model"], self.home / LAST)
         self.optimizer.load_state_dict(tree["optimizer"])
         self.schedule.load_state_dict(tree.get("schedule") or {})
@@ -213,7 +213,7 @@ class Run:
         self.shares = list(tree.get("shares") or ())  # not in those from before several processes could train
         self.log_bytes = tree["history"]["metrics_bytes"]
 
-    def _take_share(self, share: Mapping[str, Any]) -> None:
+    def _take_share(self, share: Mapping[str, Json]) -> None:
         self.boundary.load_state_dict(share["boundary"])
         self.task.load_state_dict(share.get("task") or {})
         self.carried = moved(share["carried"], self.device)
@@ -227,7 +227,7 @@ class Run:
         if self.log_bytes is not None:
             self.events.truncate(self.log_bytes)
 
-    def load_best(self) -> dict[str, Any]:
+    def load_best(self) -> dict[str, Json]:
         """Put the best weights into the model; returns what else `best` says (valid, averaged, position)."""
         source = self.home / BEST
         tree = load_checkpoint(source)
@@ -244,7 +244,7 @@ def _is_empty(mask: object) -> bool:
     return isinstance(mask, torch.Tensor) and mask.numel() == 0
 
 
-def check_best(tree: Mapping[str, Any], source: Path) -> None:
+def check_best(tree: Mapping[str, Json], source: Path) -> None:
     """Raise InputError unless `tree` is what `Run.save_best` writes."""
     check_keys(tree, BEST_KEYS, source)
     check_keys(tree["sparsifier"], {"masks": Mapping}, source)

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 from sparsernn.core.device_names import ALLOWED, is_device_name
 from sparsernn.core.errors import InputError
 from sparsernn.core.metrics import METRICS
+from sparsernn.core.plain import Json
 from sparsernn.core.registry import suggest
 
 COMPONENTS = ("task", "model", "optimizer", "sparsity", "boundary")
@@ -16,7 +17,7 @@ NUMBERS = {f"{split}_{name}": row for split in ("train", "valid", "test") for na
 Rule = tuple[Callable[[object], bool], str]
 
 
-def check(settings: Mapping[str, Any], known: Sequence[str], origin: str) -> None:
+def check(settings: Mapping[str, Json], known: Sequence[str], origin: str) -> None:
     """Refuse unknown keys, missing components, and values of the wrong type or out of range.
 
     Args:

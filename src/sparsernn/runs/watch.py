@@ -1,8 +1,7 @@
 """What happens in the loop, as records of metrics.jsonl and as progress for whoever watches."""
 
-from typing import Any
-
 from sparsernn.contracts import Optimizer, Tick
+from sparsernn.core.plain import Json
 from sparsernn.runs.interruption import Request, stop_at
 from sparsernn.runs.plan import plan
 from sparsernn.runs.reporter import Reporter
@@ -35,7 +34,7 @@ class Watch:
             self.record({"event": "start", "recipe": self.run.recipe.name, "plan": intent, **together})
             self.look(closely=True, epoch=0)
 
-    def record(self, event: dict[str, Any]) -> None:
+    def record(self, event: dict[str, Json]) -> None:
         """Append to metrics.jsonl and tell the reporter."""
         here = self.run.position
         full = {"epoch": here.epoch + 1, "step": here.step, **event}
@@ -58,7 +57,7 @@ class Watch:
         self.pace = seconds if not self.pace else 0.95 * self.pace + 0.05 * seconds
         self.speed = tokens / self.pace
 
-    def happened(self, events: list[dict[str, Any]]) -> None:
+    def happened(self, events: list[dict[str, Json]]) -> None:
         """What the sparsifier did in the step that is under way; the step counts as done."""
         here = self.run.position
         for event in events:
@@ -79,7 +78,7 @@ class Watch:
         self.record({"event": "step", **means, **own, "lr": lr, "tokens_per_second": round(speed)})
         recent.update(loss=0.0, norm=0.0, steps=0)
 
-    def _status(self, loss: float, speed: float) -> dict[str, Any]:
+    def _status(self, loss: float, speed: float) -> dict[str, Json]:
         here, epochs = self.run.position, self.run.recipe.epochs
         left = self.steps_per_epoch * (epochs - here.epoch) - here.window
         return {
@@ -108,12 +107,12 @@ class Watch:
             }
         )
 
-    def phase(self, records: list[dict[str, Any]]) -> None:
+    def phase(self, records: list[dict[str, Json]]) -> None:
         """What begins with an epoch; not again where the epoch goes on."""
         if self.run.position.window == 0:
             self.record_all(records)
 
-    def record_all(self, events: list[dict[str, Any]]) -> None:
+    def record_all(self, events: list[dict[str, Json]]) -> None:
         """Each of these events, in order."""
         for event in events:
             self.record(event)
