@@ -10,19 +10,20 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from sparsernn.core.metrics import metric as row_of
 from sparsernn.core.metrics import shown_loss
+from sparsernn.core.plain import Json
 from sparsernn.report.story.formats import duration
 from sparsernn.runs.reporter import Reporter
 
 QUIET_SECONDS = 30  # a pipe hears of the run about this often within an epoch
 
-Record = Mapping[str, Any]
+Record = Mapping[str, Json]
 
 
 class PlainReporter(Reporter):
@@ -126,7 +127,7 @@ class NotebookReporter(PlainReporter):
         show: shows a line of HTML and returns a handle whose `update` replaces it; IPython's `display` if not given.
     """
 
-    def __init__(self, *given: Any, show: Callable[[str], _Handle] | None = None, **more: Any) -> None:
+    def __init__(self, *given: Json, show: Callable[[str], _Handle] | None = None, **more: Json) -> None:
         super().__init__(*given, **more)
         self.show = show or _displayed
         self.handle: _Handle | None = None

@@ -3,11 +3,11 @@
 import base64
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from sparsernn.core.plain import Json
 from sparsernn.report.charts.chart import Axes, Series, chart
 from sparsernn.report.charts.run_charts import MOST_TENSORS
 from sparsernn.report.charts.svg import Figure
@@ -70,7 +70,7 @@ def weight_histograms(run: RunRecord, tensors: Tensors) -> list[Figure]:
     return [figure for figure in found if figure]
 
 
-def _planned(run: RunRecord) -> list[Mapping[str, Any]]:
+def _planned(run: RunRecord) -> list[Mapping[str, Json]]:
     return list(plan_of(run).get("tensors") or [])
 
 

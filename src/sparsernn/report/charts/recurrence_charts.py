@@ -4,10 +4,10 @@ import base64
 import binascii
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 
+from sparsernn.core.plain import Json
 from sparsernn.report.charts.chart import Axes, Series, chart
 from sparsernn.report.charts.checkpoint_charts import INK
 from sparsernn.report.charts.run_charts import column, thin
@@ -23,7 +23,7 @@ REACH = 110  # units of a spectrum's drawing from its middle to the unit circle
 LEAST_RANGE = 0.02  # smallest range of moduli shown: less is next to nothing
 LEAST_MEMORY = 1e-6  # of the first value: below, the log scale would show rounding
 
-Row = Mapping[str, Any]
+Row = Mapping[str, Json]
 
 
 def recurrence_pictures(run: RunRecord) -> list[Figure]:
@@ -53,7 +53,7 @@ def _row(event: Event, name: str) -> Row:
     return next((row for row in _rows(event) if row.get("name") == name), {})
 
 
-def _ends(events: Sequence[Event], name: str, key: str) -> list[tuple[str, int, Any]]:
+def _ends(events: Sequence[Event], name: str, key: str) -> list[tuple[str, int, Json]]:
     """A map's first and last value of what is not always looked at: (label, colour, value), one where they agree."""
     rows = [(event, _row(event, name).get(key)) for event in events]
     held = [(event, value) for event, value in rows if value]
@@ -103,7 +103,7 @@ def _spectrum(events: Sequence[Event], name: str) -> Figure | None:
     )
 
 
-def _conjugates(pairs: Any) -> list[tuple[float, float]]:
+def _conjugates(pairs: Json) -> list[tuple[float, float]]:
     """Both of each pair, of which the records hold the upper one."""
     points = [(number(pair[0]), number(pair[1])) for pair in pairs]
     return points + [(x, -y) for x, y in points if y > 0]

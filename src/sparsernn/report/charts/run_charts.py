@@ -3,10 +3,10 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
 
 from sparsernn.core.metrics import Metric
 from sparsernn.core.metrics import metric as row_of
+from sparsernn.core.plain import Json
 from sparsernn.report.charts.chart import Axes, Band, Marks, Series, chart
 from sparsernn.report.charts.svg import COLOURS, Figure
 from sparsernn.report.story.facts import (
@@ -56,7 +56,7 @@ def epoch_of(run: RunRecord, event: Event) -> float:
     return at if math.isfinite(at) else number(event.get("epoch"))
 
 
-def column(events: Iterable[Mapping[str, Any]], key: str) -> list[float]:
+def column(events: Iterable[Mapping[str, Json]], key: str) -> list[float]:
     """One figure of many events; NaN where it is missing."""
     return [number(event.get(key)) for event in events]
 
@@ -269,7 +269,7 @@ def _gate_history(run: RunRecord, rewires: list[Event], name: str, gate: str) ->
     return [first, *(number((_row(event, name).get("gates") or {}).get(gate)) for event in rewires)]
 
 
-def _row(event: Event, name: str) -> Mapping[str, Any]:
+def _row(event: Event, name: str) -> Mapping[str, Json]:
     return (event.get("tensors") or {}).get(name) or {}
 
 
@@ -277,7 +277,7 @@ def _lines_only(run: RunRecord) -> Marks:
     return Marks(marks_of(run).lines)
 
 
-def _is_masked(row: Mapping[str, Any]) -> bool:
+def _is_masked(row: Mapping[str, Json]) -> bool:
     return number(row.get("density")) < 1.0
 
 

@@ -2,12 +2,12 @@
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from markupsafe import escape
 from torch import Tensor
 
+from sparsernn.core.plain import Json
 from sparsernn.report.charts.chart import Axes, Series, chart
 from sparsernn.report.charts.checkpoint_charts import INK
 from sparsernn.report.charts.run_charts import MOST_TENSORS, column
@@ -54,7 +54,7 @@ def structure_tables(run: RunRecord) -> tuple[Table, ...]:
     return (compact_table(record),) if record else ()
 
 
-def compact_table(record: Mapping[str, Any]) -> Table:
+def compact_table(record: Mapping[str, Json]) -> Table:
     """Units, parameters, operations, bytes and latency before and after; `record` is the event "compact"."""
     rows = [
         (f"units of {layer['name']}", whole(layer["before"]), whole(layer["after"]), _times(layer))
@@ -68,7 +68,7 @@ def compact_table(record: Mapping[str, Any]) -> Table:
     return Table(("", "before", "after", "smaller"), tuple(rows), title=title)
 
 
-def proof_sentence(record: Mapping[str, Any]) -> str:
+def proof_sentence(record: Mapping[str, Json]) -> str:
     """What was compared, and how large the largest difference was."""
     found = three(number(record.get("difference")))
     weak = number(record.get("weak"))
@@ -82,16 +82,16 @@ def proof_sentence(record: Mapping[str, Any]) -> str:
     )
 
 
-def _line(name: str, pair: Sequence[Any], show: Callable[[Any], str]) -> tuple[str, str, str, str]:
+def _line(name: str, pair: Sequence[Json], show: Callable[[Json], str]) -> tuple[str, str, str, str]:
     before, after = pair
     return name, show(before), show(after), ratio(after, before)
 
 
-def _times(layer: Mapping[str, Any]) -> str:
+def _times(layer: Mapping[str, Json]) -> str:
     return ratio(layer["after"], layer["before"])
 
 
-def _latencies(record: Mapping[str, Any]) -> list[tuple[str, tuple[Any, Any]]]:
+def _latencies(record: Mapping[str, Json]) -> list[tuple[str, tuple[Json, Json]]]:
     """(label, (before, after)) for each batch size that was measured."""
     times = {(row["runtime"], row["batch"]): row["ms_per_token"] for row in record.get("latency") or ()}
     batches = sorted({batch for _, batch in times})

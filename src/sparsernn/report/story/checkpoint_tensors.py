@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from struct import pack
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.runs.checkpoint import load_checkpoint
 
 CELLS = (200, 60)  # most rows and columns of a mask picture: a cell is then some 3 pixels on a desktop page
@@ -37,7 +37,7 @@ def read_tensors(folder: Path) -> Tensors:
     return Tensors()
 
 
-def tensors_of(tree: Mapping[str, Any]) -> Tensors:
+def tensors_of(tree: Mapping[str, Json]) -> Tensors:
     """Pick weights, masks and averages out of a checkpoint's tree.
 
     An optimizer numbers its parameters; its groups say the names. Older files do not: there, parameters were numbered
@@ -53,7 +53,7 @@ def tensors_of(tree: Mapping[str, Any]) -> Tensors:
     return Tensors(weights, _masks(tree.get("sparsifier")), averages)
 
 
-def _average(state: Mapping[str, Any]) -> Tensor:
+def _average(state: Mapping[str, Json]) -> Tensor:
     """An averaged weight, NaN where nothing was averaged yet (weights that were grown a moment ago)."""
     average: Tensor = state["average"].float()
     count = state.get("count")

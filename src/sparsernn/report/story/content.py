@@ -4,10 +4,10 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from sparsernn.core.metrics import metric as row_of
+from sparsernn.core.plain import Json
 from sparsernn.report.charts import (
     checkpoint_charts,
     comparison_charts,
@@ -160,7 +160,7 @@ def _score(split: str, metric: str, value: float | None, note: str, published: f
     return Card(f"{split} {row_of(metric).label}", quality(value, metric), relation)
 
 
-def _runtime(row: Mapping[str, Any]) -> str:
+def _runtime(row: Mapping[str, Json]) -> str:
     return f"{row['runtime']}, batch {row.get('batch', 1)}" if row.get("runtime") else ""
 
 
@@ -213,7 +213,7 @@ def _samples(run: RunRecord) -> Section:
     return Section("Sample text", "Written by the model.", texts=tuple(texts))
 
 
-def _prompt(event: Mapping[str, Any]) -> str:
+def _prompt(event: Mapping[str, Json]) -> str:
     return f"after “{event['prompt']}”" if event.get("prompt") else ""
 
 

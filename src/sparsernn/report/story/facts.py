@@ -3,9 +3,9 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from sparsernn.core.metrics import metric as row_of
+from sparsernn.core.plain import Json
 from sparsernn.report.story.history import Event, RunRecord, number, tensors_now
 
 
@@ -45,12 +45,12 @@ class Cost:
 
     dense_bytes: int | None = None
     packed_bytes: int | None = None
-    latency: tuple[Mapping[str, Any], ...] = ()
+    latency: tuple[Mapping[str, Json], ...] = ()
     seconds: float | None = None
     seconds_per_epoch: float | None = None
 
     @property
-    def fastest(self) -> Mapping[str, Any]:
+    def fastest(self) -> Mapping[str, Json]:
         """The row of the fastest exact runtime at the smallest batch that was measured; {} where there is none.
 
         Runtimes with 8-bit weights are in the latency table, but the run's perplexity is not theirs.
@@ -149,7 +149,7 @@ def valid_value(event: Event, metric: str) -> float:
     return number(_valid(event).get(metric))
 
 
-def plan_of(run: RunRecord) -> Mapping[str, Any]:
+def plan_of(run: RunRecord) -> Mapping[str, Json]:
     """The plan that the run printed when it started; {} where it is missing."""
     plan = run.last("start").get("plan")
     return plan if isinstance(plan, Mapping) else {}
@@ -161,7 +161,7 @@ def test_event(run: RunRecord) -> Event:
     return tests[-1] if tests else {}
 
 
-def _valid(event: Event) -> Mapping[str, Any]:
+def _valid(event: Event) -> Mapping[str, Json]:
     valid = event.get("valid")
     return valid if isinstance(valid, Mapping) else {}
 

@@ -1,10 +1,10 @@
 """Numbers as people read them. Everything that is missing or not a number becomes an en dash or 'NaN'."""
 
 import math
-from typing import Any
 
 from sparsernn.core.metrics import SCIENTIFIC
 from sparsernn.core.metrics import metric as row_of
+from sparsernn.core.plain import Json
 from sparsernn.report.story.history import number
 
 MISSING = "–"
@@ -155,7 +155,7 @@ def plain(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def flatten(tree: object, prefix: str = "") -> dict[str, Any]:
+def flatten(tree: object, prefix: str = "") -> dict[str, Json]:
     """Nested mappings as dotted keys.
 
     >>> flatten({"a": {"b": 1}, "c": [2]})
@@ -163,7 +163,7 @@ def flatten(tree: object, prefix: str = "") -> dict[str, Any]:
     """
     if not isinstance(tree, dict):
         return {prefix.removesuffix("."): tree}
-    flat: dict[str, Any] = {}
+    flat: dict[str, Json] = {}
     for key, value in tree.items():
         flat |= flatten(value, f"{prefix}{key}.")
     return flat

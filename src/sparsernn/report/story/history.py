@@ -9,13 +9,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 
-Event = dict[str, Any]
+Event = dict[str, Json]
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class RunRecord:
     """
 
     folder: Path
-    recipe: Mapping[str, Any]
-    environment: Mapping[str, Any]
+    recipe: Mapping[str, Json]
+    environment: Mapping[str, Json]
     events: tuple[Event, ...]
     recipe_text: str = ""
 
@@ -61,7 +61,7 @@ def mask_events(run: RunRecord) -> list[Event]:
     return run.of("rewire") or run.of("zeros")
 
 
-def tensors_now(run: RunRecord) -> Mapping[str, Any]:
+def tensors_now(run: RunRecord) -> Mapping[str, Json]:
     """name -> active, numel and density of masked tensors, or of those that a penalty brings zeros into; newest."""
     found = [run.last(kind).get("tensors") for kind in ("rewire", "sizes", "zeros")]
     return next((tensors for tensors in found if tensors), {})
@@ -119,7 +119,7 @@ def _read_text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
-def _read_recipe(path: Path) -> dict[str, Any]:
+def _read_recipe(path: Path) -> dict[str, Json]:
     try:
         recipe = yaml.safe_load(_read_text(path)) or {}
     except yaml.YAMLError as error:
@@ -129,7 +129,7 @@ def _read_recipe(path: Path) -> dict[str, Any]:
     return recipe
 
 
-def _read_environment(path: Path) -> dict[str, Any]:
+def _read_environment(path: Path) -> dict[str, Json]:
     try:
         environment = json.loads(_read_text(path) or "{}")
     except ValueError:

@@ -3,9 +3,9 @@
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sparsernn.core.metrics import metric as row_of
+from sparsernn.core.plain import Json
 from sparsernn.report.story.facts import gather
 from sparsernn.report.story.formats import MISSING, flatten, plain, quality
 from sparsernn.report.story.history import RunRecord
@@ -136,7 +136,7 @@ def _groups(runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
     return groups
 
 
-def _settings(run: RunRecord) -> Mapping[str, Any]:
+def _settings(run: RunRecord) -> Mapping[str, Json]:
     """The settings that make a row, by dotted path."""
     flat = flatten(dict(run.recipe))
     return {

@@ -5,9 +5,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sparsernn.core.metrics import metric as row_of
+from sparsernn.core.plain import Json
 from sparsernn.report.story.facts import Facts, gather, metric_name, plan_of, scored_epochs, valid_value
 from sparsernn.report.story.formats import (
     MISSING,
@@ -143,7 +143,7 @@ def tensors_table(run: RunRecord) -> Table | None:
     return Table(columns, rows).without_empty() if rows else None
 
 
-def _tensor_row(row: Mapping[str, Any], now: Mapping[str, Any], gates: list[str]) -> tuple[str, ...]:
+def _tensor_row(row: Mapping[str, Json], now: Mapping[str, Json], gates: list[str]) -> tuple[str, ...]:
     shape = " × ".join(whole(n) for n in row.get("shape") or ()) or whole(row.get("numel"))
     per_gate = now.get("gates") or {}
     return (
@@ -232,11 +232,11 @@ def sizes_table(run: RunRecord) -> Table | None:
     return Table(("", "dense", "this model", "smaller"), rows) if rows else None
 
 
-def _masked_ratio(size_: Any) -> str:
+def _masked_ratio(size_: Json) -> str:
     return ratio(size_.masked_active, size_.masked_total)
 
 
-def _pair(sizes: Event, dense: str, ours: str, show: Callable[[Any], str]) -> tuple[str, str, str]:
+def _pair(sizes: Event, dense: str, ours: str, show: Callable[[Json], str]) -> tuple[str, str, str]:
     return show(sizes.get(dense)), show(sizes.get(ours)), ratio(sizes.get(ours), sizes.get(dense))
 
 
@@ -258,11 +258,11 @@ def latency_table(facts: Sequence[Facts]) -> Table | None:
     return Table(columns, cells, text, title="Latency per token, measured") if cells else None
 
 
-def _batch(row: Mapping[str, Any]) -> int:
+def _batch(row: Mapping[str, Json]) -> int:
     return int(number(row.get("batch", 1)))
 
 
-def settings_table(tree: Mapping[str, Any], title: str = "") -> Table | None:
+def settings_table(tree: Mapping[str, Json], title: str = "") -> Table | None:
     """Nested settings as rows of dotted keys."""
     rows = tuple((key, plain(value)) for key, value in flatten(dict(tree)).items() if plain(value) != MISSING)
     return Table(("setting", "value"), rows, text=(0, 1), title=title) if rows else None
