@@ -14,11 +14,12 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from sparsernn.core.checks import check_value, checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import AtLeast, Count, Size
+from sparsernn.core.plain import Json
 from sparsernn.core.settings import assignments
 from sparsernn.experiments.search_space import Space, spaces_of
 from sparsernn.experiments.sweep_storage import (
@@ -151,8 +152,8 @@ class Sweep:
 
 def sweep(
     recipe: str | Path,
-    space: Mapping[str, Any] | Sequence[str],
-    overrides: Mapping[str, Any] | Sequence[str] = (),
+    space: Mapping[str, Json] | Sequence[str],
+    overrides: Mapping[str, Json] | Sequence[str] = (),
     *,
     seeds: int = 1,
     trials: int | None = None,

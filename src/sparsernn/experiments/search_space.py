@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.core.settings import assignments, parse
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Space:
         return str(int(value)) if self.kind == "integer" else repr(float(value))
 
 
-def spaces_of(space: Mapping[str, Any] | Sequence[str]) -> dict[str, Space]:
+def spaces_of(space: Mapping[str, Json] | Sequence[str]) -> dict[str, Space]:
     """Setting -> what it may be.
 
     Raises:

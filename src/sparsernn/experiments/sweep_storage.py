@@ -6,7 +6,8 @@ import json
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from sparsernn.core.errors import InputError
 
@@ -119,7 +120,7 @@ def _storage(url: str, heartbeat: int = HEARTBEAT) -> BaseStorage:
     return storage
 
 
-def load_optuna() -> Any:
+def load_optuna() -> ModuleType:
     """The library, quiet.
 
     Raises:

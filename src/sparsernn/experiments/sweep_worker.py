@@ -5,9 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.core.settings import parse
 from sparsernn.experiments.search_space import spaces_of
 from sparsernn.experiments.sweep_storage import ASKED, FOLDER, SweepPlan, load_optuna, wait_again
@@ -92,11 +93,11 @@ class _Progress(Reporter):
         for event in record.of("epoch"):
             self._tell(event)
 
-    def started(self, plan: dict[str, Any]) -> None:
+    def started(self, plan: dict[str, Json]) -> None:
         """Before the first step."""
         self.reporter.started(plan)
 
-    def step(self, status: dict[str, Any]) -> None:
+    def step(self, status: dict[str, Json]) -> None:
         """After each step."""
         self.reporter.step(status)
 
@@ -104,7 +105,7 @@ class _Progress(Reporter):
         """During an evaluation."""
         self.reporter.phase(name, fraction)
 
-    def event(self, record: dict[str, Any]) -> None:
+    def event(self, record: dict[str, Json]) -> None:
         """After each record; at an epoch's end the run may be found hopeless."""
         self.reporter.event(record)
         if record["event"] == "epoch":
@@ -112,7 +113,7 @@ class _Progress(Reporter):
             if self.prune and self.trial.should_prune():
                 raise load_optuna().TrialPruned
 
-    def _tell(self, record: Mapping[str, Any]) -> None:
+    def _tell(self, record: Mapping[str, Json]) -> None:
         assert self.run is not None
         with warnings.catch_warnings():  # of several seeds the first one's epochs are kept
             warnings.simplefilter("ignore")

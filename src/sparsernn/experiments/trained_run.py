@@ -5,9 +5,10 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sparsernn.core.devices import CPU
+from sparsernn.core.plain import Json
 from sparsernn.core.settings import assignments
 from sparsernn.report import Table, load_run, write_report
 from sparsernn.report.console import output
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
 SAMPLE_TOKENS = 60
 """Length of the text that a finished run keeps as its sample: three or four lines of a page."""
 
-Overrides = Mapping[str, Any] | Iterable[str] | None
-Callback = Reporter | Callable[[Mapping[str, Any]], object] | None
+Overrides = Mapping[str, Json] | Iterable[str] | None
+Callback = Reporter | Callable[[Mapping[str, Json]], object] | None
 
 
 class TrainedRun:
@@ -70,7 +71,7 @@ class TrainedRun:
         return self._record.name
 
     @property
-    def recipe(self) -> Mapping[str, Any]:
+    def recipe(self) -> Mapping[str, Json]:
         """The settings, as plain data."""
         return self._record.recipe
 
@@ -80,12 +81,12 @@ class TrainedRun:
         return self._record.is_complete
 
     @property
-    def scores(self) -> dict[str, Any]:
+    def scores(self) -> dict[str, Json]:
         """The scores of the best weights on the test split; {} while training has not ended."""
         return _scores(self._record.last("test"))
 
     @property
-    def history(self) -> dict[str, list[Any]]:
+    def history(self) -> dict[str, list[Json]]:
         """What was written after each epoch, as columns of equal length: `epoch`, `train_loss`, `valid_...`, `lr` ...
 
         `pandas.DataFrame(run.history)` makes a table of it. Where an epoch has no value, it is None.
@@ -93,7 +94,7 @@ class TrainedRun:
         return columns(self._record.of("epoch"))
 
     @property
-    def steps(self) -> dict[str, list[Any]]:
+    def steps(self) -> dict[str, list[Json]]:
         """The same for every `log_every` steps: `step`, `loss`, `grad_norm`, `lr`, `tokens_per_second` ..."""
         return columns(self._record.of("step"))
 
@@ -107,7 +108,7 @@ class TrainedRun:
         """What decided which weights exist, as it stood last: `masks()`, `summary()`."""
         return self._best().sparsifier
 
-    def evaluate(self, split: str = "test", batch_size: int | None = None) -> dict[str, Any]:
+    def evaluate(self, split: str = "test", batch_size: int | None = None) -> dict[str, Json]:
         """The scores of the best weights on a split ("train", "valid" or "test"), read again.
 
         Raises:
@@ -153,7 +154,7 @@ class TrainedRun:
 
 
 def train(
-    recipe: str | Path | Recipe | Mapping[str, Any],
+    recipe: str | Path | Recipe | Mapping[str, Json],
     overrides: Overrides = None,
     *,
     data: Path | str | None = None,
@@ -243,7 +244,7 @@ def complete(run: Run, prompt: str = "") -> Path:
     return page
 
 
-def columns(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+def columns(records: Sequence[Mapping[str, Json]]) -> dict[str, list[Json]]:
     """Records as columns of equal length, what is nested under joined names; None where a record has no value.
 
     >>> columns([{"epoch": 1, "valid": {"loss": 2.0}}, {"epoch": 2, "lr": 0.1}])
@@ -254,19 +255,19 @@ def columns(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     return {name: [record.get(name) for record in flat] for name in names}
 
 
-def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _flat(tree: Mapping[str, Json], above: str = "") -> dict[str, Json]:
+    found: dict[str, Json] = {}
     for key, value in tree.items():
         found |= _flat(value, f"{above}{key}_") if isinstance(value, Mapping) else {above + key: value}
     return found
 
 
-def _scores(record: Mapping[str, Any]) -> dict[str, Any]:
+def _scores(record: Mapping[str, Json]) -> dict[str, Json]:
     about = ("event", "epoch", "step", "split", "averaged", "time")
     return {name: value for name, value in record.items() if name not in about}
 
 
-def _recipe(recipe: str | Path | Recipe | Mapping[str, Any], overrides: Overrides) -> Recipe:
+def _recipe(recipe: str | Path | Recipe | Mapping[str, Json], overrides: Overrides) -> Recipe:
     changes = assignments(overrides) if isinstance(overrides, Mapping) else list(overrides or ())
     if isinstance(recipe, str | Path):
         return load_recipe(recipe, changes)
