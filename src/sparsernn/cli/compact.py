@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from sparsernn.cli.arguments import Data, Out, RunFolder
+from sparsernn.core.plain import Json
 from sparsernn.runs.run_folders import fresh_folder
 
 
@@ -44,7 +45,7 @@ def compact(
     _suggest(smaller.home)
 
 
-def _show(record: Mapping[str, Any]) -> None:
+def _show(record: Mapping[str, Json]) -> None:
     from sparsernn.cli.console_tables import drawn
     from sparsernn.report.charts.unit_charts import compact_table, proof_sentence
     from sparsernn.report.console import output

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE
 from rich.table import Table
 
 from sparsernn.core.metrics import metric
+from sparsernn.core.plain import Json
 from sparsernn.runs.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def _corpus_name(recipe: Recipe) -> str:
     return str(corpus.get("name", "") if isinstance(corpus, Mapping) else corpus)
 
 
-def _test_result(numbers: Mapping[str, Any], recipe: Recipe) -> str:
+def _test_result(numbers: Mapping[str, Json], recipe: Recipe) -> str:
     """The test figure by the task's own metric, else the first one there is; with all the digits it is given."""
     wanted = f"test_{recipe.task.get('metric', '')}"
     names = [name for name in (wanted, *numbers) if name in numbers and name.startswith("test_")]
@@ -66,7 +67,7 @@ def _test_result(numbers: Mapping[str, Any], recipe: Recipe) -> str:
     return str(value) if scale == 1 else f"{value * scale:.4g} %"
 
 
-def plan_table(plan: Mapping[str, Any]) -> Table:
+def plan_table(plan: Mapping[str, Json]) -> Table:
     """One line per weight tensor of a plan: shape, active weights, density, gates; a synthesizer's at the end."""
     made = table("tensor", "shape", "active", "density", "gates", numbers=(1, 2, 3))
     for tensor in plan["tensors"]:
@@ -80,7 +81,7 @@ def plan_table(plan: Mapping[str, Any]) -> Table:
     return made
 
 
-def plan_lines(plan: Mapping[str, Any]) -> list[str]:
+def plan_lines(plan: Mapping[str, Json]) -> list[str]:
     """What a plan says apart from its tensors: parameters, tokens, steps, time."""
     from sparsernn.report.story.formats import duration
 
@@ -109,7 +110,7 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _phase(row: Mapping[str, Any]) -> str:
+def _phase(row: Mapping[str, Json]) -> str:
     """One phase of a plan in words.
 
     >>> _phase({"first": 6, "last": 10, "source": "real", "cycle": [6, 10]})
@@ -132,7 +133,7 @@ def drawn(data: report.Table) -> Table:
     return made
 
 
-def latency_rows(measured: Mapping[str, Any]) -> Table:
+def latency_rows(measured: Mapping[str, Json]) -> Table:
     """The table of a "sizes" record: milliseconds per token for each way to compute it."""
     from sparsernn.report.story.formats import milliseconds, size
 

@@ -1,10 +1,12 @@
 """`sparsernn data`: which corpora are here, get one, check a folder of one's own."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markup import escape
+
+from sparsernn.core.plain import Json
 
 commands = typer.Typer(no_args_is_help=False, invoke_without_command=True)
 
@@ -47,7 +49,7 @@ def check(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with train, valid and test.")],
 ) -> None:
     """Read a folder as a corpus: its files, tokens, vocabulary, and whether it is a known corpus."""
-    from sparsernn.data import CORPORA
+    from sparsernn.data.corpora import CORPORA
 
     corpus = CORPORA["folder"](data_dir=folder)
     for split, ids in corpus.splits.items():
@@ -57,7 +59,7 @@ def check(
     print(f"known as   {known_as(corpus.info) or 'nothing known: a corpus of your own'}")
 
 
-def known_as(info: dict[str, Any]) -> str:
+def known_as(info: dict[str, Json]) -> str:
     """The downloadable corpus whose training file has this hash; '' for a corpus of one's own."""
     from sparsernn.data.download import DATASETS, standard_digest
 

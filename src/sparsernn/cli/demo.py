@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparsernn.core.plain import Json
 from sparsernn.runs.run_folders import fresh_folder
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def demo(
     output().print(f"\nThe whole story, with curves, masks and sizes:  {html}", soft_wrap=True)
 
 
-def _show_sizes(plan: Mapping[str, Any]) -> None:
+def _show_sizes(plan: Mapping[str, Json]) -> None:
     from sparsernn.cli.console_tables import plan_lines
     from sparsernn.report.console import output
 

@@ -1,13 +1,17 @@
 """`sparsernn evaluate`: the scores of a run's best weights, as they are or in another mode."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sparsernn.cli import evaluation_options as modes
 from sparsernn.cli.arguments import Data, Device, RunFolder
 from sparsernn.core.metrics import SCIENTIFIC
+from sparsernn.core.plain import Json
+
+if TYPE_CHECKING:
+    from sparsernn.runs.evaluation import Mode
 
 
 def register(app: typer.Typer) -> None:
@@ -59,7 +63,7 @@ def _evaluate(
     split: str,
     batch_size: int | None,
     where: tuple[Path | None, str | None],
-    mode: Any,
+    mode: "Mode | None",
     tune: bool,
 ) -> None:
     from sparsernn.report import load_run
@@ -67,10 +71,11 @@ def _evaluate(
     from sparsernn.report.progress import make_reporter
     from sparsernn.runs.assembly import open_run
     from sparsernn.runs.evaluation import evaluate_run
+    from sparsernn.tasks.cache_pointer import NeuralCache
 
     opened = open_run(run, *where)
     with make_reporter(output(), opened.task.metric) as reporter:
-        if tune:
+        if tune and isinstance(mode, NeuralCache):
             mode = modes.tuned(opened, mode, batch_size, lambda done: reporter.phase("tuning on valid", done))
         scores = evaluate_run(opened, split, batch_size, lambda done: reporter.phase(split, done), mode)
     _show_scores(scores, opened.task.metric, mode)
@@ -79,7 +84,7 @@ def _evaluate(
         output().print(f"  training ended with epoch {end['epoch']}, for {end['why']}")
 
 
-def _show_scores(scores: dict[str, Any], metric: str, mode: Any) -> None:
+def _show_scores(scores: dict[str, Json], metric: str, mode: "Mode | None") -> None:
     from sparsernn.report.console import output
     from sparsernn.runs.evaluation import FACTS
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sparsernn.core.checks import forms_of
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 
 if TYPE_CHECKING:
     from sparsernn.runs.evaluation import Mode
@@ -93,7 +94,7 @@ OPTIONS = {
 }
 
 
-def chosen_mode(wanted: Mapping[str, bool], given: Mapping[str, Any]) -> Mode | None:
+def chosen_mode(wanted: Mapping[str, bool], given: Mapping[str, Json]) -> Mode | None:
     """The mode that the options describe; None for the task's own evaluation.
 
     Args:
@@ -116,7 +117,7 @@ def chosen_mode(wanted: Mapping[str, bool], given: Mapping[str, Any]) -> Mode | 
     return _make(chosen[0], settings) if chosen else None
 
 
-def _make(name: str, settings: dict[str, Any]) -> Mode:
+def _make(name: str, settings: dict[str, Json]) -> Mode:
     from sparsernn.tasks.cache_pointer import PRESETS
     from sparsernn.tasks.evaluation_modes import MODES
 
@@ -132,7 +133,7 @@ def _make(name: str, settings: dict[str, Any]) -> Mode:
     return replace(PRESETS[preset], **_without_tune(settings))
 
 
-def _without_tune(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _without_tune(settings: Mapping[str, Json]) -> dict[str, Json]:
     return {name: value for name, value in settings.items() if name != "tune"}
 
 
@@ -143,7 +144,7 @@ def tuned(run: Run, mode: NeuralCache, batch_size: int | None, tick: Callable[[f
     return mode.tuned(run.task, run.model, batch_size=batch_size, tick=tick)
 
 
-def described(mode: Any) -> str:
+def described(mode: Mode) -> str:
     """The settings of a mode in one line.
 
     >>> from sparsernn.tasks.cache_pointer import NeuralCache

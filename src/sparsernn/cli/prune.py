@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sparsernn.cli.arguments import Data, Device, Out, RunFolder
 from sparsernn.core.errors import InputError
 from sparsernn.core.metrics import metric
+from sparsernn.core.plain import Json
 from sparsernn.runs.run_folders import fresh_folder
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def _block(given: str | None) -> tuple[int, int] | None:
     return int(found[1]), int(found[2])
 
 
-def _table(record: Mapping[str, Any]) -> Table:
+def _table(record: Mapping[str, Json]) -> Table:
     from math import prod
 
     from sparsernn.report import Table
@@ -113,7 +114,7 @@ def _table(record: Mapping[str, Any]) -> Table:
     )
 
 
-def _lines(record: Mapping[str, Any]) -> list[str]:
+def _lines(record: Mapping[str, Json]) -> list[str]:
     """The tensors that fell back, the scores before and after, the seconds."""
     told = metric(record["metric"])
     before, after = (told.shown(scores[record["metric"]]) for scores in record["scores"])

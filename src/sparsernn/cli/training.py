@@ -5,9 +5,11 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
+
+from sparsernn.core.plain import Json
 
 if TYPE_CHECKING:
     from sparsernn.runs.recipe import Recipe
@@ -56,7 +58,7 @@ def take_part(run: Run) -> None:
         raise typer.Exit(128 + stop.signal_number) from None
 
 
-def show_beginning(run: Run, plan: Mapping[str, Any]) -> None:
+def show_beginning(run: Run, plan: Mapping[str, Json]) -> None:
     """Print the plan of a new run, or where an old one goes on."""
     from sparsernn.report.console import headed, output
 
@@ -68,7 +70,7 @@ def show_beginning(run: Run, plan: Mapping[str, Any]) -> None:
         output().print(headed(run.recipe.name, f"goes on at {steps}, epoch {here.epoch + 1}"))
 
 
-def show_plan(recipe: Recipe, plan: Mapping[str, Any]) -> None:
+def show_plan(recipe: Recipe, plan: Mapping[str, Json]) -> None:
     """Print what a run is going to do."""
     from sparsernn.cli.console_tables import plan_lines, plan_table
     from sparsernn.report.console import headed, output
@@ -92,7 +94,7 @@ def train_to_the_end(run: Run) -> None:
         output().print(f"  sparsernn {command} {run.home}  ".ljust(48) + what)
 
 
-def with_progress(run: Run, greet: Callable[[Mapping[str, Any]], None]) -> None:
+def with_progress(run: Run, greet: Callable[[Mapping[str, Json]], None]) -> None:
     """Train a run to its end; when it is told to stop, say where it was saved and how to go on."""
     from sparsernn.report.console import output
     from sparsernn.report.progress import make_reporter
