@@ -79,3 +79,25 @@ def test_units_of_a_structured_map_are_refused_in_one_sentence():
 def test_impossible_settings_are_refused(settings, said):
     with pytest.raises(InputError, match=said):
         Elman(**{"input_size": 3, "hidden_size": 4, **settings})
+
+
+def test_the_input_bias_begins_as_in_the_published_code_or_at_zero():
+    torch.manual_seed(0)
+    drawn = Elman(4, 1000).cell
+    bound = 0.5  # 1 / sqrt(4)
+    assert drawn.bias_ih.abs().max() <= bound
+    assert drawn.bias_ih.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
+    assert not Elman(4, 5, bias_init="zero").cell.bias_ih.any()
+    assert Elman(4, 5, input_bias=False).cell.bias_ih is None
+
+
+def test_a_seed_draws_the_same_matrices_whatever_the_bias():
+    def cell(**settings):
+        torch.manual_seed(0)
+        return Elman(4, 5, nonlinearity="modrelu", **settings).cell
+
+    one, *others = cell(), cell(bias_init="zero"), cell(input_bias=False)
+    for other in others:
+        assert torch.equal(one.weight_ih, other.weight_ih)
+        assert torch.equal(one.map.weight, other.map.weight)
+        assert torch.equal(one.bias_modrelu, other.bias_modrelu)

@@ -34,6 +34,7 @@ from sparsernn.optim import (
 from sparsernn.runs.ranks import Alone
 from sparsernn.runs.recipe import Recipe, load_recipe
 from sparsernn.runs.run import Run
+from sparsernn.runs.source_commit import source_commit
 from sparsernn.runs.warm_start import take_synthesizer
 from sparsernn.sparsity import SPARSIFIERS
 from sparsernn.tasks import TASKS, Task
@@ -352,6 +353,7 @@ def environment(run: Run, data_dir: Path | None = None) -> dict[str, Json]:
     """Versions, machine, data hashes and command line: what a number needs beside it."""
     return {
         "sparsernn": sparsernn.__version__,
+        "commit": source_commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),

@@ -123,6 +123,10 @@ INPUT_INITS: dict[str, Callable[[Tensor], Tensor]] = {
     "uniform": lambda weight: weight.uniform_(-(len(weight) ** -0.5), len(weight) ** -0.5),
     "small": lambda weight: weight.uniform_(-0.01, 0.01),
 }
+BIAS_INITS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "uniform": lambda bias, inputs: nn.init.uniform_(bias, -(inputs**-0.5), inputs**-0.5),
+    "zero": lambda bias, _: nn.init.zeros_(bias),
+}
 NONLINEARITIES: dict[str, Callable[[], Rule]] = {"none": Identity, "tanh": Tanh, "relu": ReLU}
 MODRELU_BOUND = 0.01
 """First values of the modReLU bias are U(-0.01, 0.01), as in the nnRNN code (G. Kerg et al., 2019)."""
@@ -145,6 +149,7 @@ class ElmanCell(SparseProducts, StagedCell):
         input_init: "xavier" (normal, 2 / (I + H)), "kaiming" (normal, 2 / I), "uniform" (1 / sqrt(H), as torch) or
             "small" (uniform, 0.01, as in the EURNN code).
         input_bias: whether there is a c.
+        bias_init: first values of c: "uniform" (1 / sqrt(I), as in the nnRNN code) or "zero".
         product: "dense", "sparse" or "auto", as `sparsernn.nn.LSTM` has it; a V that is not the map "dense" is always
             multiplied whole.
 
@@ -164,16 +169,19 @@ class ElmanCell(SparseProducts, StagedCell):
         nonlinearity: Annotated[str, OneOf((*NONLINEARITIES, "modrelu"))] = "tanh",
         input_init: Annotated[str, OneOf(INPUT_INITS)] = "xavier",
         input_bias: bool = True,
+        bias_init: Annotated[str, OneOf(BIAS_INITS)] = "uniform",
         product: ProductName = "dense",
     ) -> None:
         super().__init__()
         self._begin_products(product)
         self.nonlinearity = nonlinearity
         self.weight_ih = nn.Parameter(INPUT_INITS[input_init](torch.empty(hidden_size, input_size)))
-        self.bias_ih = nn.Parameter(torch.zeros(hidden_size)) if input_bias else None
+        self.bias_ih = nn.Parameter(torch.empty(hidden_size)) if input_bias else None
         self.map = make("map", MAPS, map, hidden_size=hidden_size)
         if nonlinearity == "modrelu":
             self.bias_modrelu = nn.Parameter(torch.empty(hidden_size).uniform_(-MODRELU_BOUND, MODRELU_BOUND))
+        if self.bias_ih is not None:  # last, so that it leaves a seed the matrices that it draws without one
+            BIAS_INITS[bias_init](self.bias_ih, input_size)
 
     @property
     def input_size(self) -> int:
@@ -267,6 +275,7 @@ class Elman(Recurrent):
         nonlinearity: Annotated[str, OneOf((*NONLINEARITIES, "modrelu"))] = "tanh",
         input_init: Annotated[str, OneOf(INPUT_INITS)] = "xavier",
         input_bias: bool = True,
+        bias_init: Annotated[str, OneOf(BIAS_INITS)] = "uniform",
         product: ProductName = "dense",
         batch_first: bool = False,
         learn_initial_state: bool = False,
@@ -278,6 +287,7 @@ class Elman(Recurrent):
             nonlinearity=nonlinearity,
             input_init=input_init,
             input_bias=input_bias,
+            bias_init=bias_init,
             product=product,
         )
         super().__init__(cell, batch_first=batch_first, learn_initial_state=learn_initial_state)
