@@ -5,6 +5,7 @@
 # make test-lowest   the suite on the oldest versions that are supported, in a virtual environment of its own
 # make docs   the site, offline and strict, into site/
 # make lint   style and types
+# make results RUNS=DIR   mean and spread over seeds of the runs in DIR, into docs/results.jsonl, the pages and the recipes
 # Each makes the virtual environment when it is missing and installs only when something changed.
 
 PYTHON ?= python3
@@ -14,8 +15,11 @@ BIN = $(VENV)/bin
 SOURCES = pyproject.toml constraints.txt $(wildcard setup.py) $(wildcard src/sparsernn/kernels/*.c src/sparsernn/kernels/*.h src/sparsernn/kernels/build.py)
 # Tests compare bits and share the cores between workers: one thread each.
 TEST_WORKERS ?= auto
+RUNS ?= runs
+# Pages with a table that is printed from results.
+PAGES = $(shell grep -ls '<!-- results:' README.md docs/*.md)
 
-.PHONY: demo test test-slow test-levels test-lowest lint docs clean
+.PHONY: demo test test-slow test-levels test-lowest lint docs results clean
 demo: $(VENV)/.installed-report
 	$(BIN)/python -m sparsernn demo
 
@@ -39,6 +43,9 @@ lint: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "site/index.html"
+
+results: $(VENV)/.installed-dev
+	$(BIN)/python -m sparsernn results $(RUNS) --keep docs/results.jsonl $(addprefix --page ,$(PAGES)) --recipes
 
 clean:
 	rm -rf $(VENV) $(LOWEST) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

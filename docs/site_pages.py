@@ -58,11 +58,28 @@ PART = re.compile(r"(<!-- printed: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 """A table inside a written page, under the name of the function of `sparsernn.catalogue` that prints it."""
 
 
-def reprinted(text: str) -> str:
-    """A page with its printed parts as the code prints them; `python docs/site_pages.py` writes them into docs/."""
-    from sparsernn import catalogue
+RESULTS = ROOT / "docs" / "results.jsonl"
+"""What runs obtained, one a line: `make results` keeps them there."""
 
-    return PART.sub(lambda found: f"{found[1]}\n{getattr(catalogue, found[2])()}\n\n{found[3]}", text)
+
+def reprinted(text: str) -> str:
+    """A page with its printed parts as the code prints them and the results that are kept.
+
+    `python docs/site_pages.py` writes them into docs/.
+    """
+    from sparsernn import catalogue
+    from sparsernn.report.story.obtained import read_book
+    from sparsernn.report.story.result_tables import renewed
+
+    text = PART.sub(lambda found: f"{found[1]}\n{getattr(catalogue, found[2])()}\n\n{found[3]}", text)
+    return renewed(text, read_book(RESULTS))
+
+
+def is_printed(text: str) -> bool:
+    """Whether a page has a printed part."""
+    from sparsernn.report.story.result_tables import PLACE
+
+    return bool(PART.search(text) or PLACE.search(text))
 
 
 def links(text: str) -> Iterator[str]:

@@ -73,7 +73,7 @@ def test_every_recipe_component_and_command_is_in_its_table(printed):
     assert "| `--dry-run` |  | Print the plan and stop. |" in printed["commands.md"]
 
 
-@pytest.mark.parametrize("path", [path for path in WRITTEN if PAGES.PART.search(path.read_text("utf-8"))])
+@pytest.mark.parametrize("path", [path for path in WRITTEN if PAGES.is_printed(path.read_text("utf-8"))])
 def test_a_table_inside_a_page_is_what_the_code_prints(path):
     text = path.read_text(encoding="utf-8")
     assert PAGES.reprinted(text) == text, "run: python docs/site_pages.py"

@@ -122,13 +122,22 @@ def list_recipes() -> list[str]:
     return sorted(_shipped())
 
 
+def recipe_file(name: str) -> Path:
+    """The file of a shipped recipe.
+
+    Raises:
+        InputError: no recipe has that name.
+    """
+    return _find(name)
+
+
 def recipe_text(name: str) -> str:
     """The file of a shipped recipe as it stands, `base:` and comments included.
 
     Raises:
         InputError: no recipe has that name.
     """
-    return _find(name).read_text(encoding="utf-8")
+    return recipe_file(name).read_text(encoding="utf-8")
 
 
 def load_recipe(name_or_file: str | Path, overrides: Sequence[str] = ()) -> Recipe:

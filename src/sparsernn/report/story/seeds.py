@@ -119,7 +119,7 @@ class _Row:
 
 def _row(group: Sequence[RunRecord], varied: Sequence[str]) -> _Row:
     judged = [gather(run).quality for run in group]
-    settings = tuple(plain(_settings(group[0]).get(key)) for key in varied) if varied else ()
+    settings = tuple(plain(row_settings(group[0].recipe).get(key)) for key in varied) if varied else ()
     return _Row(
         settings,
         judged[0].metric,
@@ -132,24 +132,29 @@ def _row(group: Sequence[RunRecord], varied: Sequence[str]) -> _Row:
 def _groups(runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
     groups: dict[str, list[RunRecord]] = {}
     for run in runs:
-        groups.setdefault(repr(sorted(_settings(run).items())), []).append(run)
+        groups.setdefault(repr(sorted(row_settings(run.recipe).items())), []).append(run)
     return groups
 
 
-def _settings(run: RunRecord) -> Mapping[str, Json]:
-    """The settings that make a row, by dotted path."""
-    flat = flatten(dict(run.recipe))
+def row_settings(recipe: Mapping[str, Json]) -> dict[str, Json]:
+    """The settings of a recipe that make a row, by dotted path."""
+    flat = flatten(dict(recipe))
     return {
-        key: repr(value) if isinstance(value, list) else value for key, value in flat.items() if _counts(key)
+        key: repr(value) if isinstance(value, list) else value for key, value in flat.items() if counts(key)
     }
 
 
-def _counts(key: str) -> bool:
+def counts(key: str) -> bool:
+    """Whether a setting, by its dotted path, makes another row.
+
+    >>> counts("optimizer.lr"), counts("seed")
+    (True, False)
+    """
     return key.split(".")[0] not in FREE
 
 
 def _varied(runs: Sequence[RunRecord]) -> tuple[str, ...]:
     """The settings in which any two of the runs differ; "run" is their stand-in where none does."""
-    trees = [_settings(run) for run in runs]
+    trees = [row_settings(run.recipe) for run in runs]
     keys = dict.fromkeys(key for tree in trees for key in tree)
     return tuple(key for key in keys if len({plain(tree.get(key)) for tree in trees}) > 1)

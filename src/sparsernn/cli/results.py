@@ -1,0 +1,82 @@
+"""`sparsernn results`: what finished runs obtained, as tables, pages and the figures of recipes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sparsernn.core.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sparsernn.report.story.history import RunRecord
+    from sparsernn.report.story.obtained import Obtained
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(results)
+
+
+def results(
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Runs, or folders of runs.")],
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Keep the figures there, one run a line, beside those of earlier runs, and show all of them.",
+        ),
+    ] = None,
+    page: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="A page to renew between its marks <!-- results: PATTERN ... -->."),
+    ] = None,
+    recipes: Annotated[
+        bool,
+        typer.Option("--recipes", help="Write mean and spread into the recipes that were run unchanged."),
+    ] = False,
+) -> None:
+    """Print mean and spread over seeds of all finished runs in some folders, by recipe, corpus and machine."""
+    from sparsernn.report.story.obtained import find_runs, merged, obtained, read_book, write_book
+    from sparsernn.report.story.recipe_figures import write_figures
+    from sparsernn.report.story.result_tables import renewed
+
+    pages = {path: _page(path) for path in page or ()}
+    runs = find_runs(folders)
+    found = [result for result in map(obtained, runs) if result is not None]
+    told = merged(read_book(keep) if keep else (), found)
+    if keep:
+        write_book(keep, told)
+    for path, text in pages.items():
+        path.write_text(renewed(text, told), encoding="utf-8")
+    written = write_figures(told) if recipes else ()
+    _show(told, runs, len(found), written)
+
+
+def _page(path: Path) -> str:
+    """The text of a page that has a place for results."""
+    from sparsernn.report.story.result_tables import PLACE
+
+    if not path.is_file():
+        raise InputError(f"there is no page '{path}'; write it first, with <!-- results: PATTERN --> in it.")
+    text = path.read_text(encoding="utf-8")
+    if not PLACE.search(text):
+        raise InputError(
+            f"'{path}' has no place for results; mark it by <!-- results: PATTERN --> and <!-- end -->."
+        )
+    return text
+
+
+def _show(told: Sequence[Obtained], runs: Sequence[RunRecord], finished: int, written: Sequence[str]) -> None:
+    from sparsernn.cli.console_tables import drawn
+    from sparsernn.report.console import output
+    from sparsernn.report.story.result_tables import result_tables
+
+    for table in result_tables(told):
+        output().print(drawn(table))
+    output().print(f"{finished} finished runs read; {len(runs) - finished} not finished are left out.")
+    for name in written:
+        output().print(f"The figures of recipe {name} are written.")

@@ -1,0 +1,113 @@
+"""Tables of results over seeds, and the places in pages that hold them."""
+
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from sparsernn.core.metrics import metric as row_of
+from sparsernn.report.story.formats import whole
+from sparsernn.report.story.obtained import Obtained
+from sparsernn.report.story.seeds import Sample, differs
+from sparsernn.report.story.tables import Table
+
+Group = Sequence[Obtained]
+
+PLACE = re.compile(r"(<!-- results: ([^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+"""A part of a page that is printed from results: patterns of recipes' names, `budget/*` say, between its marks."""
+NOTHING = "No run has been kept yet."
+NAMED_SEEDS = 3
+"""Seeds are listed up to so many that do not follow each other."""
+VERDICTS = {None: "one seed", True: "worse", False: "no difference"}
+
+
+def renewed(page: str, results: Sequence[Obtained]) -> str:
+    """A page with its parts that are printed from results as these say.
+
+    >>> print(renewed("<!-- results: demo/* --><!-- end -->".replace("><", ">" + chr(10) + "<"), []))
+    <!-- results: demo/* -->
+    <BLANKLINE>
+    No run has been kept yet.
+    <BLANKLINE>
+    <!-- end -->
+    """
+    return PLACE.sub(lambda found: f"{found[1]}\n{_printed(found[2].split(), results)}\n\n{found[3]}", page)
+
+
+def _printed(patterns: Sequence[str], results: Sequence[Obtained]) -> str:
+    chosen = [r for r in results if any(fnmatchcase(r.recipe, pattern) for pattern in patterns)]
+    return "\n\n".join(f"{table.title}\n\n{table.markdown()}" for table in result_tables(chosen)) or NOTHING
+
+
+def result_tables(results: Sequence[Obtained]) -> list[Table]:
+    """A table for each corpus, metric and machine, with a row for each setting: best row first.
+
+    A row holds the mean and the sample standard deviation over seeds, as `seeds_table` has them. The title says what
+    data and machine the figures are of, and the command.
+    """
+    kinds: dict[tuple[str, ...], list[Obtained]] = {}
+    for result in results:
+        kinds.setdefault((result.data, result.data_hash, result.metric, result.machine), []).append(result)
+    return [_table(kinds[kind]) for kind in sorted(kinds)]
+
+
+def grouped(results: Sequence[Obtained]) -> list[Group]:
+    """Results that differ in the seed alone, together."""
+    groups: dict[tuple[str, ...], list[Obtained]] = {}
+    for result in results:
+        groups.setdefault(result.row, []).append(result)
+    return [sorted(group, key=lambda result: result.seed) for group in groups.values()]
+
+
+def over_seeds(group: Group, split: str) -> Sample:
+    """The figures of a group, `split` being "valid" or "test"."""
+    return Sample(tuple(getattr(result, split) for result in group))
+
+
+def _table(results: Sequence[Obtained]) -> Table:
+    metric = row_of(results[0].metric)
+    sign = -1 if metric.higher_is_better else 1
+    groups = sorted(grouped(results), key=lambda group: sign * over_seeds(group, "valid").mean)
+    columns = (
+        *("recipe and changes", "seeds", "active parameters", "operations per token"),
+        *(f"valid {metric.label}", f"test {metric.label}", "beside the best", "commit"),
+    )
+    rows = tuple(_cells(group, groups[0]) for group in groups)
+    return Table(columns, rows, text=(0, 1, 6, 7), title=caption(results[0])).without_empty()
+
+
+def caption(result: Obtained) -> str:
+    """What the figures are of."""
+    tokens = f", {result.tokens:,} training tokens" if result.tokens else ""
+    return (
+        f"*{result.data}{tokens} (sha256 {result.data_hash[:8]}); {result.machine}; "
+        "`sparsernn train RECIPE [CHANGES] seed=N --data DIR`; mean ± standard deviation over seeds.*"
+    )
+
+
+def _cells(group: Group, best: Group) -> tuple[str, ...]:
+    one = group[0]
+    valid, test = (over_seeds(group, split) for split in ("valid", "test"))
+    told = "best" if group is best else VERDICTS[differs(valid, over_seeds(best, "valid"))]
+    return (
+        f"`{one.label}`",
+        f"{len(group)}: {seeds_named([result.seed for result in group])}",
+        whole(one.active),
+        whole(one.operations),
+        valid.shown(one.metric),
+        test.shown(one.metric),
+        told,
+        ", ".join(sorted({result.commit[:7] for result in group} - {""})),
+    )
+
+
+def seeds_named(seeds: Sequence[int]) -> str:
+    """Which seeds.
+
+    >>> seeds_named([1, 2, 3, 4]), seeds_named([1111]), seeds_named([1, 5]), seeds_named([1, 3, 5, 7])
+    ('1-4', '1111', '1, 5', '1, 3, 5 ...')
+    """
+    first, last = seeds[0], seeds[-1]
+    if len(seeds) > 2 and list(seeds) == list(range(first, last + 1)):
+        return f"{first}-{last}"
+    rest = " ..." if len(seeds) > NAMED_SEEDS else ""
+    return ", ".join(map(str, seeds[:NAMED_SEEDS])) + rest

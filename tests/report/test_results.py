@@ -1,0 +1,157 @@
+"""Figures over seeds: kept, printed into pages, written into recipes."""
+
+import json
+import math
+import shutil
+
+import pytest
+import yaml
+from report_runs import write_run
+from typer.testing import CliRunner
+
+from sparsernn.cli.app import app
+from sparsernn.core.errors import InputError
+from sparsernn.report.story import recipe_figures
+from sparsernn.report.story.history import load_run
+from sparsernn.report.story.obtained import find_runs, merged, obtained, read_book, write_book
+from sparsernn.report.story.recipe_figures import write_figures
+from sparsernn.report.story.result_tables import renewed, result_tables
+from sparsernn.runs.recipe import load_recipe
+
+PAGE = "# Title\n\n<!-- results: demo/* -->\n<!-- end -->\n\nThe end.\n"
+
+
+def answer(*words, code=0):
+    result = CliRunner().invoke(app, [str(word) for word in words], prog_name="sparsernn")
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def edited(folder, *, test=None, environment=(), **settings):
+    """Change a written run's recipe, its last test figure and what it says of the machine."""
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe | settings))
+    told = json.loads((folder / "environment.json").read_text()) | dict(environment)
+    (folder / "environment.json").write_text(json.dumps(told))
+    if test is not None:
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        scores = {"perplexity": test, "loss": math.log(test)}
+        lines = [line | scores if line["event"] == "test" else line for line in lines]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two settings with seeds 1 to 3, and one run that was stopped."""
+    home = tmp_path / "runs"
+    for method in ("dense", "selfish"):
+        for seed in (1, 2, 3):
+            folder = write_run(home / f"{method}-{seed}", method, epochs=4)
+            told = {"commit": "0123456789ab"}
+            edited(folder, test=80 + seed, environment=told, name=f"demo/{method}", seed=seed)
+    write_run(home / "stopped", done=2)
+    return home
+
+
+def of(folder):
+    return [result for result in map(obtained, find_runs([folder])) if result is not None]
+
+
+def test_a_row_holds_mean_and_spread_of_its_seeds(runs):
+    (table,) = result_tables(of(runs))
+    rows = {row[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
+    assert list(rows) == ["`demo/selfish`", "`demo/dense`"]
+    assert rows["`demo/dense`"]["seeds"] == "3: 1-3"
+    assert rows["`demo/dense`"]["test perplexity"] == "82.00 ± 1.00"
+    assert rows["`demo/selfish`"]["beside the best"] == "best"
+    assert rows["`demo/dense`"]["beside the best"] == "worse"
+    assert rows["`demo/dense`"]["commit"] == "0123456"
+    assert "929,589 training tokens" in table.title
+    assert "an example processor, torch 2.13.0, Python 3.11.7" in table.title
+
+
+def test_other_settings_data_and_machines_are_other_rows(runs):
+    edited(runs / "dense-2", clip=0.5, overrides=["clip=0.5", "seed=2", "threads=1"])
+    labels = [row[0] for row in result_tables(of(runs))[0].rows]
+    assert labels == ["`demo/selfish`", "`demo/dense`", "`demo/dense clip=0.5`"]
+    edited(runs / "dense-3", environment={"processor": "another"})
+    data = {"name": "ptb", "sha256": {"train": "ef" * 32}, "tokens": {"train": 10}}
+    edited(runs / "dense-1", environment={"data": data})
+    assert [len(table.rows) for table in result_tables(of(runs))] == [2, 1, 1]
+
+
+def test_the_best_is_the_highest_where_more_is_better(runs):
+    for k, folder in enumerate(sorted(runs.glob("dense-*")), 1):
+        lines = (folder / "metrics.jsonl").read_text().replace('"perplexity"', '"accuracy"')
+        (folder / "metrics.jsonl").write_text(lines)
+        edited(folder, task={"metric": "accuracy"}, name="demo/" + "ab"[k % 2])
+    (table,) = (t for t in result_tables(of(runs)) if "test accuracy" in t.columns)
+    assert table.rows[0][-2] == "best"
+
+
+def test_a_page_is_renewed_between_its_marks_alone(runs, tmp_path):
+    page, book = tmp_path / "page.md", tmp_path / "book.jsonl"
+    page.write_text(PAGE)
+    told = answer("results", runs, "--keep", book, "--page", page)
+    assert "6 finished runs read; 1 not finished" in told
+    once = page.read_text()
+    assert once.startswith("# Title\n\n<!-- results: demo/* -->\n\n*language_modelling, 929,589 ")
+    assert once.endswith("<!-- end -->\n\nThe end.\n")
+    assert once.count("| `demo/") == 2
+    assert renewed(once, read_book(book)) == once
+    assert renewed(PAGE.replace("demo/*", "demo/dense other"), read_book(book)).count("| `demo/") == 1
+
+
+def test_what_is_kept_outlives_its_runs_and_is_replaced_by_newer_ones(runs, tmp_path):
+    book = tmp_path / "book.jsonl"
+    answer("results", runs, "--keep", book)
+    shutil.rmtree(runs / "dense-1")
+    edited(runs / "dense-2", test=90)
+    assert "3: 1-3" in answer("results", runs, "--keep", book)
+    assert sorted(r.test for r in read_book(book) if r.recipe == "demo/dense") == [81, 83, 90]
+    before = book.read_bytes()
+    write_book(book, reversed(read_book(book)))
+    assert book.read_bytes() == before
+    assert merged(read_book(book), read_book(book)) == read_book(book)
+
+
+def test_figures_are_written_into_recipes_that_were_run_unchanged(runs, tmp_path, monkeypatch):
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(
+        "base: demo/dense\nabout: A.\nobtained:\n  test_perplexity: 7\n  note: old\n\n# why\nepochs: 4\n"
+    )
+    monkeypatch.setattr(recipe_figures, "recipe_file", lambda name: copy)
+    settings = load_recipe("demo/dense").settings()
+    for seed in (1, 2, 3):
+        edited(runs / f"dense-{seed}", **{**settings, "seed": seed, "overrides": [f"seed={seed}"]})
+    edited(runs / "selfish-1", **{**settings, "clip": 7.0})
+    assert write_figures(of(runs)) == ["demo/dense"]
+    written = load_recipe(copy)
+    assert written.obtained["test_perplexity"] == 82.0
+    assert written.obtained["note"].startswith("mean of 3 seeds (1-3), standard deviation 0.00 and 1.00; ")
+    assert "929,589 training tokens" in written.obtained["note"]
+    assert copy.read_text().startswith("base: demo/dense\nabout: A.\nobtained: {valid")
+    assert copy.read_text().endswith('"}\n\n# why\nepochs: 4\n')
+
+
+def test_a_run_that_stopped_has_obtained_nothing(runs):
+    assert obtained(load_run(runs / "stopped")) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [(None, "there is no page"), ("# nothing here\n", "has no place for results")]
+)
+def test_a_page_without_a_place_is_refused_before_anything_is_written(runs, tmp_path, text, said):
+    page, book = tmp_path / "page.md", tmp_path / "book.jsonl"
+    if text is not None:
+        page.write_text(text)
+    assert said in answer("results", runs, "--keep", book, "--page", page, code=2)
+    assert not book.exists()
+
+
+def test_no_run_and_no_result_are_one_sentence(tmp_path):
+    assert "holds no run" in answer("results", tmp_path, code=2)
+    (tmp_path / "book.jsonl").write_text('{"recipe": "a"}\n')
+    with pytest.raises(InputError, match="line 1: this is no result"):
+        read_book(tmp_path / "book.jsonl")
