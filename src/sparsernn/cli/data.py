@@ -59,6 +59,34 @@ def check(
     print(f"known as   {known_as(corpus.info) or 'nothing known: a corpus of your own'}")
 
 
+@commands.command("numbered")
+def list_numbered() -> None:
+    """List the long texts that have been numbered into the cache, and what they take."""
+    from sparsernn.cli.console_tables import table
+    from sparsernn.data.numbered_cache import kept, numbered_folder
+    from sparsernn.report.console import output
+
+    rows = kept()
+    if not rows:
+        print(f"{numbered_folder()} holds nothing")
+        return
+    made = table("text", "tokens", "types", "MB", "file")
+    for row in rows:
+        source = row.source or "not whole: it will be numbered again"
+        size = f"{row.bytes / 1e6:,.1f}"
+        made.add_row(escape(source), f"{row.tokens:,}", f"{row.vocabulary:,}", size, row.path.parent.name)
+    output().print(made)
+
+
+@commands.command()
+def clear() -> None:
+    """Remove all numbered texts from the cache; they are numbered again when they are asked for."""
+    from sparsernn.data.numbered_cache import clear as removed
+    from sparsernn.data.numbered_cache import numbered_folder
+
+    print(f"{numbered_folder()} is empty; {removed() / 1e6:,.1f} MB were removed")
+
+
 def known_as(info: dict[str, Json]) -> str:
     """The downloadable corpus whose training file has this hash; '' for a corpus of one's own."""
     from sparsernn.data.download import DATASETS, standard_digest

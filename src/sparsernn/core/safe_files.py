@@ -44,21 +44,25 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def sole_user(folder: Path) -> Iterator[None]:
+def sole_user(folder: Path, wait: bool = False) -> Iterator[None]:
     """Keep every other process, and every other caller in this one, out of what is done inside.
 
     The lock is on the folder itself and belongs to this process: it ends with it, however it ends, and leaves no
     file. Where the system or the file system has no such locks, nothing is locked.
 
+    Args:
+        folder: is there.
+        wait: until whoever has it is done.
+
     Raises:
-        InputError: somebody else has it.
+        InputError: somebody else has it, and `wait` is false.
 
     Example:
         >>> import tempfile
         >>> with sole_user(Path(tempfile.mkdtemp())):
         ...     pass
     """
-    handle = _locked(folder)
+    handle = _locked(folder, wait)
     try:
         yield
     finally:
@@ -66,14 +70,14 @@ def sole_user(folder: Path) -> Iterator[None]:
             os.close(handle)
 
 
-def _locked(folder: Path) -> int | None:
+def _locked(folder: Path, wait: bool) -> int | None:
     try:
         import fcntl
     except ImportError:  # Windows
         return None
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as error:
         os.close(handle)
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):

@@ -9,7 +9,7 @@ from sparsernn.core.checks import check_value
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Between
 from sparsernn.data.content_split import SPLITS, position
-from sparsernn.data.corpora import DATA_VARIABLE
+from sparsernn.data.long_corpora import DATA_VARIABLE
 from sparsernn.data.split_files import find_split, origins
 from sparsernn.data.tag_columns import check_columns, read_columns
 from sparsernn.data.tagged_sentences import Sentence, TaggedCorpus, digest

@@ -12,7 +12,6 @@ from sparsernn.core.plain import Json
 from sparsernn.data import download
 from sparsernn.data.content_split import (
     SHARES,
-    SPLITS,
     Key,
     check_shares,
     is_one_line,
@@ -22,19 +21,15 @@ from sparsernn.data.content_split import (
     split_contiguous,
 )
 from sparsernn.data.embedded_text import embedded
-from sparsernn.data.split_files import find_split, origins
+from sparsernn.data.long_corpora import DATA_VARIABLE, enwik8, wikitext103
+from sparsernn.data.split_texts import folder_corpus, given_place, read_splits
 from sparsernn.data.text_corpus import LEVELS, Corpus, VocabularyRules, build_corpus, own_rules
-from sparsernn.data.text_files import decode_text, read_bytes, read_text, sha256, unpacked
+from sparsernn.data.text_files import read_text, sha256
 from sparsernn.data.text_styles import Style
 from sparsernn.data.vocabulary import Order, Vocabulary
 
-DATA_VARIABLE = "SPARSERNN_DATA"
-
-OWN_LEVELS = ("word", "prose", "char")
-OWN_STYLES = {"word": "whitespace", "prose": "prose", "char": "characters"}
-
-ENDINGS = (".txt", ".tokens", ".raw", "")
-"""Of the files of a folder, the preferred one first."""
+OWN_LEVELS = ("word", "prose", "char", "byte")
+OWN_STYLES = {"word": "whitespace", "prose": "prose", "char": "characters", "byte": "bytes"}
 
 
 @checked
@@ -52,17 +47,19 @@ def folder(
 ) -> Corpus:
     """A folder of yours with one file for each split: train.txt, valid.txt, test.txt.
 
+    Files of 32 MB and more are numbered once into the cache (docs/long-texts.md) and need not fit into memory.
+
     A file belongs to a split by a whole word of its name (`split_files.find_split`): val.txt, ptb.train.txt,
     wiki.train.tokens, test.raw and train.txt.gz are found too.
 
     Args:
         path: the folder.
         level: "word" (split at white space, `<eos>` ends a line), "prose" (punctuation split off, lower case,
-            numbers N, `<eos>` ends a paragraph) or "char" (every character).
+            numbers N, `<eos>` ends a paragraph), "char" (every character) or "byte" (of the files as they are).
         splits: read another file for a split, {"train": "valid"} for example; the note of the corpus says so.
         max_vocabulary: size of the vocabulary at most, `<eos>` and `<unk>` included; None: no limit.
         min_count: rarer tokens of the counted text become `<unk>`; None: 2, so that `<unk>` is trained, and 1 at
-            level "char", where no character gets lost.
+            levels "char" and "byte", where no character gets lost.
         vocabulary_from: "train", or "all": every token of all three splits, in order of appearance, as the
             published benchmarks do (`min_count` is then 1).
         order: of the token numbers: "first" (appearance), "up" (by count in the training split, the rarest first, as
@@ -77,9 +74,7 @@ def folder(
     own = own_rules(level, max_vocabulary, min_count, order)
     rules = own if vocabulary_from == "train" else VocabularyRules(max_vocabulary, order=order)
     style = Style(OWN_STYLES[level], lowercase=level == "prose")
-    texts, info = _read_splits(place, splits)
-    info |= {"name": "folder", "level": _kind(level)}
-    return build_corpus(texts, style, info, rules, vocabulary)
+    return folder_corpus(place, splits, style, {"name": "folder", "level": _kind(level)}, rules, vocabulary)
 
 
 @checked
@@ -126,7 +121,7 @@ def file(
     text = read_text(place)
     check_shares(shares)
     if unit == "contiguous" or (unit == "auto" and is_one_line(text)):
-        split = split_contiguous(text, shares, between_words=level != "char")
+        split = split_contiguous(text, shares, between_words=_kind(level) != "char")
     else:
         split = split_by_content(text, unit=unit, key=_key(level, lowercase))
     info = {
@@ -175,7 +170,7 @@ def ptb(
     model, Interspeech 2010; M. Marcus, B. Santorini, M. A. Marcinkiewicz, Building a Large Annotated Corpus of
     English: The Penn Treebank, 1993.
     """
-    texts, info = _benchmark("ptb", _optional_place(data_dir, path), splits)
+    texts, info = read_splits(_locate("ptb", given_place(data_dir, path)), splits, "ptb")
     style = Style("whitespace" if level == "word" else "penn_characters")
     rules = VocabularyRules(max_vocabulary, order=order)
     return build_corpus(texts, style, info | {"level": level}, rules, vocabulary)
@@ -200,7 +195,7 @@ def wikitext2(
     Source: S. Merity, C. Xiong, J. Bradbury, R. Socher, Pointer Sentinel Mixture Models, 2016,
         arXiv:1609.07843.
     """
-    texts, info = _benchmark("wikitext-2", _optional_place(data_dir, path), splits)
+    texts, info = read_splits(_locate("wikitext-2", given_place(data_dir, path)), splits, "wikitext-2")
     style = Style("whitespace" if level == "word" else "characters")
     rules = VocabularyRules(max_vocabulary, order=order)
     return build_corpus(texts, style, info | {"level": level}, rules, vocabulary)
@@ -211,15 +206,10 @@ CORPORA: dict[str, Callable[..., Corpus]] = {
     "file": file,
     "ptb": ptb,
     "wikitext-2": wikitext2,
+    "wikitext-103": wikitext103,
+    "enwik8": enwik8,
     "embedded": embedded,
 }
-
-
-def _benchmark(
-    name: str, place: Path | None, splits: Mapping[str, str] | None
-) -> tuple[dict[str, str], dict[str, Json]]:
-    texts, info = _read_splits(_locate(name, place), splits, name)
-    return texts, info | {"name": name}
 
 
 def _locate(name: str, place: Path | None) -> Path:
@@ -232,53 +222,11 @@ def _locate(name: str, place: Path | None) -> Path:
     return download.fetch(name)
 
 
-def _read_splits(
-    place: Path, splits: Mapping[str, str] | None, dataset: str | None = None
-) -> tuple[dict[str, str], dict[str, Json]]:
-    origin = origins(splits)
-    data = {
-        name: (found, unpacked(read_bytes(found), found))
-        for name in dict.fromkeys(origin.values())
-        for found in [find_split(place, name, ENDINGS)]
-    }
-    files = {split: data[origin[split]] for split in SPLITS}
-    texts = {split: decode_text(content, path) for split, (path, content) in files.items()}
-    notes = _notes_on_origins(origin)
-    if dataset:
-        notes += [_note_on_file(dataset, name, *data[name]) for name in SPLITS if name in data]
-    info = {
-        "source": str(place),
-        "files": {split: path.name for split, (path, _) in files.items()},
-        "sha256": {split: sha256(content) for split, (_, content) in files.items()},
-        "note": "; ".join(note for note in notes if note),
-    }
-    return texts, info
-
-
-def _notes_on_origins(origin: Mapping[str, str]) -> list[str]:
-    """What a reader must know: where a split is not what its name says, and which splits are one text."""
-    moved = [f"{split} is read from the {name} file" for split, name in origin.items() if split != name]
-    pairs = (("train", "valid"), ("train", "test"), ("valid", "test"))
-    shared = [f"{a} and {b} are the same text" for a, b in pairs if origin[a] == origin[b]]
-    warning = ["results are not comparable with published ones"] if moved else []
-    return moved + shared + warning
-
-
-def _note_on_file(dataset: str, split: str, path: Path, content: bytes) -> str:
-    standard = download.matches(content, download.standard_digest(dataset, split))
-    return "" if standard else f"{path.name} is not the standard {dataset} file"
-
-
 def _place(data_dir: str | Path | None, path: str | Path | None, kind: str) -> Path:
-    place = _optional_place(data_dir, path)
+    place = given_place(data_dir, path)
     if place is None:
         raise InputError(f"the corpus '{kind}' has no path; give one as task.corpus.path or with --data.")
     return place
-
-
-def _optional_place(data_dir: str | Path | None, path: str | Path | None) -> Path | None:
-    given = data_dir if data_dir is not None else path
-    return None if given is None else Path(given).expanduser()
 
 
 def _key(level: str, lowercase: bool) -> Key:
@@ -289,4 +237,4 @@ def _key(level: str, lowercase: bool) -> Key:
 
 
 def _kind(level: str) -> str:
-    return "char" if level == "char" else "word"
+    return "char" if level in ("char", "byte") else "word"

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sparsernn.data import CORPORA
-from sparsernn.data.corpora import DATA_VARIABLE
 from sparsernn.data.digit_images import IMAGES, Images
 from sparsernn.data.download import DATASETS, cache_folder, status
+from sparsernn.data.long_corpora import DATA_VARIABLE
 from sparsernn.data.questions import QuestionCorpus
 from sparsernn.data.series_corpus import SeriesCorpus
 from sparsernn.data.tagged_sentences import TaggedCorpus

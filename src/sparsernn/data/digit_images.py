@@ -18,8 +18,8 @@ from torch import Tensor
 
 from sparsernn.core.errors import InputError
 from sparsernn.core.plain import Json
-from sparsernn.data.corpora import DATA_VARIABLE
 from sparsernn.data.download import cache_folder
+from sparsernn.data.long_corpora import DATA_VARIABLE
 from sparsernn.data.text_files import read_bytes, read_text, unpacked
 
 ORDER_SEED = 1234

@@ -3,13 +3,12 @@
 import gzip
 import hashlib
 import os
-import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from sparsernn.core.errors import InputError
+from sparsernn.data.byte_bar import ByteBar
 from sparsernn.data.text_files import GZIP_MAGIC, read_bytes
 
 TIMEOUT = 30  # seconds without an answer after which a server counts as out of reach
@@ -189,7 +188,7 @@ def _http(url: str, target: Path) -> None:
 
     # One of the servers turns away the name that Python gives by default.
     headers = {"User-Agent": "Mozilla/5.0 (sparsernn)"}
-    with _Progress(url.split("/")[-1]) as progress:
+    with ByteBar(url.split("/")[-1]) as progress:
         downloader = pooch.HTTPDownloader(progressbar=progress, headers=headers, timeout=TIMEOUT)
         downloader(url, str(target), None)
 
@@ -202,37 +201,3 @@ def _reason(error: Exception) -> str:
     kinds: tuple[tuple[str, str], ...] = (("Timeout", "no answer in time"), ("Connection", "no connection"))
     name = type(error).__name__
     return next((words for kind, words in kinds if kind in name), str(error).split("\n")[0][:120] or name)
-
-
-class _Progress:
-    """A progress bar of rich in the shape that pooch expects; silent where nobody watches."""
-
-    def __init__(self, label: str) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-
-        self._bar = Progress(
-            *columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True
-        )
-        self._task = self._bar.add_task(label, total=None)
-        self.total: int = 0
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def update(self, size: int) -> None:
-        """`size` more bytes have come."""
-        self._bar.update(self._task, advance=size, total=self.total or None)
-
-    def reset(self) -> None:
-        """Pooch calls this once more at the end, and then counts the whole file again."""
-        self._bar.reset(self._task, total=self.total or None)
-
-    def close(self) -> None:
-        """All bytes have come."""

@@ -13,7 +13,7 @@ from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Between
 from sparsernn.core.plain import Json
 from sparsernn.data.content_split import SPLITS, check_shares, position
-from sparsernn.data.corpora import DATA_VARIABLE
+from sparsernn.data.long_corpora import DATA_VARIABLE
 from sparsernn.data.series_corpus import Reading, Series, SeriesCorpus, digest, series_of
 from sparsernn.data.split_files import find_split, origins
 from sparsernn.data.table_files import LABEL, READERS, SERIES, read_table

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sparsernn.core.errors import InputError
 from sparsernn.data.content_split import SPLITS, position
-from sparsernn.data.corpora import DATA_VARIABLE
+from sparsernn.data.long_corpora import DATA_VARIABLE
 from sparsernn.data.questions import Paragraph, QuestionCorpus, digest
 from sparsernn.data.squad_format import Oddities, read_questions
 

@@ -41,7 +41,8 @@ class Corpus:
 
     Attributes:
         vocabulary: token <-> id.
-        splits: "train", "valid", "test" -> ids, int64, shape (tokens,).
+        splits: "train", "valid", "test" -> ids, shape (tokens,): int64, or uint16 or uint32 where they stay on the
+            disk (`long_text`).
         info: plain data for the run folder: `name`, `source`, `level` ("word" or "char"), `style` (see
             `styles.style_of`), `sha256` {split: of the split's text}, `tokens` {split: count}, `vocabulary`
             (size), `order` (of its ids), `vocabulary_sha256`, `unknown_rate` {split: fraction of tokens that are
@@ -83,7 +84,7 @@ def own_rules(level: str, maximum: int | None, min_count: int | None, order: str
     """The rules for a text that is no benchmark: the training split alone is counted, and there is an `<unk>`.
 
     Args:
-        level: "char": every character that training has gets an id unless `min_count` says otherwise.
+        level: "char" and "byte": every character that training has gets an id unless `min_count` says otherwise.
         maximum: see `VocabularyRules`.
         min_count: None: 1 for characters, 2 for words, so that `<unk>` is trained.
         order: see `VocabularyRules`.
@@ -91,7 +92,7 @@ def own_rules(level: str, maximum: int | None, min_count: int | None, order: str
     >>> own_rules("char", None, None, "first").min_count, own_rules("word", None, None, "first").min_count
     (1, 2)
     """
-    least = min_count if min_count is not None else 1 if level == "char" else 2
+    least = min_count if min_count is not None else 1 if level in ("char", "byte") else 2
     return VocabularyRules(maximum, least, splits=("train",), unknown=True, order=order)
 
 

@@ -6,17 +6,14 @@ from dataclasses import asdict, dataclass
 
 from sparsernn.core.errors import InputError
 from sparsernn.core.plain import Json
-from sparsernn.data.vocabulary import EOS
+from sparsernn.numbering import cutting
+from sparsernn.numbering.cutting import EOS, lines_of, paragraphs_of, prose_tokens
 
-NUMBER = "N"
-
-# <unk> and <eos> | words, with the apostrophe of don't | numbers, versions, 0x1f | >>> and ... | any other
-# character
-_PROSE = re.compile(r"<unk>|<eos>|[^\W\d]\w*(?:'[^\W\d]+)?|\d[\w.,]*\w|\d|>>>|\.\.\.|[^\w\s]")
-_RULES = re.compile(r"([^\w\s])\1{3,}")  # ==== or ****: lines drawn under headings, no language
-_BLANK_LINES = re.compile(r"\n[^\S\n]*\n\s*")
 _SPACE_BEFORE = re.compile(r" (?=[,.;:!?)\]}])")
 _SPACE_AFTER = re.compile(r"(?<=[(\[{]) ")
+
+
+__all__ = ["STYLES", "Style", "lines_of", "paragraphs_of", "prose_tokens", "style_of"]
 
 
 @dataclass(frozen=True)
@@ -26,9 +23,9 @@ class Style:
     Args:
         name: "whitespace" (split at white space, `<eos>` ends every line: the convention of PTB and
             WikiText-2), "prose" (punctuation split off, numbers become N, `<eos>` ends every paragraph),
-            "characters" (every character, newline included) or
-            "penn_characters" (as in the character-level Penn Treebank: a space is `_`, `<eos>` ends every
-            line).
+            "characters" (every character, newline included), "bytes" (of its UTF-8, each as the character of
+            its number) or "penn_characters" (as in the character-level Penn Treebank: a space is `_`, `<eos>`
+            ends every line).
         lowercase: whether the text is put into lower case first.
 
     Raises:
@@ -82,56 +79,6 @@ def style_of(info: Mapping[str, Json]) -> Style:
     return Style(**style)
 
 
-def lines_of(text: str) -> list[str]:
-    """Lines of a text as a file has them: only newline ends a line, and the last one may end the text.
-
-    Example:
-        >>> lines_of("a\\n\\nb\\n")
-        ['a', '', 'b']
-    """
-    return text.removesuffix("\n").split("\n")
-
-
-def paragraphs_of(text: str) -> list[str]:
-    """Blocks between blank lines, without the blank lines.
-
-    Example:
-        >>> paragraphs_of("a\\nb\\n\\n\\nc\\n")
-        ['a\\nb', 'c']
-    """
-    return [block for block in _BLANK_LINES.split(text.strip("\n")) if block.strip()]
-
-
-def prose_tokens(paragraph: str) -> list[str]:
-    """Words, punctuation marks and N for numbers, in one paragraph; no `<eos>`."""
-    found = _PROSE.findall(_RULES.sub(" ", paragraph.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")))
-    return [NUMBER if token[0].isdigit() else token for token in found]
-
-
-def _whitespace(text: str) -> list[str]:
-    tokens: list[str] = []
-    for line in lines_of(text):
-        tokens += line.split()
-        tokens.append(EOS)
-    return tokens
-
-
-def _prose(text: str) -> list[str]:
-    tokens: list[str] = []
-    for paragraph in paragraphs_of(text):
-        if found := prose_tokens(paragraph):
-            tokens += [*found, EOS]
-    return tokens
-
-
-def _penn_characters(text: str) -> list[str]:
-    tokens: list[str] = []
-    for line in lines_of(text):
-        tokens += "_".join(line.split())
-        tokens.append(EOS)
-    return tokens
-
-
 def _join_lines(tokens: Sequence[str]) -> str:
     return (
         " ".join("\n" if token == EOS else token for token in tokens)
@@ -149,9 +96,16 @@ def _join_penn(tokens: Sequence[str]) -> str:
     return "".join("\n" if token == EOS else token.replace("_", " ") for token in tokens)
 
 
+def _join_bytes(tokens: Sequence[str]) -> str:
+    # a token that is no byte stands for one that the text did not have, such as <unk>
+    read = bytes(ord(token) if len(token) == 1 and token < "\u0100" else ord("?") for token in tokens)
+    return read.decode("utf-8", "replace")
+
+
 STYLES: dict[str, tuple[Callable[[str], list[str]], Callable[[Sequence[str]], str]]] = {
-    "whitespace": (_whitespace, _join_lines),
-    "prose": (_prose, _join_prose),
+    "whitespace": (cutting.whitespace, _join_lines),
+    "prose": (cutting.prose, _join_prose),
     "characters": (list, "".join),
-    "penn_characters": (_penn_characters, _join_penn),
+    "bytes": (cutting.byte_characters, _join_bytes),
+    "penn_characters": (cutting.penn_characters, _join_penn),
 }

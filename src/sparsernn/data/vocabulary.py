@@ -16,9 +16,8 @@ from sparsernn.core.checks import check_value, checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import AtLeast, OneOf, Size
 from sparsernn.data.text_files import read_text
-
-EOS = "<eos>"
-UNKNOWN = "<unk>"
+from sparsernn.numbering.cutting import EOS as EOS
+from sparsernn.numbering.cutting import UNKNOWN as UNKNOWN
 
 _ESCAPES = {"\\": "\\\\", " ": "\\s", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 # White space, control characters, the byte-order mark and lone surrogates would not survive a text file.
@@ -108,22 +107,32 @@ class Vocabulary:
             InputError: the file is missing, empty, not UTF-8, or has an empty line, a repeated token or an
                 escape that `save` never writes; the sentence names the line.
         """
-        lines = read_text(path).removesuffix("\n").split("\n")
-        tokens = [_unescape(line, f"'{path}', line {number}") for number, line in enumerate(lines, 1)]
+        return cls.parse(read_text(path), f"'{path}'")
+
+    @classmethod
+    def parse(cls, text: str, name: str) -> "Vocabulary":
+        """The vocabulary that a file's text is; `name` stands for the file in messages. Errors as of `load`."""
+        lines = text.removesuffix("\n").split("\n")
+        tokens = [  # most lines are plain, and a vocabulary may have hundreds of thousands
+            line if line and "\\" not in line else _unescape(line, f"{name}, line {number}")
+            for number, line in enumerate(lines, 1)
+        ]
         first: dict[str, int] = {}
         for number, token in enumerate(tokens, 1):
             if first.setdefault(token, number) != number:
-                raise InputError(
-                    f"'{path}', line {number} repeats the token {token!r} of line {first[token]}."
-                )
+                raise InputError(f"{name}, line {number} repeats the token {token!r} of line {first[token]}.")
         return cls(tokens)
 
     def sha256(self) -> str:
         """Hexadecimal sha256 of the file that `save` writes."""
         return hashlib.sha256(self._file()).hexdigest()
 
+    def as_text(self) -> str:
+        """What `save` writes: one token per line, white space and backslashes in it escaped."""
+        return "".join(_escape(token) + "\n" for token in self.tokens)
+
     def _file(self) -> bytes:
-        return "".join(_escape(token) + "\n" for token in self.tokens).encode()
+        return self.as_text().encode()
 
 
 def _shuffled(counts: Sequence[int]) -> list[int]:
@@ -167,6 +176,19 @@ def collect(
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(text)
+    return chosen(counts, maximum=maximum, min_count=min_count, unknown=unknown)
+
+
+def chosen(
+    counts: Mapping[str, int], *, maximum: int | None = None, min_count: int = 1, unknown: bool = False
+) -> Vocabulary:
+    """As `collect`, of tokens that have been counted already, in order of first appearance.
+
+    >>> chosen({"b": 2, "a": 1, "c": 2, "d": 1}, maximum=3).tokens
+    ('b', 'c', '<unk>')
+    """
+    check_value("max_vocabulary", maximum, Annotated[int, AtLeast(3)] | None)  # <eos>, <unk> and one token
+    check_value("min_count", min_count, Size)
     kept = _kept(counts, maximum, min_count, unknown)
     tokens = [token for token in counts if token in kept]
     if UNKNOWN not in kept and (unknown or len(kept) < len(counts)):
@@ -198,8 +220,18 @@ def ordered(vocabulary: Vocabulary, text: Iterable[str], order: Order) -> Vocabu
     """
     if order == "first":
         return vocabulary
-    counts = torch.bincount(vocabulary.encode(text), minlength=len(vocabulary)).tolist()
-    return Vocabulary([vocabulary.tokens[number] for number in ORDERS[order](counts)])
+    return reordered(vocabulary, torch.bincount(vocabulary.encode(text), minlength=len(vocabulary)), order)
+
+
+def reordered(vocabulary: Vocabulary, counts: Tensor, order: Order) -> Vocabulary:
+    """As `ordered`, where it is known already how often each id occurs, (V,).
+
+    >>> reordered(Vocabulary(["b", "a"]), torch.tensor([3, 2]), "up").tokens
+    ('a', 'b')
+    """
+    if order == "first":
+        return vocabulary
+    return Vocabulary([vocabulary.tokens[number] for number in ORDERS[order](counts.tolist())])
 
 
 def check_vocabulary(expected: Vocabulary, given: Vocabulary) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from statistics import NormalDist
 from typing import Annotated
 
+import torch
 from torch import Tensor
 
 from sparsernn.core.checks import check_value, checked
@@ -88,12 +89,13 @@ def streams(ids: Tensor, batch_size: int, split: str = "text") -> Tensor:
     """Cut a text into `batch_size` stretches of equal length that are read in parallel.
 
     Args:
-        ids: int64, shape (tokens,).
+        ids: int64, shape (tokens,), or uint16 or uint32, as long texts have them.
         batch_size: number of streams B, at least 1.
         split: name of the text for the error message.
 
     Returns:
-        int64, shape (N, B), contiguous; column b is the b-th stretch. The tokens % B last ids are left out.
+        Shape (N, B); column b is the b-th stretch. The tokens % B last ids are left out. Of int64 contiguous; of
+        narrower ids a view, which reads none of them: they may lie on the disk.
 
     Raises:
         InputError: fewer than two rows.
@@ -107,7 +109,8 @@ def streams(ids: Tensor, batch_size: int, split: str = "text") -> Tensor:
     """
     check_rows(ids, batch_size, split)
     rows = len(ids) // batch_size
-    return ids[: rows * batch_size].view(batch_size, rows).t().contiguous()
+    side_by_side = ids[: rows * batch_size].view(batch_size, rows).t()
+    return side_by_side.contiguous() if ids.dtype == torch.int64 else side_by_side
 
 
 def window_bounds(
@@ -148,7 +151,9 @@ def window_bounds(
 
 
 def window_of(stream: Tensor, start: int, length: int) -> tuple[Tensor, Tensor]:
-    """Inputs and targets of one window: views of `stream` (N, B), each (length, B), targets one row later.
+    """Inputs and targets of one window of `stream` (N, B), each (length, B) int64, targets one row later.
+
+    Views of a stream that is int64 itself; else the window, and no more, is read.
 
     Example:
         >>> import torch
@@ -156,4 +161,5 @@ def window_of(stream: Tensor, start: int, length: int) -> tuple[Tensor, Tensor]:
         >>> inputs.tolist(), targets.tolist()
         ([[1, 5], [2, 6]], [[2, 6], [3, 7]])
     """
-    return stream[start : start + length], stream[start + 1 : start + 1 + length]
+    rows = stream[start : start + length + 1].to(torch.int64, memory_format=torch.contiguous_format)
+    return rows[:-1], rows[1:]

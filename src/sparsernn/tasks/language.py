@@ -103,10 +103,9 @@ class LanguageModelling(Task):
         return {"corpus": stand_ins.text(info, vocabularies["vocabulary"])}
 
     def settle(self, device: torch.device) -> None:
-        """The text lies on the device: its windows are views."""
-        splits = resident({**self.corpus.splits, "streams": self.train_streams}, device)
-        self.train_streams = splits.pop("streams")
-        self.corpus = replace(self.corpus, splits=splits)
+        """The text lies on the device where it fits: its windows are views."""
+        self.corpus = replace(self.corpus, splits=resident(self.corpus.splits, device))
+        self.train_streams = streams(self.corpus.splits["train"], self.batch_size, "train")
 
     def check_model(self, model: Model) -> None:
         """Refuse an embedding that takes the last words for the most frequent where order is that of appearance."""

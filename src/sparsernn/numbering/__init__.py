@@ -1,0 +1,1 @@
+"""Texts become numbers, piece by piece and in several processes: what they need, without torch."""
