@@ -26,13 +26,24 @@ Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run fold
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.")]
 
 
-def with_device(overrides: list[str] | None, device: str | None) -> list[str]:
-    """The settings to change, that of the device among them where it was given.
+Log = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--log",
+        metavar="WHERE",
+        help="tensorboard, wandb or mlflow: where the run can be watched; more than once for several.",
+    ),
+]
 
-    >>> with_device(["epochs=2"], "cuda:1"), with_device(None, None)
-    (['epochs=2', 'device=cuda:1'], [])
+
+def with_options(overrides: list[str] | None, device: str | None, log: list[str] | None = None) -> list[str]:
+    """The settings to change, those of the options among them that were given.
+
+    >>> with_options(["epochs=2"], "cuda:1", ["wandb"]), with_options(None, None)
+    (['epochs=2', 'device=cuda:1', 'log=[wandb]'], [])
     """
-    return [*(overrides or []), *([] if device is None else [f"device={device}"])]
+    given = {"device": device, "log": f"[{', '.join(log)}]" if log else None}
+    return [*(overrides or []), *(f"{name}={value}" for name, value in given.items() if value is not None)]
 
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sparsernn.cli.arguments import Data, Device, with_device
+from sparsernn.cli.arguments import Data, Device, Log, with_options
 from sparsernn.core.errors import InputError
 
 
@@ -43,6 +43,7 @@ def sweep(
     ] = None,
     data: Data = None,
     device: Device = None,
+    log: Log = None,
 ) -> None:
     """Train a recipe under many settings and seeds; more workers may join, here or on other machines."""
     if (join is None) == (recipe is None):
@@ -53,11 +54,11 @@ def sweep(
     from sparsernn.experiments import sweep as start
     from sparsernn.report.console import output
 
-    fixed, tried = _divided(with_device(settings, device))
+    fixed, tried = _divided(settings or [])
     made = start(
         str(recipe),
         tried,
-        fixed,
+        with_options(fixed, device, log),
         seeds=seeds,
         trials=trials,
         workers=0,
@@ -70,10 +71,7 @@ def sweep(
     output().print(
         f"{made.left} to run; more workers may join:  sparsernn sweep --join {made.url}", soft_wrap=True
     )
-    if workers == 1:
-        _join(made.url)
-    else:
-        made.run(workers)
+    _join(made.url) if workers == 1 else made.run(workers)
     _show(made.url)
 
 

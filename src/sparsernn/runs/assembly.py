@@ -36,6 +36,7 @@ from sparsernn.runs.recipe import Recipe, load_recipe
 from sparsernn.runs.run import Run
 from sparsernn.runs.source_commit import source_commit
 from sparsernn.runs.warm_start import take_synthesizer
+from sparsernn.runs.watchers import check_watchers
 from sparsernn.sparsity import SPARSIFIERS
 from sparsernn.tasks import TASKS, Task
 
@@ -172,9 +173,11 @@ def create(
         remembered, device: see `assemble`.
 
     Raises:
-        InputError: the folder already holds a run, or the recipe cannot be assembled.
+        InputError: the folder already holds a run, the recipe cannot be assembled, or the library of what it is to be
+            watched with is not installed.
     """
     _check_free(folder)
+    check_watchers(recipe.log)
     run = assemble(recipe, data_dir, vocabularies, remembered, device)
     take_synthesizer(run)
     was_there = folder.exists()

@@ -24,10 +24,11 @@ from sparsernn.runs.divergence import Diverged, check_evaluation
 from sparsernn.runs.interruption import Interrupted, Request, stop_at, stop_requests
 from sparsernn.runs.ledger import Ledger
 from sparsernn.runs.malloc import keep_buffers
-from sparsernn.runs.reporter import Reporter
+from sparsernn.runs.reporter import Audience, Reporter
 from sparsernn.runs.run import Run
 from sparsernn.runs.saving import Safekeeping, keeper
 from sparsernn.runs.watch import Watch
+from sparsernn.runs.watchers import watchers
 
 __all__ = ["Diverged", "Interrupted", "train"]
 
@@ -37,7 +38,7 @@ def train(run: Run, reporter: Reporter | None = None) -> dict[str, float]:
 
     Args:
         run: from `create` or `open_run`; resumed runs go on to the bit.
-        reporter: who watches; nobody by default.
+        reporter: who watches, besides those that the recipe's `log` names; nobody by default.
 
     Returns:
         The test scores of the best weights.
@@ -51,9 +52,9 @@ def train(run: Run, reporter: Reporter | None = None) -> dict[str, float]:
     run.require_data("training")
     keep_buffers()
     run.take_part()
-    with stop_requests() as request, keeper(run) as keep:
+    with stop_requests() as request, keeper(run) as keep, watchers(run) as others:
         keep.write(run.rewind)
-        watch = Watch(run, reporter or Reporter(), keep)
+        watch = Watch(run, Audience(reporter or Reporter(), *others), keep)
         ledger = Ledger(run, watch, keep)
         watch.start()
         try:

@@ -20,7 +20,10 @@ from sparsernn.runs.validation import COMPONENTS, check
 # These describe one recipe and are not passed on through `base:`, nor do they hold once a setting is changed.
 DESCRIPTION = ("about", "source", "command", "published", "obtained")
 # Changing these does not change what a run computes: its published numbers still belong beside it.
-OPERATIONAL = ("name", "log_every", "checkpoint_seconds", "threads", "device", "deterministic", *DESCRIPTION)
+OPERATIONAL = (
+    *("name", "log_every", "checkpoint_seconds", "threads", "device", "deterministic", "log"),
+    *DESCRIPTION,
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Recipe:
         device: where it computes, "auto" (a CUDA device where there is one, else the CPU), "cpu", "cuda", "cuda:N" or
             "mps".
         deterministic: ask torch for algorithms that give the same bits every time, on accelerators too; slower.
+        log: where the run can be watched besides, some of "tensorboard", "wandb", "mlflow"; each needs the extra of
+            its name. metrics.jsonl is written in any case.
         about, source, command: one sentence, the paper, the command line of the original code.
         published, obtained: `{"valid_perplexity": ..., "test_perplexity": ..., "note": ...}`: the authors'
             numbers, and ours; shares such as `test_accuracy` between 0 and 1.
@@ -67,6 +72,7 @@ class Recipe:
     threads: int | None = None
     device: str = "auto"
     deterministic: bool = False
+    log: list[str] = field(default_factory=list)
     about: str = ""
     source: str = ""
     command: str = ""
@@ -84,6 +90,8 @@ class Recipe:
         """
         settings = _components_as_mappings(copy.deepcopy(settings))
         check(settings, [f.name for f in fields(cls)], origin)
+        if isinstance(settings.get("log"), str):
+            settings["log"] = [settings["log"]]
         settings["overrides"] = tuple(settings.get("overrides") or ())
         return cls(**{key: value for key, value in settings.items() if value is not None})
 
@@ -109,7 +117,17 @@ class Recipe:
 _ORDER = (
     *("name", "about", "source", "command", "published", "obtained", "overrides"),
     *("task", "model", "optimizer", "sparsity", "boundary"),
-    *("seed", "epochs", "clip", "log_every", "checkpoint_seconds", "threads", "device", "deterministic"),
+    *(
+        "seed",
+        "epochs",
+        "clip",
+        "log_every",
+        "checkpoint_seconds",
+        "threads",
+        "device",
+        "deterministic",
+        "log",
+    ),
 )
 
 

@@ -11,6 +11,7 @@ from sparsernn.core.plain import Json
 from sparsernn.core.registry import suggest
 
 COMPONENTS = ("task", "model", "optimizer", "sparsity", "boundary")
+LOGS = ("tensorboard", "wandb", "mlflow")
 REQUIRED = ("task", "model", "optimizer")
 NUMBERS = {f"{split}_{name}": row for split in ("train", "valid", "test") for name, row in METRICS.items()}
 
@@ -100,6 +101,11 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
+def _is_log(value: object) -> bool:
+    names = [value] if isinstance(value, str) else value
+    return _is_list_of_text(names) and set(names) <= set(LOGS) and len(set(names)) == len(names)  # type: ignore
+
+
 def _is_list_of_text(value: object) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
 
@@ -136,5 +142,6 @@ _RULES: dict[str, Rule] = {
     ),
     "device": (is_device_name, ALLOWED),
     "deterministic": (lambda v: isinstance(v, bool), "true or false"),
+    "log": (_is_log, f"some of {', '.join(LOGS)}, each once, such as [tensorboard]"),
     "overrides": (_is_list_of_text, "a list of key=value texts"),
 }
