@@ -36,6 +36,7 @@ from sparsernn.core.states import tensors
 from sparsernn.data.text_corpus import Corpus
 from sparsernn.data.vocabulary import Vocabulary
 from sparsernn.structure.units import Slice, Units
+from sparsernn.structure.weight_places import Stored
 
 Tick = Callable[[float], None]
 """Told the fraction done of something long, 0 to 1; it may raise to stop it."""
@@ -314,6 +315,15 @@ class Sparsifier(Protocol):
 
     def masks(self) -> dict[str, Tensor]:
         """Name of a parameter -> bool mask of its shape, live."""
+
+    def condensed(self) -> AbstractContextManager[None]:
+        """Around the epochs: inside it parameters may hold their existing values alone, as vectors."""
+
+    def lent(self) -> AbstractContextManager[None]:
+        """Inside `condensed`, around whatever looks at the weights: they are dense, and no step is taken."""
+
+    def layouts(self) -> Mapping[str, Stored]:
+        """Inside `condensed`: where the values of parameters, and of what optimizers keep beside them, belong."""
 
     def summary(self) -> Plain:
         """What is sparse, and how much, counted among the weights."""

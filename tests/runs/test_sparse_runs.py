@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from test_resume import StopAt, assert_resumes
 
 from sparsernn.runs.assembly import create
@@ -28,7 +29,8 @@ def make_recipe(tiny_recipe, product, sparsity, optimizer):
         "hidden_sizes": [12, 16],
         "layer": {"name": "lstm", "product": product, "weight_drop": 0.2},
         "head": {"name": "linear", "product": product},
-        "dropout": {"input": 0.2, "output": 0.2},
+        "embedding": {"name": "dense", "product": product},
+        "dropout": {"embedding": 0.1, "input": 0.2, "output": 0.2},
     }
     return tiny_recipe(model=model, sparsity=SPARSITIES[sparsity], optimizer=OPTIMIZERS[optimizer], clip=None)
 
@@ -36,6 +38,19 @@ def make_recipe(tiny_recipe, product, sparsity, optimizer):
 def scores(folder, event, key):
     records = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     return [record[key] for record in records if record["event"] == event]
+
+
+def shapes_in_steps(run):
+    """Each step: name of a parameter -> shapes of itself, its gradient and what the optimizer keeps beside it."""
+    found, step, named = [], run.optimizer.step, dict(run.model.named_parameters())
+
+    def stepped():
+        step()
+        kept = {n: [p, p.grad, *run.optimizer.state.get(p, {}).values()] for n, p in named.items()}
+        found.append({n: [tuple(t.shape) for t in kept[n] if torch.is_tensor(t) and t.ndim] for n in kept})
+
+    run.optimizer.step = stepped
+    return found
 
 
 @pytest.mark.parametrize(
@@ -51,9 +66,13 @@ def scores(folder, event, key):
 def test_a_run_is_the_dense_one_to_rounding(tiny_recipe, tmp_path, sparsity, optimizer):
     for product in ("dense", "sparse"):
         run = create(make_recipe(tiny_recipe, product, sparsity, optimizer), tmp_path / product)
-        layer = run.model.layers[0]
+        shapes = shapes_in_steps(run)
         train(run)
-        assert bool(layer._places) is (product == "sparse")
+        masks = run.sparsifier.masks()
+        for name, p in run.model.named_parameters():
+            assert p.shape == masks.get(name, p).shape  # afterwards
+            values = (int(masks[name].sum()),) if name in masks and product == "sparse" else tuple(p.shape)
+            assert shapes[-1][name] == [values] * len(shapes[-1][name])
     for event, key in (("step", "loss"), ("epoch", "train_loss")):
         dense, sparse = (scores(tmp_path / p, event, key) for p in ("dense", "sparse"))
         assert len(dense) >= 3

@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import OneOf
-from sparsernn.core.plain import Json
 from sparsernn.data import download
 from sparsernn.data.content_split import (
     SHARES,

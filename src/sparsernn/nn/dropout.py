@@ -37,14 +37,6 @@ def drop_weight(weight: Tensor, p: float, training: bool) -> Tensor:
     return functional.dropout(weight, p) if training and p > 0.0 else weight
 
 
-def drop_with_scale(weight: Tensor, p: float, training: bool) -> tuple[Tensor, Tensor | None]:
-    """`drop_weight` with the same draws, and what the weight was multiplied by; None where that was 1."""
-    if not (training and p > 0.0):
-        return weight, None
-    scale = functional.dropout(torch.ones_like(weight), p)
-    return weight * scale, scale
-
-
 LEVELS = 1 << 16
 """One number of 64 bits decides for four weights, so a probability is a multiple of 1 / 65536."""
 

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,9 +20,30 @@ from sparsernn.core.errors import InputError
 from sparsernn.core.plain import Json
 from sparsernn.core.safe_files import replacing
 from sparsernn.runs import bitpack
+from sparsernn.structure.weight_places import Stored
 
 FORMAT = "sparsernn-checkpoint-1"
 TENSOR, ZEROS, TUPLE, PAIRS = "__tensor__", "__zeros__", "__tuple__", "__pairs__"
+
+
+class Values(NamedTuple):
+    """A leaf of a tree that is saved: a matrix of which only the existing values are there.
+
+    It is read back as the dense matrix.
+
+    Attributes:
+        layout: where they belong.
+        values: (layout.size,).
+    """
+
+    layout: Stored
+    values: Tensor
+
+
+def with_places(state: Mapping[str, Json], layout: Stored | None) -> dict[str, Json]:
+    """An optimizer's state of a parameter, its vectors of existing values together with their places."""
+    fits = {k for k, v in state.items() if layout and isinstance(v, Tensor) and v.shape == (layout.size,)}
+    return {k: Values(layout, v) if layout and k in fits else v for k, v in state.items()}
 
 
 def save_checkpoint(path: Path, tree: Mapping[str, Json], packed: bool = False) -> int:
@@ -133,6 +155,8 @@ def _digest(state: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 def _to_plain(node: object, path: str, tensors: dict[str, Tensor], packed: bool) -> Json:
+    if isinstance(node, Values):  # dense for a moment only
+        return _to_plain(node.layout.put(node.values), path, tensors, packed=True)
     if isinstance(node, Tensor):
         if packed and bitpack.pays(node):
             tensors.update({f"{path}/{part}": piece for part, piece in bitpack.pieces(node).items()})

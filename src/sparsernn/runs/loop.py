@@ -6,6 +6,7 @@ sparsifier.after_backward | clip (dense gradients) | optimizer.step |
 sparsifier.after_step | log (loss and norm are read then; on a CPU before the step).
 An epoch's end: evaluate (averaged weights where the optimizer keeps them) | best checkpoint | trigger | schedule |
 sparsifier.end_epoch | checkpoint. The run's end: finalize | test.
+Within the epochs masked weights, and what belongs to them, may be stored without zeros (`sparsifier.condensed`).
 No branch knows a method or a task by name.
 """
 
@@ -57,21 +58,26 @@ def train(run: Run, reporter: Reporter | None = None) -> dict[str, float]:
         watch = Watch(run, Audience(reporter or Reporter(), *others), keep)
         ledger = Ledger(run, watch, keep)
         watch.start()
-        try:
-            while run.position.epoch < run.recipe.epochs and not ended_early(run):
-                _epoch(run, watch, keep, ledger, request)
-        except Interrupted:
-            ledger.read()
-            keep.save()
-            raise
-        except Diverged:
-            keep.save_before()
-            raise
+        with run.sparsifier.condensed():
+            _epochs(run, watch, keep, ledger, request)
         run.sparsifier.finalize()
         keep.save()
         scores = _test(run, watch, request)
         keep.vouch()
         return scores
+
+
+def _epochs(run: Run, watch: Watch, keep: Safekeeping, ledger: Ledger, request: Request) -> None:
+    try:
+        while run.position.epoch < run.recipe.epochs and not ended_early(run):
+            _epoch(run, watch, keep, ledger, request)
+    except Interrupted:
+        ledger.read()
+        keep.save()
+        raise
+    except Diverged:
+        keep.save_before()
+        raise
 
 
 def _epoch(run: Run, watch: Watch, keep: Safekeeping, ledger: Ledger, request: Request) -> None:

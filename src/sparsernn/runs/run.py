@@ -11,7 +11,7 @@ from sparsernn.contracts import Boundary, Model, Optimizer, Schedule, Sparsifier
 from sparsernn.core.devices import CPU, generator_states, moved, set_generator_states
 from sparsernn.core.errors import InputError
 from sparsernn.core.plain import Json
-from sparsernn.runs.checkpoint import load_checkpoint, save_checkpoint
+from sparsernn.runs.checkpoint import Values, load_checkpoint, save_checkpoint, with_places
 from sparsernn.runs.checkpoint_schema import (
     BEST_KEYS,
     LAST_KEYS,
@@ -139,8 +139,8 @@ class Run:
         """Everything that a resumed run needs to go on to the bit; where several processes train, all call it."""
         return {
             "recipe": self.recipe.name,
-            "model": weights(self.model),
-            "optimizer": self.optimizer.state_dict(),
+            "model": self._weights(),
+            "optimizer": self._buffers(),
             "schedule": self.schedule.state_dict(),
             "sparsifier": self.sparsifier.state_dict(),
             "position": asdict(self.position),
@@ -148,6 +148,19 @@ class Run:
             "shares": self.ranks.gathered(self.share),
             "history": {"metrics_bytes": self.events.size()},
         }
+
+    def _weights(self) -> dict[str, Json]:
+        """`weights`, with the places of those that are stored without zeros."""
+        layouts = self.sparsifier.layouts()
+        return {n: Values(layouts[n], t) if n in layouts else t for n, t in weights(self.model).items()}
+
+    def _buffers(self) -> dict[str, Json]:
+        """The optimizer's state, likewise."""
+        state, layouts = self.optimizer.state_dict(), self.sparsifier.layouts()
+        names = {id(p): name for name, p in self.model.named_parameters()}
+        held = [names.get(id(p), "") for group in self.optimizer.param_groups for p in group["params"]]
+        kept = {n: with_places(own, layouts.get(held[n])) for n, own in state["state"].items()}
+        return {**state, "state": kept}
 
     def save(self, state: Mapping[str, Json] | None = None) -> None:
         """Write `last`, atomically: `state`, or what it is now."""
@@ -157,7 +170,7 @@ class Run:
         """Write `best`: the weights as they were evaluated (averages swapped in) and their masks."""
         tree = {
             "recipe": self.recipe.name,
-            "model": weights(self.model),
+            "model": self._weights(),
             "sparsifier": {"masks": self.sparsifier.masks()},
             "averaged": bool(self.optimizer.averaging),
             "valid": dict(scores),

@@ -43,8 +43,9 @@ class Watch:
 
     def look(self, closely: bool = False, **at: object) -> None:
         """What the weights look like now."""
-        for found in self.run.task.look(self.run.model, closely):
-            self.record({**at, **found})
+        with self.run.sparsifier.lent():
+            for found in self.run.task.look(self.run.model, closely):
+                self.record({**at, **found})
 
     def step(self, loss: float, norm: float, tokens: int, seconds: float) -> None:
         """A step that is done: sums for the next record."""

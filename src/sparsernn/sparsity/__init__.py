@@ -13,9 +13,10 @@ from sparsernn.sparsity.penalties.l1 import L1
 from sparsernn.sparsity.penalties.penalty import Penalty
 from sparsernn.sparsity.presets import DEFAULTS, PENALTIES, PRUNED_ON_THE_WAY, SPARSIFIERS
 from sparsernn.sparsity.projection import zero_absent
-from sparsernn.sparsity.sparsifier import Chain, Sparsifier, summarize
+from sparsernn.sparsity.sparsifier import Chain, Sparsifier
 from sparsernn.sparsity.topology_distance import Topology, random_masks, topology_distance
 from sparsernn.sparsity.trained.trained_pruning import Pruned, PruneSettings, prune
+from sparsernn.sparsity.weight_counts import summarize
 from sparsernn.structure.torch_units import units_of
 
 __all__ = [

@@ -6,7 +6,7 @@ each weight. Optimizers that keep anything else per weight offer a method of the
 """
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, cast, runtime_checkable
 
 import torch
@@ -120,9 +120,40 @@ def buffers(given: Optimizers, parameter: nn.Parameter) -> list[Tensor]:
     return [tensor for member in optimizers_of(given) for tensor in _per_weight(member, parameter).values()]
 
 
-def _per_weight(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
+def transform_buffers(
+    given: Optimizers,
+    parameter: nn.Parameter,
+    change: Callable[[Tensor], Tensor],
+    shape: Sequence[int] | None = None,
+) -> None:
+    """Put something else in place of each state tensor that holds one number for each weight.
+
+    Args:
+        given: the optimizers; None: there are none.
+        parameter: the weights.
+        change: of a state tensor, what takes its place.
+        shape: of those state tensors; None: that of the parameter.
+
+    Example:
+        >>> weight = nn.Parameter(torch.ones(2))
+        >>> optimizer = torch.optim.Rprop([weight], lr=0.25)
+        >>> weight.sum().backward()
+        >>> optimizer.step()
+        >>> transform_buffers(optimizer, weight, lambda buffer: buffer[:1])
+        >>> optimizer.state[weight]["step_size"]
+        tensor([0.2500])
+    """
+    for optimizer in optimizers_of(given):
+        for name, tensor in _per_weight(optimizer, parameter, shape).items():
+            optimizer.state[parameter][name] = change(tensor)
+
+
+def _per_weight(
+    optimizer: Optimizer, parameter: nn.Parameter, shape: Sequence[int] | None = None
+) -> dict[str, Tensor]:
     state: Mapping[str, object] = optimizer.state.get(parameter, {})
-    return {k: v for k, v in state.items() if isinstance(v, Tensor) and v.shape == parameter.shape and v.ndim}
+    wanted = parameter.shape if shape is None else torch.Size(shape)
+    return {k: v for k, v in state.items() if isinstance(v, Tensor) and v.shape == wanted and v.ndim}
 
 
 def project(

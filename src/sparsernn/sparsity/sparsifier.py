@@ -1,6 +1,7 @@
 """The contract of everything that decides which weights exist, its dense null member, and composition."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -9,11 +10,11 @@ from torch.optim import Optimizer
 from sparsernn.core.errors import InputError
 from sparsernn.core.plain import Json
 from sparsernn.sparsity.attachment import Attachment
-from sparsernn.sparsity.dynamic.selection import count_true
 from sparsernn.sparsity.optimizer_state import Optimizers, check_owned, optimizers_of
 from sparsernn.sparsity.projection import zero_absent
 from sparsernn.sparsity.saved_state import check_keys
-from sparsernn.structure.gates import GateBlock, gate_blocks
+from sparsernn.sparsity.weight_counts import summarize
+from sparsernn.structure.weight_places import Stored
 
 
 class Sparsifier:
@@ -153,6 +154,22 @@ class Sparsifier:
         """Parameter name -> bool mask, live: the tensors change in place when masks do."""
         return {}
 
+    def condensed(self, apart_from: Sequence[nn.Parameter] = ()) -> AbstractContextManager[None]:
+        """Inside it, parameters may hold their existing values alone; by default none does.
+
+        Args:
+            apart_from: parameters that somebody else needs dense.
+        """
+        return nullcontext()
+
+    def lent(self) -> AbstractContextManager[None]:
+        """Inside it the weights are dense, to be looked at, where they are not anyway; no step is taken."""
+        return nullcontext()
+
+    def layouts(self) -> dict[str, Stored]:
+        """Parameter name -> where its values belong, of those whose buffers are values alone at the moment."""
+        return {}
+
     @torch.no_grad()
     def apply_to(self, model: nn.Module) -> None:
         """Write zeros into another model with the same parameters, such as an average of this one's weights.
@@ -288,6 +305,27 @@ class Chain(Sparsifier):
             joined |= masks
         return joined
 
+    @contextmanager
+    def condensed(self, apart_from: Sequence[nn.Parameter] = ()) -> Iterator[None]:
+        """All members', but for what another member touches."""
+        with ExitStack() as stack:
+            for member in self.members:
+                others = [p for other in self.members if other is not member for p in other.touches()]
+                stack.enter_context(member.condensed([*apart_from, *others]))
+            yield
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """All members'."""
+        with ExitStack() as stack:
+            for member in self.members:
+                stack.enter_context(member.lent())
+            yield
+
+    def layouts(self) -> dict[str, Stored]:
+        """All members'."""
+        return {name: layout for member in self.members for name, layout in member.layouts().items()}
+
     def state_dict(self) -> dict[str, Json]:
         """One entry for each member, keyed by its position."""
         return {str(i): member.state_dict() for i, member in enumerate(self.members)}
@@ -297,83 +335,3 @@ class Chain(Sparsifier):
         check_keys(state, [str(i) for i in range(len(self.members))])
         for i, member in enumerate(self.members):
             member.load_state_dict(state[str(i)])
-
-
-def gate_densities(mask: Tensor, gates: Sequence[GateBlock]) -> dict[str, float]:
-    """Gate name -> density of its rows (a gate may own several blocks of rows).
-
-    >>> from torch import tensor
-    >>> gates = [GateBlock("i", 0, 1), GateBlock("f", 1, 2)]
-    >>> gate_densities(tensor([[True, True], [True, False]]), gates)
-    {'i': 1.0, 'f': 0.5}
-    """
-    active: dict[str, int] = {}
-    total: dict[str, int] = {}
-    for gate in gates:
-        rows = mask[gate.start : gate.stop]
-        active[gate.name] = active.get(gate.name, 0) + count_true([rows])
-        total[gate.name] = total.get(gate.name, 0) + rows.numel()
-    return {name: _ratio(active[name], total[name]) for name in active}
-
-
-def summarize(model: nn.Module | None, masks: Mapping[str, Tensor]) -> dict[str, Json]:
-    """Count the weights of a model under masks.
-
-    Args:
-        model: the model; None counts only what is masked.
-        masks: parameter name -> bool mask.
-
-    Returns:
-        `tensors`: name -> shape, active, numel, density, gates ({name: density}); and the totals
-            `masked_active`,
-        `masked_total`, `masked_density`, `masked_sparsity`, `parameters_total`, `parameters_active`,
-        `model_density`, `model_sparsity`; and `stray`, how many weights are not 0 although their mask says that they
-        do not exist (`stray` of each tensor says where): 0 unless something other than the optimizer wrote into them.
-        Stray weights count as active. Tied weights count once; what carries no mask counts as active.
-
-    Example:
-        >>> import torch
-        >>> model = nn.Linear(4, 2)
-        >>> _ = model.weight.data.copy_(torch.eye(2, 4))
-        >>> total = summarize(model, {"weight": torch.eye(2, 4, dtype=torch.bool)})
-        >>> total["masked_active"], total["masked_density"], total["parameters_active"], total["stray"]
-        (2, 0.25, 4, 0)
-    """
-    gates = gate_blocks(model) if model is not None else {}
-    weights = dict(model.named_parameters()) if model is not None else {}
-    tensors = {name: _entry(mask, gates.get(name, ()), weights.get(name)) for name, mask in masks.items()}
-    active, masked = (sum(t[key] for t in tensors.values()) for key in ("active", "numel"))
-    total = sum(p.numel() for p in model.parameters()) if model is not None else masked
-    present = total - masked + active
-    masked_density, model_density = _ratio(active, masked), _ratio(present, total)
-    return {
-        "tensors": tensors,
-        "masked_active": active,
-        "masked_total": masked,
-        "masked_density": masked_density,
-        "masked_sparsity": 1 - masked_density,
-        "stray": sum(entry["stray"] for entry in tensors.values()),
-        "parameters_total": total,
-        "parameters_active": present,
-        "model_density": model_density,
-        "model_sparsity": 1 - model_density,
-    }
-
-
-def _entry(mask: Tensor, gates: Sequence[GateBlock], weight: Tensor | None) -> dict[str, Json]:
-    known = count_true([mask])
-    if weight is not None and weight.shape == mask.shape:
-        mask = mask | (weight.detach() != 0).to(mask.device)
-    active = count_true([mask])
-    return {
-        "shape": list(mask.shape),
-        "active": active,
-        "numel": mask.numel(),
-        "density": _ratio(active, mask.numel()),
-        "stray": active - known,
-        "gates": gate_densities(mask, gates),
-    }
-
-
-def _ratio(part: int, whole: int) -> float:
-    return part / whole if whole else 1.0

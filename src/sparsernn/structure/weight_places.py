@@ -1,16 +1,32 @@
 """Which weights of a parameter exist: told by whoever decides it to whoever multiplies with it.
 
-The record goes one way. A sparsifier makes one for each parameter that it masks and hands it to the modules that own
-the parameter and ask for it (`hand_out`); it changes the mask in place and says so. A module that computes gradients
-at existing places only leaves the dense ones here in the steps in which they are wanted.
+A sparsifier makes a record for each parameter that it masks and hands it to the modules that own the parameter and
+ask for it (`hand_out`); it changes the mask in place and says so. A module that computes gradients at existing places
+only leaves the dense ones here in the steps in which they are wanted, and says in which form it could do with the
+existing values alone; then the sparsifier may keep nothing else in the parameter, its gradient and the optimizer's
+buffers.
 """
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 Needs = Literal["never", "at_updates", "always"]
+
+
+class Stored(Protocol):
+    """Where the existing values of a matrix belong, while they are kept without the zeros between them."""
+
+    shape: tuple[int, int]
+    size: int
+
+    def take(self, dense: Tensor) -> Tensor:
+        """A matrix of `shape` -> its values (size,), without gradients."""
+
+    def put(self, values: Tensor) -> Tensor:
+        """Values (size,) -> the matrix, 0 elsewhere, without gradients."""
 
 
 class WeightPlaces:
@@ -25,6 +41,10 @@ class WeightPlaces:
         wanted: whether the dense gradient of the next backward pass is wanted.
         dense: that gradient, summed up over backward passes; None until there is one.
         partial: whether a backward pass left out the gradients of weights that do not exist.
+        shared: whether several modules hold the parameter.
+        form: makes of a mask what the module that holds the parameter needs to do with its existing values alone;
+            None: it needs the whole matrix.
+        stored: while the parameter holds its existing values alone, (size,): where they belong; else None.
 
     Example:
         >>> import torch
@@ -39,6 +59,9 @@ class WeightPlaces:
         self.version = 0
         self.wanted = self.partial = False
         self.dense: Tensor | None = None
+        self.shared = False
+        self.form: Callable[[Tensor], Stored] | None = None
+        self.stored: Stored | None = None
 
     def changed(self, mask: Tensor) -> None:
         """The mask is another one now, in place or as a tensor."""
@@ -75,6 +98,9 @@ def hand_out(model: nn.Module, owned: Iterable[tuple[nn.Parameter, WeightPlaces]
         >>> hand_out(layer, [(layer.weight, WeightPlaces(torch.ones(2, 2, dtype=torch.bool)))])  # it does not listen
     """
     table = {id(parameter): places for parameter, places in owned}
+    holders = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
+    for key, places in table.items():
+        places.shared = holders[key] > 1
     for module in model.modules():
         if isinstance(module, TakesPlaces):
             for name, parameter in module.named_parameters():

@@ -186,16 +186,16 @@ class ElmanCell(SparseProducts, StagedCell):
     @property
     def input_size(self) -> int:
         """I."""
-        return self.weight_ih.shape[1]
+        return self.shape_of("weight_ih")[1]
 
     @property
     def hidden_size(self) -> int:
         """H."""
-        return self.weight_ih.shape[0]
+        return self.shape_of("weight_ih")[0]
 
     def project(self, x: Tensor) -> Tensor:
         """U x_t + c, for all t."""
-        sparse = self.read_sparsely(x, self.weight_ih, self.bias_ih)
+        sparse = self.read_sparsely(x, self.bias_ih)
         if sparse is not None:
             return sparse
         if self.input_size < NARROW:
@@ -204,9 +204,11 @@ class ElmanCell(SparseProducts, StagedCell):
 
     def stages(self, batch: int) -> tuple[Stage, ...]:
         """One, with the map's matrix as it is now."""
-        weight = self.map()
-        sparse = self.recurrent_weight("map.weight", weight) if isinstance(self.map, Dense) else None
-        return (Stage(weight, self._rule(), sparse=sparse),)
+        if self.reads_sparsely and isinstance(self.map, Dense):
+            held = self.map.held("weight")
+            if (sparse := self.sparse_weight("map.weight", held)) is not None:
+                return (Stage(held, self._rule(), sparse=sparse),)
+        return (Stage(self.map(), self._rule()),)
 
     def _rule(self) -> Rule:
         if self.nonlinearity == "modrelu":

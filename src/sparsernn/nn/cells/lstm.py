@@ -20,7 +20,7 @@ from sparsernn.nn.drive.ragged_batch import Ragged, returns
 from sparsernn.nn.drive.recurrent import within
 from sparsernn.nn.drive.scan import scan
 from sparsernn.nn.drive.sparse_weight import ProductName, SparseProducts
-from sparsernn.nn.dropout import drop_weight, drop_with_scale
+from sparsernn.nn.dropout import drop_weight
 from sparsernn.structure.gates import GateBlock, stacked
 from sparsernn.structure.units import Slice
 
@@ -99,16 +99,16 @@ class LSTM(SparseProducts, Layer):
     @property
     def input_size(self) -> int:
         """I."""
-        return self.weight_ih.shape[1]
+        return self.shape_of("weight_ih")[1]
 
     @property
     def hidden_size(self) -> int:
         """H."""
-        return self.weight_hh.shape[1]
+        return self.shape_of("weight_hh")[1]
 
     def initial_state(self, batch: int) -> LSTMState:
         """Zeros: (h, c), each (B, H)."""
-        zeros = self.weight_hh.new_zeros(batch, self.hidden_size)
+        zeros = self.bias_hh.new_zeros(batch, self.hidden_size)
         return zeros, zeros.clone()
 
     def forward(
@@ -141,10 +141,10 @@ class LSTM(SparseProducts, Layer):
     def _read_sparsely(
         self, x: Tensor, h: Tensor, c: Tensor, lengths: Tensor | None
     ) -> tuple[Tensor, CellState]:
-        recurrent, scale = drop_with_scale(self.weight_hh, self.weight_drop, self.training)
-        bias = self.bias_ih + self.bias_hh
-        inputs = self.sparse_weight("weight_ih", self.weight_ih)
-        u = (functional.linear if inputs is None else inputs.linear)(x, self.weight_ih, bias)
+        recurrent, scale = self.dropped("weight_hh", self.weight_drop)
+        weight, bias = self.held("weight_ih"), self.bias_ih + self.bias_hh
+        inputs = self.sparse_weight("weight_ih", weight)
+        u = (functional.linear if inputs is None else inputs.linear)(x, weight, bias)
         stage = Stage(recurrent, LSTMGates(), sparse=self.sparse_weight("weight_hh", recurrent, scale))
         valid = None if lengths is None else within(lengths, *x.shape[:2])
         return scan((stage,), u, (h, c), valid)

@@ -172,35 +172,30 @@ class ONLSTMCell(SparseProducts, StagedCell):
     @property
     def input_size(self) -> int:
         """I."""
-        return self.weight_ih.shape[1]
+        return self.shape_of("weight_ih")[1]
 
     @property
     def hidden_size(self) -> int:
         """H."""
-        return self.weight_hh.shape[1]
+        return self.shape_of("weight_hh")[1]
 
     @property
     def chunks(self) -> int:
         """K."""
-        return (self.weight_hh.shape[0] - 4 * self.hidden_size) // 2
+        return (self.shape_of("weight_hh")[0] - 4 * self.hidden_size) // 2
 
     def project(self, x: Tensor) -> Tensor:
         """W_ih x_t and both biases, for all t."""
-        return self.read_inputs(x, self.weight_ih, self.bias_ih + self.bias_hh)
+        return self.read_inputs(x, self.bias_ih + self.bias_hh)
 
     def stages(self, batch: int) -> tuple[Stage, ...]:
         """One, with weights dropped once for the window."""
-        weight, scale = self._dropped() if self.reads_sparsely else (self._recurrent_weight(), None)
-        sparse = self.recurrent_weight("weight_hh", weight, scale)
-        return (Stage(weight, OrderedMemory(self.chunks), sparse=sparse),)
-
-    def _dropped(self) -> tuple[Tensor, Tensor | None]:
-        """The recurrent weight after weight drop in training, and what it was multiplied by."""
-        if not self.weight_drop:
-            return self.weight_hh, None
-        scale = functional.dropout(torch.ones_like(self.weight_hh), self.weight_drop)
-        scale = scale if self.rescale_drop else scale * (1 - self.weight_drop)
-        return self.weight_hh * scale, scale
+        rule = OrderedMemory(self.chunks)
+        if not self.reads_sparsely:
+            return (Stage(self._recurrent_weight(), rule),)
+        factor = 1.0 if self.rescale_drop else 1 - self.weight_drop
+        weight, scale = self.dropped("weight_hh", self.weight_drop, factor)
+        return (Stage(weight, rule, sparse=self.sparse_weight("weight_hh", weight, scale)),)
 
     def _recurrent_weight(self) -> Tensor:
         if not self.weight_drop:

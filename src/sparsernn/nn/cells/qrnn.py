@@ -15,7 +15,7 @@ from sparsernn.nn.cells.forget_mult import forget_mult, linear_scan
 from sparsernn.nn.drive.layer import Layer
 from sparsernn.nn.drive.recurrent import turned, within
 from sparsernn.nn.drive.sparse_weight import ProductName, SparseProducts
-from sparsernn.nn.dropout import drop_weight, drop_with_scale
+from sparsernn.nn.dropout import drop_weight
 from sparsernn.structure.gates import GateBlock, stacked
 from sparsernn.structure.units import Slice
 
@@ -97,12 +97,12 @@ class QRNN(SparseProducts, Layer):
     @property
     def input_size(self) -> int:
         """I."""
-        return self.weight_ih.shape[1] // self.window
+        return self.shape_of("weight_ih")[1] // self.window
 
     @property
     def hidden_size(self) -> int:
         """H."""
-        return self.weight_ih.shape[0] // len(self.gates)
+        return self.shape_of("weight_ih")[0] // len(self.gates)
 
     def extra_repr(self) -> str:
         """Sizes and settings."""
@@ -110,8 +110,8 @@ class QRNN(SparseProducts, Layer):
 
     def initial_state(self, batch: int) -> QRNNState:
         """Zeros: c (B, H) and window - 1 inputs (B, I)."""
-        inputs = (self.weight_ih.new_zeros(batch, self.input_size) for _ in range(self.window - 1))
-        return (self.weight_ih.new_zeros(batch, self.hidden_size), *inputs)
+        inputs = (self.bias_ih.new_zeros(batch, self.input_size) for _ in range(self.window - 1))
+        return (self.bias_ih.new_zeros(batch, self.hidden_size), *inputs)
 
     def kept_state(self, state: State, inputs: Tensor, units: Tensor) -> QRNNState:
         """c has units, everything after it inputs."""
@@ -149,7 +149,7 @@ class QRNN(SparseProducts, Layer):
         # One product: adding up one for each input would read and write the wide result again.
         x = torch.cat(shifted, -1) if first else seen
         if self.multiplies_sparsely(x):
-            weight, scale = drop_with_scale(self.weight_ih, self.weight_drop, self.training)
+            weight, scale = self.dropped("weight_ih", self.weight_drop)
             if (sparse := self.sparse_weight("weight_ih", weight, scale)) is not None:
                 return sparse.linear(x, weight, self.bias_ih)
         weight = drop_weight(self.weight_ih, self.weight_drop, self.training)

@@ -144,36 +144,27 @@ class RHNCell(SparseProducts, StagedCell):
     @property
     def input_size(self) -> int:
         """I."""
-        return self.weight_ih.shape[1]
+        return self.shape_of("weight_ih")[1]
 
     @property
     def hidden_size(self) -> int:
         """H."""
-        return self._recurrent("weight", 0).shape[1]
+        return self.shape_of("weight_hh_0")[1]
 
     def project(self, x: Tensor) -> Tensor:
         """W x_t + b_W + b_1 for all t."""
-        return self.read_inputs(x, self.weight_ih, self.bias_ih + self._recurrent("bias", 0))
+        return self.read_inputs(x, self.bias_ih + self.bias_hh_0)
 
     def stages(self, batch: int) -> tuple[Stage, ...]:
         """One per depth, all with the same mask."""
         mask = None
         if self.training and self.state_dropout:
-            mask = functional.dropout(self.weight_ih.new_ones(batch, self.hidden_size), self.state_dropout)
-        return tuple(
-            Stage(
-                self._recurrent("weight", level),
-                self.rule,
-                self._recurrent("bias", level) if level else None,
-                mask,
-                self.recurrent_weight(f"weight_hh_{level}", self._recurrent("weight", level)),
-            )
-            for level in range(self.depth)
-        )
+            mask = functional.dropout(self.bias_ih.new_ones(batch, self.hidden_size), self.state_dropout)
+        return tuple(self._stage(level, mask) for level in range(self.depth))
 
-    def _recurrent(self, kind: str, level: int) -> nn.Parameter:
-        parameter: nn.Parameter = getattr(self, f"{kind}_hh_{level}")
-        return parameter
+    def _stage(self, level: int, mask: Tensor | None) -> Stage:
+        weight, sparse = self.recurrent_weight(f"weight_hh_{level}")
+        return Stage(weight, self.rule, getattr(self, f"bias_hh_{level}") if level else None, mask, sparse)
 
     def _weights(self) -> list[str]:
         return ["weight_ih", *(f"weight_hh_{level}" for level in range(self.depth))]

@@ -144,7 +144,7 @@ class Stage:
     pre = (mask * state[0]) weight^T + (u_t in the first stage, else bias); state <- rule(pre, state)
 
     Attributes:
-        weight: (G, H), after weight drop, or as a recurrent map gives it.
+        weight: (G, H), after weight drop, or as a recurrent map gives it; with `sparse` it may be its values alone.
         rule: what follows the product.
         bias: (G,) or None; the first stage has none of its own, u_t carries it.
         mask: (B, H) variational dropout of what is fed back, kept entries scaled; None for none.
@@ -156,6 +156,11 @@ class Stage:
     bias: Tensor | None = None
     mask: Tensor | None = None
     sparse: SparseWeight | None = None
+
+    @property
+    def rows(self) -> int:
+        """G."""
+        return self.weight.shape[0] if self.sparse is None else self.sparse.layout.shape[0]
 
     def step(self, u: Tensor | None, state: CellState) -> CellState:
         """The stage under autograd; `u` is given to the first stage."""

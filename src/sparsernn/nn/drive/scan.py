@@ -205,7 +205,7 @@ class _Scan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Context, d_y: Tensor, *d_last: Tensor) -> tuple[Tensor | None, ...]:
         stages, valid, _ = ctx.frame
-        d_pre = [d_y.new_empty(*d_y.shape[:2], s.weight.shape[0]) for s in stages]
+        d_pre = [d_y.new_empty(*d_y.shape[:2], s.rows) for s in stages]
         if len(d_y) and not ctx.tape.kept:  # the window ran in one call
             d_state: CellState = (_window_back(stages[0], ctx.tape.outputs(), d_y, d_last[0], d_pre[0]),)
         else:

@@ -1,13 +1,15 @@
 """Weights of a layer of which some do not exist: multiplied, and their gradients taken, at the others only.
 
-The parameters stay dense tensors with zeros; values are gathered once for a window, and gradients are written into
-zeros. Evaluation multiplies dense matrices, which is right whatever wrote the weights.
+A parameter is a dense tensor with zeros, whose values are gathered once for a window and whose gradient is written
+into zeros; or, while a sparsifier stores it so, the existing values alone (see `HoldsPlaces`). Evaluation multiplies
+dense matrices, which is right whatever wrote the weights.
 """
 
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
@@ -16,6 +18,7 @@ from sparsernn.core.errors import InputError
 from sparsernn.core.torch_releases import is_exporting
 from sparsernn.kernels.sparse_layout import MOST, Layout
 from sparsernn.kernels.sparse_products import SparseFactor, value_gradient
+from sparsernn.nn.drive.held_places import HoldsPlaces
 from sparsernn.nn.drive.product_choice import Window, sparse_pays
 from sparsernn.nn.drive.step_product import Product
 from sparsernn.structure.weight_places import WeightPlaces
@@ -29,28 +32,29 @@ class SparseWeight:
     Args:
         layout: where it exists.
         places: the record that the layout was made from.
-        weight: (R, C), what is multiplied with: after weight drop.
+        weight: what is multiplied with, after weight drop: (R, C), or the existing values (layout.size,).
         scale: of the weight against the parameter (weight drop); None for 1. Only a wanted dense gradient needs it.
     """
 
     def __init__(
         self, layout: Layout, places: WeightPlaces, weight: Tensor, scale: Tensor | None = None
     ) -> None:
-        self.layout, self.places, self.scale = layout, places, scale
-        self.factor = SparseFactor(layout, layout.take(weight))
+        self.layout, self.places, self.scale = layout, places, scale if places.wanted else None
+        self.alone = weight.dim() == 1
+        self.factor = SparseFactor(layout, weight if self.alone else layout.take(weight))
 
     def gradient(self, x: Tensor, d_y: Tensor) -> Tensor:
-        """That of the weight, (R, C), 0 where it does not exist; from x (N, C) and the gradient of x W^T, (N, R)."""
+        """That of the weight, in its shape, 0 where it does not exist; from x (N, C) and that of x W^T, (N, R)."""
         if not self.places.wanted:
             self.places.partial = True
-            return self.layout.put(value_gradient(self.layout, x, d_y))
-        return self.left(torch.mm(d_y.t(), x))
-
-    def left(self, dense: Tensor) -> Tensor:
-        """The gradient where the weight exists, from the dense one, which is left with the record (and changed)."""
-        made = self.layout.put(self.layout.take(dense))
+            return self._shaped(value_gradient(self.layout, x, d_y))
+        dense = torch.mm(d_y.t(), x)
+        made = self._shaped(self.layout.take(dense))
         self.places.leave(dense if self.scale is None else dense.mul_(self.scale))
         return made
+
+    def _shaped(self, values: Tensor) -> Tensor:
+        return values if self.alone else self.layout.put(values)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """x W^T + b under autograd: x (..., C) -> (..., R)."""
@@ -94,7 +98,7 @@ class SparseBack(SparseForth):
         return self.factor.back(base, a)
 
 
-class SparseProducts:
+class SparseProducts(HoldsPlaces):
     """What a layer or cell with the setting `product` adds to its module.
 
     `product` is "dense"; "sparse": weights that a sparsifier masks are multiplied at their places, in training on the
@@ -107,12 +111,14 @@ class SparseProducts:
 
     product: ProductName = "dense"
     training: bool
+    get_submodule: Callable[[str], nn.Module]
     input_weights: ClassVar[tuple[str, ...]] = ("weight_ih",)
     """Names of the weights that meet all steps of a window at once; the others meet one after the other."""
 
     def _begin_products(self, product: ProductName) -> None:
         self.product = product
         self._places: dict[str, WeightPlaces] = {}
+        self.own_places = {}
         self._layouts: dict[str, tuple[int, Layout]] = {}
         self.reads_sparsely = False
         self._chosen: bool | None = None if product == "auto" else product == "sparse"
@@ -127,6 +133,15 @@ class SparseProducts:
         fits = places.mask.dim() == 2 and max(places.mask.shape) < MOST
         if self.product != "dense" and places.needs != "always" and fits:
             self._places[name] = places
+            if self._chosen:
+                self._offer(name)
+
+    def _offer(self, name: str) -> None:
+        """Say that the existing values of a parameter of this module's own would do."""
+        places, (path, _, own) = self._places[name], name.rpartition(".")
+        owner = self.get_submodule(path)
+        if isinstance(owner, HoldsPlaces) and not places.shared:
+            owner.own_places[own], places.form = places, Layout
 
     def multiplies_sparsely(self, x: Tensor) -> bool:
         """Whether a window x (T, B, I) is read with sparse products; decides it where that is left to measurement."""
@@ -138,32 +153,51 @@ class SparseProducts:
             self._chosen = sparse_pays(
                 [Window(w, name in self.input_weights, *x.shape[:2]) for name, w in layouts.items()]
             )
+            for name in self._places if self._chosen else ():
+                self._offer(name)
         return self._chosen
 
     def sparse_weight(self, name: str, weight: Tensor, scale: Tensor | None = None) -> SparseWeight | None:
         """The weight as it is now; None if it is not masked. See `SparseWeight`."""
         places = self._places.get(name)
-        if places is None or places.mask.shape != weight.shape:
+        if places is None or (places.stored is None and places.mask.shape != weight.shape):
             return None
         return SparseWeight(self._layout(name), places, weight, scale)
 
-    def read_inputs(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """x (T, B, I) -> x W^T + b for all steps, in a cell; the window's recurrent products follow suit."""
-        made = self.read_sparsely(x, weight, bias)
-        return functional.linear(x, weight, bias) if made is None else made
+    def dropped(self, name: str, p: float, factor: float = 1.0) -> tuple[Tensor, Tensor | None]:
+        """What `held` gives after weight drop, and what the whole matrix was multiplied by; None where that was 1.
 
-    def read_sparsely(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
+        The draws are those for the dense matrix, whatever is stored. `factor` multiplies what is kept.
+        """
+        held, stored = self.held(name), self.stored(name)
+        if not (self.training and p > 0.0):
+            return held, None
+        scale = functional.dropout(held.new_ones(tuple(self.shape_of(name))), p)
+        scale = scale if factor == 1.0 else scale * factor
+        return held * (scale if stored is None else stored.take(scale)), scale
+
+    def read_inputs(self, x: Tensor, bias: Tensor) -> Tensor:
+        """x (T, B, I) -> x W_ih^T + b for all steps, in a cell; the window's recurrent products follow suit."""
+        made = self.read_sparsely(x, bias)
+        return functional.linear(x, self.__getattr__("weight_ih"), bias) if made is None else made
+
+    def read_sparsely(self, x: Tensor, bias: Tensor | None) -> Tensor | None:
         """The same, or None where it is not for sparse products."""
         self.reads_sparsely = self.multiplies_sparsely(x)
+        weight = self.held("weight_ih")
         sparse = self.sparse_weight("weight_ih", weight) if self.reads_sparsely else None
         return None if sparse is None else sparse.linear(x, weight, bias)
 
-    def recurrent_weight(self, name: str, weight: Tensor, scale: Tensor | None = None) -> SparseWeight | None:
-        """`sparse_weight` where the window's inputs were read with sparse products, else None."""
-        return self.sparse_weight(name, weight, scale) if self.reads_sparsely else None
+    def recurrent_weight(self, name: str) -> tuple[Tensor, SparseWeight | None]:
+        """A weight for a stage, and its `sparse_weight` where the window's inputs were read with sparse products."""
+        held = self.held(name)
+        sparse = self.sparse_weight(name, held) if self.reads_sparsely else None
+        return (held if sparse is not None else self.__getattr__(name)), sparse
 
     def _layout(self, name: str) -> Layout:
         places = self._places[name]
+        if isinstance(places.stored, Layout):
+            return places.stored
         version, layout = self._layouts.get(name, (-1, None))
         if layout is None or version != places.version:
             layout = Layout(places.mask)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from sparsernn.core.checks import checked
 from sparsernn.core.limits import OneOf, Size
+from sparsernn.nn.drive.held_places import HoldsPlaces
 from sparsernn.nn.maps.initialisers import (
     ANGLES,
     glorot_normal,
@@ -16,7 +17,7 @@ from sparsernn.nn.maps.initialisers import (
 from sparsernn.nn.maps.map_contract import RecurrentMap
 
 
-class Dense(RecurrentMap):
+class Dense(HoldsPlaces, RecurrentMap):
     """V itself is the parameter; an orthogonal beginning is not kept.
 
     Args:
@@ -43,6 +44,7 @@ class Dense(RecurrentMap):
         init: Annotated[str, OneOf(("xavier", "kaiming", "random", *ANGLES))] = "xavier",
     ) -> None:
         super().__init__(hidden_size)
+        self.own_places = {}
         if init == "xavier":
             first = glorot_normal(hidden_size, hidden_size)
         elif init == "kaiming":

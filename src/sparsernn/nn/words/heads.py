@@ -23,7 +23,8 @@ class _SoftmaxNLL(torch.autograd.Function):
 
     With P the probabilities and g the incoming gradient per row, the gradient of the logits is
     diag(g) (P - onehot); it is never formed: P meets W and x in the two products, and the one-hot part is a
-    gather of W and a scatter into dW. With `sparse`, products and dW are of the existing weights only.
+    gather of W and a scatter into dW. With `sparse`, products and dW are of the existing weights only, and the
+    one-hot part is taken off P in place while they are made.
     """
 
     @staticmethod
@@ -42,16 +43,20 @@ class _SoftmaxNLL(torch.autograd.Function):
     def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         (x, weight, probability, target), sparse = ctx.saved_tensors, ctx.sparse
         scaled = x * gradient.unsqueeze(1)
-        through = torch.mm(probability, weight) if sparse is None else sparse.factor.back(None, probability)
-        d_x = through.sub_(weight[target]).mul_(gradient.unsqueeze(1))
-        if sparse is None or sparse.places.wanted:
-            d_weight = torch.mm(probability.t(), scaled).index_add_(0, target, scaled, alpha=-1)
-            d_weight = d_weight if sparse is None else sparse.left(d_weight)
-        else:
-            d_weight = sparse.gradient(scaled, probability)
-            d_weight.index_add_(0, target, scaled * sparse.places.mask[target], alpha=-1)
         d_bias = torch.mv(probability.t(), gradient).index_add_(0, target, gradient, alpha=-1)
-        return d_x, d_weight, d_bias, None, None
+        if sparse is None:
+            d_x = torch.mm(probability, weight).sub_(weight[target])
+            d_weight = torch.mm(probability.t(), scaled).index_add_(0, target, scaled, alpha=-1)
+        else:
+            hit, place = (
+                torch.arange(len(target), device=target.device),
+                probability.gather(1, target[:, None]),
+            )
+            probability[hit, target] -= 1
+            d_x = sparse.factor.back(None, probability)
+            d_weight = sparse.gradient(scaled, probability)
+            probability.scatter_(1, target[:, None], place)
+        return d_x.mul_(gradient.unsqueeze(1)), d_weight, d_bias, None, None
 
 
 def softmax_nll(
@@ -61,7 +66,7 @@ def softmax_nll(
 
     Args:
         rows: (N, H).
-        weight: (V, H).
+        weight: (V, H); with `sparse` it may be its existing values alone.
         bias: (V,).
         target: (N,) int64.
         sparse: the weight where it exists, if the others are to be left out.
@@ -185,8 +190,10 @@ class LinearHead(SparseProducts, Head):
     def nll(self, y: Tensor, target: Tensor) -> Tensor:
         """y (..., H), target (...) int64 -> nats per token, (N,) in row-major order."""
         rows = y.reshape(-1, y.shape[-1])
-        sparse = self.sparse_weight("weight", self.weight) if self.multiplies_sparsely(rows[None]) else None
-        return softmax_nll(rows, self.weight, self.bias, target.reshape(-1), sparse)
+        held = self.held("weight")
+        sparse = self.sparse_weight("weight", held) if self.multiplies_sparsely(rows[None]) else None
+        weight = self.weight if sparse is None else held
+        return softmax_nll(rows, weight, self.bias, target.reshape(-1), sparse)
 
     input_weights = ("weight",)
 

@@ -4,16 +4,54 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from sparsernn.core.autograd_context import Context
 from sparsernn.core.checks import checked
+from sparsernn.core.errors import InputError
 from sparsernn.core.limits import DropRate, Size
 from sparsernn.core.plain import Json
+from sparsernn.kernels.row_layout import RowLayout
+from sparsernn.nn.drive.held_places import HoldsPlaces
+from sparsernn.nn.drive.sparse_weight import ProductName
 from sparsernn.nn.dropout import drop_rows
 from sparsernn.structure.units import Slice
+from sparsernn.structure.weight_places import WeightPlaces
 
 
-class Embedding(nn.Module):
+class _Lookup(torch.autograd.Function):
+    """Vectors of words out of the existing values of a table, each word's row made once."""
+
+    @staticmethod
+    def forward(
+        ctx: Context,
+        places: WeightPlaces,
+        layout: RowLayout,
+        words: Tensor,
+        values: Tensor,
+        scale: Tensor | None,
+    ) -> Tensor:
+        types, ctx.where = words.unique(return_inverse=True)
+        ctx.rows, ctx.types, ctx.scale = layout.rows(types), types, scale
+        ctx.places, ctx.layout = places, layout
+        matrix: Tensor = ctx.rows.matrix(values)
+        return functional.embedding(ctx.where, matrix if scale is None else matrix * scale[types])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Context, d_vectors: Tensor) -> tuple[Tensor | None, ...]:
+        width = ctx.layout.shape[1]
+        matrix = d_vectors.new_zeros(ctx.rows.shape)
+        matrix.index_add_(0, ctx.where.flatten(), d_vectors.reshape(-1, width))
+        matrix = matrix if ctx.scale is None else matrix * ctx.scale[ctx.types]
+        if ctx.places.wanted:
+            ctx.places.leave(matrix.new_zeros(ctx.layout.shape).index_copy_(0, ctx.types, matrix))
+        ctx.places.partial = not ctx.places.wanted
+        return None, None, None, ctx.rows.back(matrix, ctx.layout.size), None
+
+
+class Embedding(HoldsPlaces, nn.Module):
     """A table of word vectors.
 
     Args:
@@ -21,6 +59,8 @@ class Embedding(nn.Module):
         embedding_size: E.
         dropout: probability in [0, 1) that a word type is dropped for the whole window; kept rows are scaled by
             1 / (1 - dropout).
+        product: "sparse" or "auto": where a run stores masked weights without zeros, those of the table too, and
+            their gradients; "dense": never. "sparse" is not for a table that a head decodes with.
 
     Parameters: `weight` (V, E), initialised U(-0.1, 0.1).
 
@@ -36,19 +76,44 @@ class Embedding(nn.Module):
     """Whether the order of words is taken for that of their frequencies."""
 
     @checked
-    def __init__(self, vocabulary_size: Size, embedding_size: Size, dropout: DropRate = 0.0) -> None:
+    def __init__(
+        self,
+        vocabulary_size: Size,
+        embedding_size: Size,
+        dropout: DropRate = 0.0,
+        product: ProductName = "dense",
+    ) -> None:
         super().__init__()
-        self.dropout = dropout
+        self.dropout, self.product = dropout, product
+        self.own_places: dict[str, WeightPlaces] = {}
         self.weight = nn.Parameter(torch.empty(vocabulary_size, embedding_size).uniform_(-0.1, 0.1))
 
     def forward(self, words: Tensor) -> Tensor:
         """words (T, B) int64 -> vectors (T, B, E)."""
+        layout = self.stored("weight")
+        if isinstance(layout, RowLayout):
+            held, (rows, _) = self.held("weight"), layout.shape
+            scale = drop_rows(held.new_ones(rows, 1), self.dropout, self.training) if self.dropout else None
+            vectors: Tensor = _Lookup.apply(self.own_places["weight"], layout, words, held, scale)  # type: ignore[no-untyped-call]
+            return vectors
         return functional.embedding(words, drop_rows(self.weight, self.dropout, self.training))
+
+    def take_places(self, name: str, places: WeightPlaces) -> None:
+        """See `sparsernn.structure.weight_places.TakesPlaces`."""
+        if self.product == "sparse" and (places.shared or places.needs == "always"):
+            why = (
+                "a head decodes with it" if places.shared else "its rules look at all gradients in every step"
+            )
+            raise InputError(
+                f"product: sparse is not for the embedding's '{name}', because {why}; use product: dense or auto."
+            )
+        if self.product != "dense" and not places.shared and places.needs != "always":
+            self.own_places[name], places.form = places, RowLayout
 
     @property
     def vocabulary_size(self) -> int:
         """V."""
-        return self.weight.shape[0]
+        return self.shape_of("weight")[0]
 
     @property
     def decoder(self) -> nn.Parameter:

@@ -1,7 +1,8 @@
 """Dynamic sparse training: masks that move while the number of weights stays."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +20,13 @@ from sparsernn.sparsity.dynamic.pools import Pools, make_pools
 from sparsernn.sparsity.dynamic.selection import count_true
 from sparsernn.sparsity.dynamic.update_record import statistics, totals
 from sparsernn.sparsity.dynamic.update_times import Length, any_due, is_due, prune_schedule
+from sparsernn.sparsity.dynamic.value_storage import ValueStorage
 from sparsernn.sparsity.optimizer_state import Optimizers, Rewirable, project, rewired
 from sparsernn.sparsity.projection import zero_absent
 from sparsernn.sparsity.saved_state import check_keys, check_tensors, refuse
 from sparsernn.sparsity.sparsifier import Sparsifier
 from sparsernn.structure.gates import cell_groups
-from sparsernn.structure.weight_places import Needs, WeightPlaces, hand_out
+from sparsernn.structure.weight_places import Needs, Stored, WeightPlaces, hand_out
 
 
 class DynamicSparse(Sparsifier):
@@ -55,12 +57,10 @@ class DynamicSparse(Sparsifier):
         >>> sparse.summary()["masked_active"], sparse.end_epoch()[0]["tensors"]["weight_hh_l0"]["pruned"]
         (128, 32)
 
-    Source: S. Liu et al., "Selfish Sparse RNN Training", 2021, arXiv:2101.09048, whose engine this
-        generalises; the
+    Source: S. Liu et al., "Selfish Sparse RNN Training", 2021, arXiv:2101.09048, whose engine this generalises; the
     other presets name their own.
 
-    Differs from the original: docs/engine.md lists every difference; `faithful=True` undoes those that
-    matter.
+    Differs from the original: docs/engine.md lists every difference; `faithful=True` undoes those that matter.
     """
 
     def __init__(
@@ -84,6 +84,7 @@ class DynamicSparse(Sparsifier):
         self._pools = self._make_pools(model)
         self._places = {t.name: WeightPlaces(t.mask, self._needs()) for t in self.tensors}
         hand_out(model, [(t.parameter, self._places[t.name]) for t in self.tensors])
+        self._storage = ValueStorage(self.tensors, self._places)
         self._gradients: dict[str, Tensor] = {}
         self._momentum = self._zero_momentum()
         self.reports: list[dict[str, Json]] = []
@@ -96,6 +97,7 @@ class DynamicSparse(Sparsifier):
         self._observe(due)
         self.project()
         reports = [self.update()] if due else []
+        self._storage.settle(self.optimizers)
         self._look_ahead()
         return reports
 
@@ -143,12 +145,32 @@ class DynamicSparse(Sparsifier):
         """Parameter name -> bool mask, live."""
         return {tensor.name: tensor.mask for tensor in self.tensors}
 
+    @contextmanager
+    def condensed(self, apart_from: Sequence[nn.Parameter] = ()) -> Iterator[None]:
+        """Inside it, weights that layers with `product` multiply sparsely are kept without the zeros between them.
+
+        Such a parameter is then a vector of its existing values, under its own name, and so are its gradient and the
+        optimizer's buffers; as an attribute of its layer it still reads as the matrix. See `Sparsifier.condensed`.
+        """
+        keeps = self.settings.regrowth.state_at_growth == "keep"  # what belongs to absent weights, too
+        with nullcontext() if keeps else self._storage.switched_on(self.optimizers, apart_from):
+            yield
+
+    def lent(self) -> AbstractContextManager[None]:
+        """See `Sparsifier.lent`."""
+        return self._storage.lent()
+
+    def layouts(self) -> dict[str, Stored]:
+        """See `Sparsifier.layouts`."""
+        return dict(self._storage.layouts)
+
     def project(self) -> None:
         """Zero absent weights and, unless `state_at_growth` is "keep", the optimizer's buffers there."""
+        dense = [tensor for tensor in self.tensors if tensor.name not in self._storage.layouts]
         project(
             self.optimizers,
-            [tensor.parameter for tensor in self.tensors],
-            [tensor.mask for tensor in self.tensors],
+            [tensor.parameter for tensor in dense],
+            [tensor.mask for tensor in dense],
             with_buffers=self.settings.regrowth.state_at_growth != "keep",
         )
 
@@ -156,7 +178,8 @@ class DynamicSparse(Sparsifier):
         """Rewire now, due or not, and return the report (the event "rewire")."""
         began = time.perf_counter()
         rate = self.prune_rate(self.step_count)
-        change = rewire(self._situation(rate), self.generator)
+        with self._storage.lent():
+            change = rewire(self._situation(rate), self.generator)
         if self.settings.rules.prune == "threshold":
             # in units of the grids, as `expected` is: with blocks the report counts more, namely weights
             self.tau = update_tau(self.tau, count_true(change.removed), change.expected)
@@ -196,6 +219,7 @@ class DynamicSparse(Sparsifier):
             InputError: the state is of another method or of other tensors; nothing has been taken from it then.
         """
         self._check_state(state)
+        self._storage.spread(self.optimizers)
         for tensor in self.tensors:
             tensor.mask.copy_(state["masks"][tensor.name])
             tensor.ever.copy_(state["ever"][tensor.name])
@@ -333,6 +357,10 @@ class DynamicSparse(Sparsifier):
     @torch.no_grad()
     def _apply(self, tensor: MaskedTensor, change: Change, index: int) -> dict[str, Json]:
         """Put the change of one tensor into mask, weights and optimizer; return its statistics."""
+        with self._storage.opened(tensor, self.optimizers):
+            return self._write(tensor, change, index)
+
+    def _write(self, tensor: MaskedTensor, change: Change, index: int) -> dict[str, Json]:
         removed, grown = tensor.expand(change.removed[index]), tensor.expand(change.grown[index])
         returned = removed & grown
         counts = [count_true([flags]) for flags in (removed, grown, returned)]

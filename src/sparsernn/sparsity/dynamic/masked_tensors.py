@@ -45,8 +45,8 @@ class MaskedTensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the parameter."""
-        return tuple(self.parameter.shape)
+        """Of the weights; the parameter may hold the existing ones alone."""
+        return tuple(self.mask.shape)
 
     @property
     def area(self) -> int:
@@ -57,7 +57,7 @@ class MaskedTensor:
     def grid_shape(self) -> tuple[int, int]:
         """Rows and columns of the grid."""
         rows = self.shape[0]
-        return rows // self.block[0], self.parameter.numel() // rows // self.block[1]
+        return rows // self.block[0], self.mask.numel() // rows // self.block[1]
 
     def values(self, tensor: Tensor | None) -> Tensor:
         """The grid of any tensor of the parameter's shape, on the CPU (zeros for None).

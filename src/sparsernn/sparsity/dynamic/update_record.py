@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from sparsernn.core.plain import Json
 from sparsernn.sparsity.dynamic.masked_tensors import MaskedTensor
 from sparsernn.sparsity.dynamic.selection import count_true
-from sparsernn.sparsity.sparsifier import gate_densities
+from sparsernn.sparsity.weight_counts import gate_densities
 
 
 def statistics(tensor: MaskedTensor, pruned: int, grown: int, returned: int) -> dict[str, Json]:

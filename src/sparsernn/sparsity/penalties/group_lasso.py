@@ -22,7 +22,7 @@ from sparsernn.sparsity.penalties.group_kinds import grouped
 from sparsernn.sparsity.penalties.group_norms import Groups
 from sparsernn.sparsity.penalties.penalty import NO_PENALTY, Penalty, per_token, threshold
 from sparsernn.sparsity.saved_state import check_keys, check_tensors
-from sparsernn.sparsity.sparsifier import summarize
+from sparsernn.sparsity.weight_counts import summarize
 from sparsernn.structure.torch_units import units_of
 from sparsernn.structure.units import Slice, Units
 

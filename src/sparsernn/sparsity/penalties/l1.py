@@ -14,7 +14,7 @@ from sparsernn.kernels import lasso_kernel
 from sparsernn.sparsity.optimizer_state import Optimizers
 from sparsernn.sparsity.penalties.group_norms import dense_gradient
 from sparsernn.sparsity.penalties.penalty import NO_PENALTY, Penalty, per_token, threshold
-from sparsernn.sparsity.sparsifier import summarize
+from sparsernn.sparsity.weight_counts import summarize
 
 LEAST_THRESHOLD = 1e-4
 """As published."""

@@ -12,7 +12,7 @@ from sparsernn.sparsity.penalties.group_lasso import group_lasso
 from sparsernn.sparsity.penalties.l1 import L1
 from sparsernn.sparsity.penalties.penalty import Penalty
 from sparsernn.sparsity.saved_state import check_keys
-from sparsernn.sparsity.sparsifier import summarize
+from sparsernn.sparsity.weight_counts import summarize
 
 SINGLE: dict[str, Callable[..., Penalty]] = {"iss": group_lasso, "l1": L1}
 

@@ -20,9 +20,9 @@ from sparsernn.sparsity.dynamic.first_masks import none_empty
 from sparsernn.sparsity.dynamic.masked_tensors import MaskedTensor, choose_tensors
 from sparsernn.sparsity.dynamic.selection import by_magnitude, count_true
 from sparsernn.sparsity.frozen_zeros import Frozen
-from sparsernn.sparsity.sparsifier import summarize
 from sparsernn.sparsity.trained.brain_surgeon import cells, damped, spread, surgeon
 from sparsernn.sparsity.trained.weight_inputs import WIDEST, Moments, inputs_seen, moments_of
+from sparsernn.sparsity.weight_counts import summarize
 
 METHODS = ("obs", "activation", "magnitude")
 Work = Callable[[], None]
