@@ -70,6 +70,7 @@ UNTYPED: dict[str, tuple[int, str]] = {
     "deploy/token_stream.py": (2, "models and states of others, in the form of their own forward pass"),
     "kernels/forget_cuda.py": (2, "triton, where it is installed"),
     "nn/blocks/block_mixture.py": (1, "tied to a table in blocks, where its base is tied to one weight"),
+    "nn/drive/held_places.py": (1, "an attribute of a module: a weight, a buffer or another module"),
     "nn/words/mixture.py": (1, "tied to one weight, or to a table in blocks"),
     "sparsity/attachment.py": (4, "torch's hooks hand on whatever a step was called with"),
     "sparsity/trained/weight_inputs.py": (10, "arguments of torch's own functions, whichever was called"),

@@ -3,12 +3,13 @@
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import torch
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.core.safe_files import replacing, sole_user
 from sparsernn.data.byte_bar import ByteBar
 from sparsernn.data.numbered_cache import call, digest_of, found, key, numbered_folder, sweep
@@ -39,7 +40,7 @@ def is_long(parts: Parts) -> bool:
 def long_corpus(
     parts: Parts,
     style: Style,
-    info: Mapping[str, Any],
+    info: Mapping[str, Json],
     rules: VocabularyRules,
     vocabulary: Vocabulary | None = None,
 ) -> Corpus:
@@ -78,7 +79,7 @@ def _corpus(
     numbered: NumberedFile,
     digests: Mapping[str, str],
     style: Style,
-    info: Mapping[str, Any],
+    info: Mapping[str, Json],
     rules: VocabularyRules,
     vocabulary: Vocabulary | None,
 ) -> Corpus:

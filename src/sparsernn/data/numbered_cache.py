@@ -13,9 +13,10 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.core.safe_files import PART, replacing
 from sparsernn.data.download import cache_folder
 from sparsernn.data.numbered_file import Damaged, NumberedFile, open_numbered
@@ -32,7 +33,7 @@ def numbered_folder() -> Path:
     return cache_folder() / "numbered"
 
 
-def key(*facts: Any) -> str:
+def key(*facts: Json) -> str:
     """A name for plain data: the first 32 digits of the sha256 of its JSON.
 
     >>> len(key("a", {"b": 1})), key(1) == key("1")
@@ -79,7 +80,7 @@ def call(folder: Path, name: str, real: str) -> None:
     _remember(folder / f"{name}.also", {"file": real, "stat": now}, 0)
 
 
-def _record(place: Path) -> dict[str, Any]:
+def _record(place: Path) -> dict[str, Json]:
     try:
         known = json.loads(place.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -87,7 +88,7 @@ def _record(place: Path) -> dict[str, Any]:
     return known if isinstance(known, dict) else {}
 
 
-def _remember(place: Path, facts: Mapping[str, Any], changed: int) -> None:
+def _remember(place: Path, facts: Mapping[str, Json], changed: int) -> None:
     if time.time_ns() - changed < SETTLED:
         return
     with suppress(OSError):

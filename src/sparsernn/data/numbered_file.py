@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.data.vocabulary import Vocabulary
 
 MAGIC = b"sparsernn ids 1\n"
@@ -50,10 +51,10 @@ class NumberedFile:
     """
 
     path: Path
-    header: dict[str, Any]
+    header: dict[str, Json]
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Json]:
         """What the writer wanted to be known."""
         return dict(self.header["facts"])
 
@@ -90,7 +91,7 @@ class NumberedFile:
         for ids in self.splits().values():
             for block in torch.split(ids, BLOCK):
                 data = block.numpy()
-                digest.update(memoryview(data))
+                digest.update(data.data)
                 highest = max(highest, int(data.max(initial=0)))
         if digest.hexdigest() != self.header["ids_sha256"] or highest >= self.header["vocabulary"]:
             raise Damaged(f"'{self.path}' is damaged (its ids are not those that were written).")
@@ -120,9 +121,9 @@ def open_numbered(path: Path) -> NumberedFile:
     return NumberedFile(path, header)
 
 
-def _header(data: bytes, path: Path) -> dict[str, Any]:
+def _header(data: bytes, path: Path) -> dict[str, Json]:
     try:
-        header: dict[str, Any] = json.loads(data)
+        header: dict[str, Json] = json.loads(data)
         counts = [*header["tokens"].values(), header["vocabulary"], header["vocabulary_bytes"]]
         known = header["dtype"] in DTYPES and isinstance(header["facts"], dict)
         if known and all(isinstance(count, int) and count >= 0 for count in counts):
@@ -132,8 +133,8 @@ def _header(data: bytes, path: Path) -> dict[str, Any]:
     raise Damaged(f"'{path}' is no file of numbered texts that this version can read.")
 
 
-def _ids_bytes(header: Mapping[str, Any]) -> int:
-    return int(sum(header["tokens"].values())) * np.dtype(header["dtype"]).itemsize
+def _ids_bytes(header: Mapping[str, Json]) -> int:
+    return int(sum(header["tokens"].values()) * np.dtype(header["dtype"]).itemsize)
 
 
 def finish(
@@ -141,7 +142,7 @@ def finish(
     table: Table,
     tokens: Mapping[str, int],
     vocabulary: Vocabulary,
-    facts: Mapping[str, Any],
+    facts: Mapping[str, Json],
 ) -> None:
     """Turn a file of provisional ids, uint32, into one of these, in place.
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.data import download
 from sparsernn.data.content_split import SPLITS
 from sparsernn.data.long_text import is_long, long_corpus
@@ -23,7 +23,7 @@ def folder_corpus(
     place: Path,
     splits: Mapping[str, str] | None,
     style: Style,
-    info: Mapping[str, Any],
+    info: Mapping[str, Json],
     rules: VocabularyRules,
     vocabulary: Vocabulary | None,
 ) -> Corpus:
@@ -59,7 +59,7 @@ def _text(data: bytes, path: Path, style: Style) -> str:
 
 def read_splits(
     place: Path, splits: Mapping[str, str] | None, dataset: str
-) -> tuple[dict[str, str], dict[str, Any]]:
+) -> tuple[dict[str, str], dict[str, Json]]:
     """The texts of a benchmark that is known by the hashes of its files, and what is to be known of them."""
     origin = origins(splits)
     data = {

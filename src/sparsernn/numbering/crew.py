@@ -10,10 +10,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
 
 import sparsernn
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.numbering.frames import receive_numbered, send
 from sparsernn.numbering.piece_numbers import Numbered, numbered
 
@@ -38,7 +38,7 @@ def cores() -> int:
 
 
 def numbered_in_order(
-    found: Iterable[bytes], style: dict[str, Any], processes: int | None = None
+    found: Iterable[bytes], style: dict[str, Json], processes: int | None = None
 ) -> Iterator[Numbered]:
     """Every piece as numbers, in the order of the pieces.
 
@@ -82,7 +82,7 @@ def _asked(idle: "SimpleQueue[Ask]", piece: bytes) -> Numbered:
 
 
 @contextmanager
-def _worker(style: dict[str, Any]) -> Iterator[Ask]:
+def _worker(style: dict[str, Json]) -> Iterator[Ask]:
     """A process that numbers; it ends with the block, or with this process."""
     root = str(Path(sparsernn.__file__).parents[1])
     command = [sys.executable, "-P", "-c", _START, json.dumps(style), root]

@@ -16,10 +16,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from queue import Full, Queue
 from threading import Thread
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sparsernn.contracts import Reporter
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.runs.run import Run
 
 IDENTITY = "{}.id"
@@ -197,13 +198,13 @@ class Apart(Reporter):
         longest: int = LONGEST_QUEUE,
     ) -> None:
         self.name, self.make, self.say, self.patience = name, make, say, patience
-        self.queue: Queue[dict[str, Any] | bool] = Queue(longest)
+        self.queue: Queue[dict[str, Json] | bool] = Queue(longest)
         self.fault = ""
         self.told = False
         self.thread = Thread(target=self._work, name=name, daemon=True)
         self.thread.start()
 
-    def event(self, record: dict[str, Any]) -> None:
+    def event(self, record: dict[str, Json]) -> None:
         """After each record of metrics.jsonl."""
         self._put(record)
 
@@ -216,7 +217,7 @@ class Apart(Reporter):
                 self.fault = f"it was not done {self.patience:g} seconds after the training"
         self._complain()
 
-    def _put(self, item: dict[str, Any] | bool) -> None:
+    def _put(self, item: dict[str, Json] | bool) -> None:
         if not self.fault:
             try:
                 self.queue.put_nowait(item)
@@ -245,7 +246,7 @@ class Apart(Reporter):
             self.fault = f"{type(error).__name__}{': ' * bool(first)}{first}"
 
 
-def numbers(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+def numbers(record: Mapping[str, Json]) -> Iterator[tuple[str, float]]:
     """The figures of a record, each under the record's kind and its own name.
 
     >>> dict(numbers({"event": "epoch", "epoch": 1, "step": 9, "valid": {"loss": 2}, "best": True, "lr": 0.5}))
@@ -258,7 +259,7 @@ def numbers(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
             yield f"{record['event']}/{name}", float(value)
 
 
-def flat(tree: Mapping[str, Any], joint: str) -> Iterator[tuple[str, Any]]:
+def flat(tree: Mapping[str, Json], joint: str) -> Iterator[tuple[str, Json]]:
     """The leaves of a tree of mappings, the names above each joined.
 
     >>> list(flat({"a": {"b": 1}, "c": 2}, "."))

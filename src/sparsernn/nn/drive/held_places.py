@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from sparsernn.core.autograd_context import Context
@@ -16,6 +16,7 @@ class Whole(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Context, places: WeightPlaces, values: Tensor) -> Tensor:
+        """The matrix, zeros where there is no weight."""
         assert places.stored is not None
         ctx.places, ctx.stored = places, places.stored
         return places.stored.put(values)
@@ -23,6 +24,7 @@ class Whole(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Context, d_matrix: Tensor) -> tuple[None, Tensor]:
+        """The gradient at the existing places; all of it is left where a growth rule wants it."""
         values: Tensor = ctx.stored.take(d_matrix)
         if ctx.places.wanted:
             ctx.places.leave(d_matrix.clone())
@@ -39,7 +41,7 @@ class HoldsPlaces:
     """
 
     own_places: dict[str, WeightPlaces]
-    _parameters: dict[str, Any]
+    _parameters: dict[str, nn.Parameter | None]
 
     def __getattr__(self, name: str) -> Any:
         """A parameter that holds its existing values alone is read as the dense matrix, with its gradient."""

@@ -32,11 +32,11 @@ class _Lookup(torch.autograd.Function):
         values: Tensor,
         scale: Tensor | None,
     ) -> Tensor:
-        types, ctx.where = words.unique(return_inverse=True)
-        ctx.rows, ctx.types, ctx.scale = layout.rows(types), types, scale
+        types, where = torch.unique(words, return_inverse=True)
+        ctx.rows, ctx.types, ctx.where, ctx.scale = layout.rows(types), types, where, scale
         ctx.places, ctx.layout = places, layout
         matrix: Tensor = ctx.rows.matrix(values)
-        return functional.embedding(ctx.where, matrix if scale is None else matrix * scale[types])
+        return functional.embedding(where, matrix if scale is None else matrix * scale[types])
 
     @staticmethod
     @once_differentiable

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.core.safe_files import replacing
 from sparsernn.report.story.facts import gather, metric_name, scored_epochs, valid_value
 from sparsernn.report.story.history import RunRecord, load_run, number
@@ -103,7 +103,7 @@ def obtained(run: RunRecord) -> Obtained | None:
     )
 
 
-def settings_hash(recipe: Mapping[str, Any]) -> str:
+def settings_hash(recipe: Mapping[str, Json]) -> str:
     """A hash of the settings of a resolved recipe that decide its figures, the seed aside."""
     told = json.dumps(sorted(row_settings(recipe).items()), default=str)
     return hashlib.sha256(told.encode()).hexdigest()[:DIGITS]
@@ -118,7 +118,7 @@ def _rounded(value: float) -> float:
     return float(f"{value:.{CURVE_DIGITS}g}") if math.isfinite(value) else value
 
 
-def _machine(environment: Mapping[str, Any]) -> str:
+def _machine(environment: Mapping[str, Json]) -> str:
     """Processor, or device where it is none, and versions.
 
     >>> _machine({"processor": "a processor", "torch": "2.13.0+cpu", "python": "3.11.7", "device": "cpu"})
@@ -157,8 +157,8 @@ def read_book(path: Path) -> list[Obtained]:
 
 def _entry(line: str, origin: str) -> Obtained:
     try:
-        values: dict[str, Any] = json.loads(line)
-        parts: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        values: dict[str, Json] = json.loads(line)
+        parts: dict[str, Json] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return Obtained(**parts)
     except (ValueError, TypeError, AttributeError):
         wanted = ", ".join(field.name for field in fields(Obtained))
