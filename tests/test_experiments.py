@@ -1,5 +1,6 @@
 """The door for Python: train a recipe, open what it has come to, look at it in a notebook."""
 
+import inspect
 import subprocess
 import sys
 import types
@@ -10,7 +11,10 @@ import pytest
 from rich.console import Console
 
 import sparsernn as sr
+from sparsernn.cli import generate as command
+from sparsernn.experiments.trained_run import TrainedRun
 from sparsernn.report import progress
+from sparsernn.runs import artifacts
 from sparsernn.runs.reporter import Reporter
 
 SMALL = {
@@ -48,6 +52,14 @@ def test_everything_of_a_run_is_at_hand(run):
     assert run.evaluate("test")["loss"] == pytest.approx(run.scores["loss"])
     assert run.generate("the value of", tokens=5).startswith("the value of")
     assert run.report().read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_text_is_written_alike_at_every_door():
+    """The command, the run at hand and the function below them draw with the same settings unless told otherwise."""
+    doors = (TrainedRun.generate, artifacts.generate, command.generate)
+    defaults = [{name: p.default for name, p in inspect.signature(door).parameters.items()} for door in doors]
+    for name in ("prompt", "tokens", "temperature", "seed"):
+        assert len({default[name] for default in defaults}) == 1, name
 
 
 def test_the_callback_hears_every_record(run):

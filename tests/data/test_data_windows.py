@@ -120,6 +120,10 @@ def test_the_bounds_of_every_setting_are_allowed():
     assert RandomWindows(max_delta=0).length(20, Fixed(0.5, 1 - 1e-12)) == 20
 
 
+def test_the_published_cap_is_forty_rows_above_the_window():
+    assert RandomWindows(spread=20.0).length(70, Fixed(0.5, 1 - 1e-12)) == 110
+
+
 def test_streams_are_contiguous_stretches():
     ids = torch.arange(47)
     stream = streams(ids, 4)

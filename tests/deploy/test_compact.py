@@ -306,6 +306,8 @@ def test_masks_and_buffers_are_cut_like_their_weights():
     assert torch.equal(tree["masks"]["layers.0.weight_hh"], expected)
     assert done.apply({"dead": torch.arange(10) < 3})["dead"].tolist() == [True] + [False] * 7
     assert done.apply({"layer 0": torch.arange(6)})["layer 0"].tolist() == [0, 3, 4, 5]
+    other = {"layer 0": torch.ones(6, 2), "layers.0.weight_hh": torch.ones(6), "dead": torch.ones(9) > 0}
+    assert all(torch.equal(value, other[name]) for name, value in done.apply(other).items())
     assert done.shrunk("layers.0.weight_hh", torch.tensor(7)) == 7
 
 

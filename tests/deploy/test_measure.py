@@ -123,6 +123,12 @@ def test_sizes_count_tied_weights_once():
     assert packed["packed_int8_bytes"] == 4 * numbers + 2000 // 8 - 3 * 2000 + 4 * 100
 
 
+def test_vectors_are_written_each_also_where_they_share_memory():
+    """As `pack` does, which looks for equal matrices only."""
+    flat = torch.arange(6.0)
+    assert sizes({"a": flat, "b": flat[:2], "c": flat}, {})["packed_bytes"] == 4 * (6 + 2 + 6)
+
+
 @pytest.mark.parametrize("name", ["wte.weight", "out.weight"])
 def test_a_mask_counts_under_any_name_of_a_tied_weight(name):
     model = Named("wte", nn.Embedding(100, 24), tied=True)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ import torch
 
 from sparsernn.core.errors import InputError
 from sparsernn.core.safe_files import replacing, sole_user
+from sparsernn.runs import saving
 from sparsernn.runs.assembly import create, open_run
 from sparsernn.runs.checkpoint import load_checkpoint, save_checkpoint
-from sparsernn.runs.interruption import Interrupted, stop_requests
+from sparsernn.runs.interruption import STOPPING, Interrupted, stop_requests
 from sparsernn.runs.loop import train
 from sparsernn.runs.reporter import Reporter
 from sparsernn.runs.run import LAST
@@ -96,7 +98,31 @@ def test_every_stopping_signal_is_heard(name):
         os.kill(os.getpid(), number)
         with pytest.raises(Interrupted, match=name):
             request.check()
-    assert signal.getsignal(number) is not None
+
+
+def test_afterwards_signals_mean_what_they_meant():
+    """Whether one came or not; and once one has come, a second acts at once."""
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    with stop_requests():
+        assert all(signal.getsignal(number) != old for number, old in before.items())
+    assert {number: signal.getsignal(number) for number in STOPPING} == before
+    with stop_requests():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert {number: signal.getsignal(number) for number in STOPPING} == before
+    assert {number: signal.getsignal(number) for number in STOPPING} == before
+
+
+def test_a_save_is_due_when_its_seconds_have_passed_or_a_write_has_failed(tiny_recipe, tmp_path, monkeypatch):
+    clock = types.SimpleNamespace(monotonic=lambda: clock.now, now=1000.0)
+    monkeypatch.setattr(saving, "time", clock)
+    keep = saving.Safekeeping(create(tiny_recipe(checkpoint_seconds=60), tmp_path / "run"))
+    seen = []
+    for clock.now in (1000.0, 1059.5, 1060.0):
+        seen.append(keep.due)
+    keep.save()
+    assert [*seen, keep.due] == [False, False, True, False]
+    keep.trouble = OSError("no space left")
+    assert keep.due
 
 
 def test_a_signal_that_is_ignored_stays_ignored():

@@ -14,6 +14,7 @@ from torch import distributed
 
 import sparsernn
 from sparsernn.core.errors import InputError
+from sparsernn.gradients.truncate import Truncate
 from sparsernn.runs.assembly import create, open_run
 from sparsernn.runs.checkpoint import load_checkpoint
 from sparsernn.runs.loop import train
@@ -275,6 +276,17 @@ def test_a_program_that_knows_of_one_process_is_refused_in_several(settings, tmp
         InputError, match=r"2 processes were started .* 'sparsernn train', 'resume' and 'finetune'"
     ):
         train(run)
+
+
+def test_every_process_has_an_accelerator_of_its_own(monkeypatch):
+    """Where the default one is this process's, no other may be asked for; the CPU is everybody's."""
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(Task, "__abstractmethods__", frozenset())
+    monkeypatch.setattr(Task, "check_parts", lambda self, count: None)
+    for device in ("cpu", "cuda:1"):
+        Ranks(1, 2).check(Task(), Truncate(), torch.device(device))
+    with pytest.raises(InputError, match="the device is 'cuda:0' and every process has one of its own"):
+        Ranks(1, 2).check(Task(), Truncate(), torch.device("cuda:0"))
 
 
 def test_no_tensor_is_left_out_of_the_buckets_and_kinds_are_apart():

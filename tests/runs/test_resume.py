@@ -217,9 +217,10 @@ def test_checkpoints_of_other_runs_are_refused(tiny_recipe, tmp_path):
         open_run(tmp_path / "run")
 
 
-def test_a_damaged_environment_is_one_sentence(tiny_recipe, tmp_path):
+@pytest.mark.parametrize("text", ["{", "[]", "null", "{}", '{"data": 3, "threads": 1}', "\xff"])
+def test_a_damaged_environment_is_one_sentence(text, tiny_recipe, tmp_path):
     create(tiny_recipe(), tmp_path / "run")
-    (tmp_path / "run" / "environment.json").write_text("{")
+    (tmp_path / "run" / "environment.json").write_text(text, encoding="latin-1")
     with pytest.raises(InputError, match=r"environment.json is missing or damaged"):
         open_run(tmp_path / "run")
 

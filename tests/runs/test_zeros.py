@@ -38,6 +38,15 @@ def test_only_what_gets_smaller_is_taken_apart():
     )
 
 
+@pytest.mark.parametrize("size", [64, 100, 803])
+def test_it_pays_exactly_where_the_pieces_are_smaller_also_where_every_zero_has_a_sign(size):
+    """But for a few bytes: two names more in the file are not worth less."""
+    for kept in range(size + 1):
+        tensor = torch.cat([torch.ones(kept), torch.full((size - kept,), -0.0)])
+        saved = tensor.nbytes - sum(piece.nbytes for piece in pieces(tensor).values())
+        assert saved > 0 if pays(tensor) else saved <= 4 or kept == size
+
+
 def test_a_packed_checkpoint_is_smaller_and_loads_like_any_other(tmp_path):
     weight = torch.randn(100, 80) * (torch.rand(100, 80) < 0.1)
     tree = {

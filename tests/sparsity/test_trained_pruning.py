@@ -162,6 +162,17 @@ def test_torchs_layers_too_in_both_directions(kind, batch_first):
     assert len(inputs_seen(model, dict(model.named_parameters()), lambda: model(given))) == 8
 
 
+@pytest.mark.parametrize("kind", [nn.LSTMCell, nn.GRUCell, nn.RNNCell])
+def test_torchs_cells_read_the_input_and_the_state_that_they_are_given(kind):
+    torch.manual_seed(0)
+    model, x, h = kind(4, 5), torch.randn(3, 4), torch.randn(3, 5)
+    state = (h, torch.randn(3, 5)) if kind is nn.LSTMCell else h
+    for name, read in (("weight_ih", x), ("weight_hh", h)):
+        found = moments_of(model, name, model.get_parameter(name), lambda: model(x, state))
+        assert found.rows == 3
+        assert torch.allclose(found.gram, read.double().T @ read.double(), atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
 def test_packed_sequences_read_as_each_of_them_alone(kind):
     torch.manual_seed(0)
