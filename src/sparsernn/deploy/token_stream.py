@@ -42,8 +42,9 @@ class Stream(ABC):
 
     def _ids(self, words: Sequence[int] | Tensor) -> list[int]:
         found: object = words.tolist() if isinstance(words, Tensor) else words
-        listed = isinstance(found, Sequence) and not isinstance(found, str | bytes)
-        given: list[object] = list(words) if listed else [found]
+        given: list[object] = [found]
+        if isinstance(found, Sequence) and not isinstance(found, str | bytes):
+            given = list(found)
         ids = [i for i in given if _is_whole(i) and 0 <= i < self.vocabulary_size]
         if not len(ids) == len(given) == self.batch:
             limits = f"{self.batch} ids from 0 to {self.vocabulary_size - 1}"
