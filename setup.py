@@ -1,8 +1,7 @@
-"""What pyproject.toml cannot say: the optional native kernels, and a readme whose links work anywhere."""
+"""What pyproject.toml cannot say: the optional native kernels, and a readme without links that work beside it alone."""
 
 import re
 import runpy
-import tomllib
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -12,7 +11,6 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 KERNELS = ROOT / "src" / "sparsernn" / "kernels"
 BUILDER = runpy.run_path(str(KERNELS / "build.py"))
-SOURCE = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Source"]
 
 
 class BuildKernels(build_ext):
@@ -45,10 +43,18 @@ class PlatformWheel(bdist_wheel):
 
 
 def readme() -> str:
-    """README.md with links that also work where the files beside it are not: on a package's page."""
+    """README.md for a package's page, where the files beside it are not.
+
+    Pictures are left out; a link to a file becomes its text and the file's path, which the source archive has.
+    """
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    text = re.sub(r"(!\[[^]]*\]\()(?!https?:)", rf"\1{SOURCE}/raw/main/", text)
-    return re.sub(r"(?<!!)(\[[^]]*\]\()(?!https?:|#)", rf"\1{SOURCE}/blob/main/", text)
+    text = re.sub(r"!\[[^]]*\]\((?!https?:)[^)]*\)\n*", "", text)
+    return re.sub(r"\[([^]]*)\]\((?!https?:|#)([^)#]*)[^)]*\)", _named, text)
+
+
+def _named(link: re.Match[str]) -> str:
+    shown, path = link[1], link[2]
+    return path if shown == path else f"{shown} ({path})"
 
 
 # The empty extension makes setuptools call build_ext and mark the wheel as belonging to this kind of machine.
