@@ -5,7 +5,7 @@ import torch
 
 from sparsernn import kernels
 from sparsernn.core.errors import InputError
-from sparsernn.deploy import LSTMRuntime, ModuleRuntime, autotune, pack, runtime, unpack
+from sparsernn.deploy import LSTMRuntime, ModuleRuntime, autotune, lstm_weights, pack, runtime, unpack
 from sparsernn.kernels import FORMATS
 from sparsernn.models.language_model import LanguageModel
 
@@ -155,6 +155,21 @@ def test_auto_takes_the_fastest_and_int8_only_when_allowed(monkeypatch):
     assert autotune.candidates(torch.randn(64, 40), None, False) == ["dense"]
     monkeypatch.setattr(autotune, "fastest", lambda held: "csr")
     assert isinstance(autotune.hold(weight, None, "auto", int8=False, batch=1), FORMATS["csr"])
+
+
+@pytest.mark.parametrize(("int8", "batch"), [(False, 1), (True, 5)])
+def test_formats_are_timed_with_the_streams_and_the_rounding_that_are_asked_for(monkeypatch, int8, batch):
+    asked = []
+
+    def hold(weight, mask, product, **how):
+        asked.append((product, how))
+        return autotune.hold(weight, mask, "dense", **how)
+
+    monkeypatch.setattr(lstm_weights, "hold", hold)
+    model, masks = sparse_model()
+    LSTMRuntime(model.state_dict(), masks, int8=int8, batch=batch, threads=1)
+    assert asked == [("auto", {"int8": int8, "batch": lstm_weights.padded(batch)})] * 5
+    assert lstm_weights.padded(batch) >= batch
 
 
 def test_products_by_name_per_weight():

@@ -1,6 +1,7 @@
 """A loss that leaves every sensible range ends a run on every machine, and what is saved can be trained on."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,9 +11,10 @@ from sparsernn.core.metrics import METRICS
 from sparsernn.runs.assembly import create, open_run
 from sparsernn.runs.checkpoint import load_checkpoint
 from sparsernn.runs.divergence import STEPS, Diverged, check_evaluation, check_step, limit, strayed_for
+from sparsernn.runs.ledger import Ledger
 from sparsernn.runs.loop import train
 from sparsernn.runs.recipe import Recipe
-from sparsernn.runs.run import LAST, load_weights
+from sparsernn.runs.run import LAST, Position, load_weights
 from sparsernn.runs.saving import VOUCHED
 
 
@@ -157,6 +159,57 @@ def test_weights_that_explode_are_never_the_last_ones(recipe, tmp_path, rate):
     with torch.no_grad():
         loss = kept.task.loss(kept.model.train(), batch, None)[0].item()
     assert loss <= limit(1.0 if here.first_loss is None else here.first_loss)
+
+
+class Heard:
+    """Whoever watches a run and keeps it: what it was told, in order."""
+
+    def __init__(self):
+        self.losses, self.targets, self.last, self.vouched = [], [], [], 0
+
+    def step(self, loss, norm, targets, seconds):
+        self.losses.append(loss)
+        self.targets.append(targets)
+
+    def tell(self, loss):
+        self.last.append(loss)
+
+    def vouch(self):
+        self.vouched += 1
+
+
+def figures_of(losses, device, log_every=3):
+    """A ledger that hears these losses, and how many of them were passed on after each step."""
+    position, heard = Position(), Heard()
+    run = SimpleNamespace(
+        device=torch.device(device), position=position, recipe=SimpleNamespace(log_every=log_every)
+    )
+    ledger, passed = Ledger(run, heard, heard), []
+    for step, loss in enumerate(losses, 1):
+        ledger.hear(torch.tensor(loss), torch.tensor(1.0))
+        position.step = step
+        ledger.count(targets=10 * step, seconds=0.1)
+        passed.append(len(heard.losses))
+    return ledger, heard, passed
+
+
+def test_figures_of_an_accelerator_wait_for_the_log_and_none_is_lost():
+    losses = [1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 7.5]
+    ledger, late, passed = figures_of(losses, "cuda")
+    assert passed == [0, 0, 3, 3, 3, 6, 6]
+    ledger.read()
+    ledger.read()  # nothing is out any more
+    _, now, at_once = figures_of(losses, "cpu")
+    assert at_once == [1, 2, 3, 4, 5, 6, 7]
+    assert late.losses == now.losses == losses
+    assert late.targets == now.targets == [10, 20, 30, 40, 50, 60, 70]
+    assert (late.last, now.last) == ([3.5, 6.5, 7.5], losses)
+    assert late.vouched == now.vouched == 7
+
+
+def test_a_divergence_that_is_read_late_is_named_by_its_own_step():
+    with pytest.raises(Diverged, match="at step 5,"):
+        figures_of([1.0, 1.0, 1.0, 1.0, math.nan, 1.0], "cuda")
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

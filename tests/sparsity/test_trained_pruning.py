@@ -1,5 +1,8 @@
 """Pruning after training: the formulas against hand, what each weight reads, and what is refused."""
 
+import inspect
+from dataclasses import MISSING, fields
+
 import pytest
 import torch
 from torch import nn
@@ -9,7 +12,7 @@ from sparsernn.core.errors import InputError
 from sparsernn.models.language_model import LanguageModel
 from sparsernn.sparsity import prune
 from sparsernn.sparsity.trained.brain_surgeon import damped, fitted, surgeon
-from sparsernn.sparsity.trained.trained_pruning import _by_rows
+from sparsernn.sparsity.trained.trained_pruning import PruneSettings, _by_rows
 from sparsernn.sparsity.trained.weight_inputs import inputs_seen, moments_of
 
 
@@ -289,6 +292,13 @@ def test_the_model_is_as_it_was_but_for_its_weights():
     assert (model[0].training, model[1].training, model.training) == (True, False, True)
     assert torch.equal(running, model[2].running_mean)
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_the_settings_and_the_function_have_the_same_defaults():
+    given = {name: p.default for name, p in inspect.signature(prune).parameters.items()}
+    own = {f.name: f.default for f in fields(PruneSettings) if f.default is not MISSING}
+    assert len(own) > 4
+    assert {name: default for name, default in own.items() if given[name] != default} == {}
 
 
 def test_what_is_not_seen_falls_back_and_is_named():
