@@ -4,28 +4,33 @@
     python benchmarks/sparse_training.py --threads 1 --rounds 9
 
 A step is all that a loop does for a batch: forward, loss, backward, clipping, optimizer, masks; SGD. All matrices are
-masked, as in the published runs; products of LSTM and head are sparse, parameters and gradients are dense tensors
-with zeros. Every contestant has a process of its own; they take turns step by step, so that whatever else runs on the
-machine meets all alike; processor seconds are those that a process was given. Memory is the most that the process
-held (its libraries, about 0.25 GiB, included). `plain` is what a user writes by hand: nn.Embedding, nn.LSTM,
-nn.Linear, cross_entropy, clip_grad_norm_, SGD.
+masked, as in the published runs; products of LSTM and head are sparse, and what is stored of embedding, LSTM and head
+(weights and gradients) are the existing values. Every contestant has a process of its own; they take turns step by
+step, so that whatever else runs on the machine meets all alike; processor seconds are those that a process was given.
+Memory is the most that a process held in its steps, after two of warm-up, beyond what it held with its libraries
+loaded and nothing built; what building the model took before, its dense first weights included, is not in it. The
+share of the processor's peak is that of the multiplications with existing weights. `plain` is what a user writes by
+hand: nn.Embedding, nn.LSTM, nn.Linear, cross_entropy, clip_grad_norm_, SGD.
 """
 
 import argparse
+import ctypes
 import multiprocessing
 import platform
-import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from training_step import BATCH, VOCABULARY, WINDOW, ours, plain
 
 Step = Callable[[], None]
+WARM = 2
+"""Steps that are not counted."""
 
 
 def masked(width: int, density: float, product: str = "sparse", block: int = 1) -> tuple[Step, Step]:
@@ -53,12 +58,36 @@ def work(pipe: Any, name: str, width: int, threads: int) -> None:
     """A contestant's process: takes a step when told, answers with its seconds, and with its memory at the end."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
+    import sparsernn.models  # noqa: F401  (what is loaded here counts as libraries)
+
+    before = memory("VmRSS")
     step, _ = CONTESTANTS[name](width)
+    for _ in range(WARM):
+        pipe.recv()
+        pipe.send(timed(step))
+    forget_peak()
     while pipe.recv() != "stop":
-        started = time.perf_counter(), time.process_time()
-        step()
-        pipe.send((time.perf_counter() - started[0], time.process_time() - started[1]))
-    pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+        pipe.send(timed(step))
+    pipe.send(memory("VmHWM") - before)
+
+
+def timed(step: Step) -> tuple[float, float]:
+    """Seconds of a step by the clock and of the processor."""
+    started = time.perf_counter(), time.process_time()
+    step()
+    return time.perf_counter() - started[0], time.process_time() - started[1]
+
+
+def memory(what: str) -> float:
+    """GiB that this process holds ("VmRSS"), or has held at most ("VmHWM")."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 2**20
+
+
+def forget_peak() -> None:
+    """The most that was held is what is held now, without what lies free in the process."""
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 Figures = tuple[list[tuple[float, float]], float]
@@ -72,18 +101,36 @@ def measure(names: list[str], width: int, threads: int, rounds: int) -> dict[str
         pipes[name], far = context.Pipe()
         context.Process(target=work, args=(far, name, width, threads), daemon=True).start()
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
-    for number in range(rounds + 2):
+    for number in range(rounds + WARM):
         for name, pipe in pipes.items():
             pipe.send("step")
             seconds = pipe.recv()
-            if number >= 2:  # two of warm-up
+            if number >= WARM:
                 times[name].append(seconds)
-        print(f"round {number + 1} of {rounds + 2}", file=sys.stderr)
-    memory = {}
+        print(f"round {number + 1} of {rounds + WARM}", file=sys.stderr)
+    most = {}
     for name, pipe in pipes.items():
         pipe.send("stop")
-        memory[name] = pipe.recv()
-    return {name: (times[name], memory[name]) for name in names}
+        most[name] = pipe.recv()
+    return {name: (times[name], most[name]) for name in names}
+
+
+def processor_peak(threads: int) -> float:
+    """Operations per second of torch's products of 2048 x 2048 matrices, best of 7."""
+    torch.set_num_threads(threads)
+    a, b, least = torch.randn(2048, 2048), torch.randn(2048, 2048), float("inf")
+    for _ in range(7):
+        started = time.perf_counter()
+        torch.mm(a, b)
+        least = min(least, time.perf_counter() - started)
+    return 2 * 2048**3 / least
+
+
+def operations(name: str, width: int) -> float:
+    """Those of a step's products with existing weights: of two layers and the head, forth, back, and the gradient."""
+    given = CONTESTANTS[name]
+    density = given.keywords.get("density", 1.0) if isinstance(given, partial) else 1.0
+    return 3 * 2 * BATCH * WINDOW * density * (2 * 8 * width * width + VOCABULARY * width)
 
 
 def main() -> None:
@@ -100,6 +147,7 @@ def main() -> None:
     options = parser.parse_args()
     names = [n for k, n in enumerate(CONTESTANTS) if not options.few or k in MAIN]
     found = measure(names, options.width, options.threads, options.rounds)
+    peak = processor_peak(options.threads)
     from sparsernn.kernels import describe
     from sparsernn.runs.assembly import processor
 
@@ -107,17 +155,20 @@ def main() -> None:
         f"LSTM 2x{options.width}, V {VOCABULARY}, batch {BATCH}, window {WINDOW}; {options.threads} threads;"
     )
     print(f"{processor()}, torch {torch.__version__}, Python {platform.python_version()}; {describe()}")
-    print("seconds per step: medians, by the clock (least) and of the processor; times as fast; most memory")
+    print(
+        "seconds per step: medians, by the clock (least) and of the processor; times as fast; most memory in steps"
+    )
     middle = {n: [statistics.median(column) for column in zip(*f[0], strict=True)] for n, f in found.items()}
     heads = [("s per step", 16), ("dense /", 10), ("plain /", 10), ("cpu s", 8), ("dense /", 10)]
-    heads += [("GiB", 7), ("/ dense", 10)]
+    heads += [("GiB", 7), ("/ dense", 10), ("of peak", 9)]
     print(" " * 28 + "".join(f"{head:>{width}}" for head, width in heads))
-    for name, (taken, memory) in found.items():
+    for name, (taken, held) in found.items():
         wall, cpu = middle[name]
         faster = [middle[DENSE][0] / wall, middle[PLAIN][0] / wall, middle[DENSE][1] / cpu]
         print(
             f"{name:28}{wall:8.3f} ({min(taken)[0]:.3f}){faster[0]:9.2f}x{faster[1]:9.2f}x{cpu:8.3f}{faster[2]:9.2f}x"
-            f"{memory:7.2f}{memory / found[DENSE][1]:10.0%}"
+            f"{held:7.2f}{held / found[DENSE][1]:10.0%}"
+            f"{operations(name, options.width) / wall / peak:9.0%}"
         )
 
 

@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -67,7 +68,7 @@ def plain(width: int, threads: int) -> tuple[Step, Step]:
 def ours(
     width: int, threads: int, optimizer: str, sparsity: dict[str, Any], product: str = "dense"
 ) -> tuple[Step, Step]:
-    """A step of this library's loop, and its mask update; `product` is that of its layers and head."""
+    """A step of this library's loop, and its mask update; `product` is that of embedding, layers and head."""
     from sparsernn.core.registry import make
     from sparsernn.models import LanguageModel
     from sparsernn.optim import OPTIMIZERS
@@ -78,7 +79,10 @@ def ours(
     keep_buffers()
     dropout = {"input": DROPOUT, "hidden": DROPOUT, "output": DROPOUT}
     layer, head = {"name": "lstm", "product": product}, {"name": "linear", "product": product}
-    model = LanguageModel(VOCABULARY, width, [width, width], layer, head, dropout=dropout)
+    embedding = {"name": "dense", "product": product}
+    model = LanguageModel(
+        VOCABULARY, width, [width, width], layer, head, dropout=dropout, embedding=embedding
+    )
     data = batches(0)
     settings = {"name": optimizer, "weight_decay": DECAY}
     if optimizer != "sgd":
@@ -87,8 +91,10 @@ def ours(
     context = {"total_steps": 132_800, "steps_per_epoch": 1328, "epochs": 100, "seed": 0}
     sparsifier = make("sparsity", SPARSIFIERS, sparsity, model=model, optimizer=opt, **context)
     parameters, state = list(model.parameters()), [model.initial_state(BATCH)]
+    storage = ExitStack()
+    storage.enter_context(sparsifier.condensed())
 
-    def step() -> None:
+    def step(kept: ExitStack = storage) -> None:  # what is stored sparsely stays so as long as the step lives
         words, targets = next(data)
         features = model(words, state[0])
         loss = model.head.nll(features.dropped, targets).mean()

@@ -41,7 +41,7 @@ def scores(folder, event, key):
 
 
 def shapes_in_steps(run):
-    """Each step: name of a parameter -> shapes of itself, its gradient and what the optimizer keeps beside it."""
+    """For every step: name of a parameter -> shapes of itself, its gradient and the optimizer's buffers of it."""
     found, step, named = [], run.optimizer.step, dict(run.model.named_parameters())
 
     def stepped():

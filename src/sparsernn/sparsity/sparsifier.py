@@ -1,7 +1,7 @@
 """The contract of everything that decides which weights exist, its dense null member, and composition."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -206,6 +206,22 @@ class Sparsifier:
         check_keys(state, self.state_dict())
 
 
+class Together(AbstractContextManager[None]):
+    """Several contexts, entered in their order and left in reverse."""
+
+    def __init__(self, contexts: Sequence[AbstractContextManager[None]]) -> None:
+        self.contexts, self.stack = contexts, ExitStack()
+
+    def __enter__(self) -> None:
+        """Enter all."""
+        for context in self.contexts:
+            self.stack.enter_context(context)
+
+    def __exit__(self, *error: Json) -> None:
+        """Leave all."""
+        self.stack.__exit__(*error)
+
+
 class Chain(Sparsifier):
     """Several sparsifiers one after another: penalties add up, events are joined.
 
@@ -305,22 +321,21 @@ class Chain(Sparsifier):
             joined |= masks
         return joined
 
-    @contextmanager
-    def condensed(self, apart_from: Sequence[nn.Parameter] = ()) -> Iterator[None]:
+    def condensed(self, apart_from: Sequence[nn.Parameter] = ()) -> AbstractContextManager[None]:
         """All members', but for what another member touches."""
-        with ExitStack() as stack:
-            for member in self.members:
-                others = [p for other in self.members if other is not member for p in other.touches()]
-                stack.enter_context(member.condensed([*apart_from, *others]))
-            yield
+        touched = [(member, member.touches()) for member in self.members]
+        return Together(
+            [
+                member.condensed(
+                    [*apart_from, *(p for other, ps in touched if other is not member for p in ps)]
+                )
+                for member in self.members
+            ]
+        )
 
-    @contextmanager
-    def lent(self) -> Iterator[None]:
+    def lent(self) -> AbstractContextManager[None]:
         """All members'."""
-        with ExitStack() as stack:
-            for member in self.members:
-                stack.enter_context(member.lent())
-            yield
+        return Together([member.lent() for member in self.members])
 
     def layouts(self) -> dict[str, Stored]:
         """All members'."""

@@ -33,8 +33,8 @@ class _Lookup(torch.autograd.Function):
         scale: Tensor | None,
     ) -> Tensor:
         types, where = torch.unique(words, return_inverse=True)
-        ctx.rows, ctx.types, ctx.where, ctx.scale = layout.rows(types), types, where, scale
-        ctx.places, ctx.layout = places, layout
+        ctx.rows, ctx.types, ctx.scale = layout.rows(types), types, scale
+        ctx.places, ctx.layout, ctx.where = places, layout, where
         matrix: Tensor = ctx.rows.matrix(values)
         return functional.embedding(where, matrix if scale is None else matrix * scale[types])
 

@@ -1,8 +1,8 @@
 """Dynamic sparse training: masks that move while the number of weights stays."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -145,16 +145,14 @@ class DynamicSparse(Sparsifier):
         """Parameter name -> bool mask, live."""
         return {tensor.name: tensor.mask for tensor in self.tensors}
 
-    @contextmanager
-    def condensed(self, apart_from: Sequence[nn.Parameter] = ()) -> Iterator[None]:
+    def condensed(self, apart_from: Sequence[nn.Parameter] = ()) -> AbstractContextManager[None]:
         """Inside it, weights that layers with `product` multiply sparsely are kept without the zeros between them.
 
         Such a parameter is then a vector of its existing values, under its own name, and so are its gradient and the
         optimizer's buffers; as an attribute of its layer it still reads as the matrix. See `Sparsifier.condensed`.
         """
         keeps = self.settings.regrowth.state_at_growth == "keep"  # what belongs to absent weights, too
-        with nullcontext() if keeps else self._storage.switched_on(self.optimizers, apart_from):
-            yield
+        return nullcontext() if keeps else self._storage.switched_on(self.optimizers, apart_from)
 
     def lent(self) -> AbstractContextManager[None]:
         """See `Sparsifier.lent`."""
@@ -287,7 +285,8 @@ class DynamicSparse(Sparsifier):
     def _tell(self) -> None:
         """Who multiplies with existing weights only hears that they are others now."""
         for tensor in self.tensors:
-            self._places[tensor.name].changed(tensor.mask)
+            condensed = tensor.name in self._storage.layouts
+            self._places[tensor.name].changed(self._places[tensor.name].mask if condensed else tensor.mask)
 
     def _look_ahead(self) -> None:
         """Whether the gradients of the next step are going to be looked at."""

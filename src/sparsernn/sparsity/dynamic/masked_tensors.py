@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sparsernn.core.errors import InputError
 from sparsernn.sparsity.dynamic.engine_settings import Tensors
+from sparsernn.sparsity.dynamic.flags import Flags
 from sparsernn.sparsity.reparametrized import check_zeros_count
 from sparsernn.structure.gates import GateBlock, gate_blocks
 
@@ -30,8 +31,8 @@ class MaskedTensor:
         own: that density was asked for this tensor alone.
         gates: its gate blocks, empty if it has none.
         block: rows and columns of one unit of the grid.
-        mask: bool, shape and device of the parameter; changed in place only, so references stay live.
-        ever: bool, True where the weight was active at least once.
+        present: where a weight exists.
+        seen: where a weight has existed at least once.
     """
 
     name: str
@@ -40,13 +41,23 @@ class MaskedTensor:
     own: bool
     gates: tuple[GateBlock, ...]
     block: tuple[int, int]
-    mask: Tensor
-    ever: Tensor
+    present: Flags
+    seen: Flags
+
+    @property
+    def mask(self) -> Tensor:
+        """bool, shape and device of the weights; changed in place only, so references stay live (see `Flags`)."""
+        return self.present.tensor
+
+    @property
+    def ever(self) -> Tensor:
+        """bool, True where the weight was active at least once; likewise."""
+        return self.seen.tensor
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the weights; the parameter may hold the existing ones alone."""
-        return tuple(self.mask.shape)
+        return self.present.shape
 
     @property
     def area(self) -> int:
@@ -57,7 +68,7 @@ class MaskedTensor:
     def grid_shape(self) -> tuple[int, int]:
         """Rows and columns of the grid."""
         rows = self.shape[0]
-        return rows // self.block[0], self.mask.numel() // rows // self.block[1]
+        return rows // self.block[0], math.prod(self.shape[1:]) // self.block[1]
 
     def values(self, tensor: Tensor | None) -> Tensor:
         """The grid of any tensor of the parameter's shape, on the CPU (zeros for None).
@@ -84,7 +95,7 @@ class MaskedTensor:
         """A bool grid as a tensor of the parameter's shape and device."""
         if self.area > 1:
             grid = grid.repeat_interleave(self.block[0], 0).repeat_interleave(self.block[1], 1)
-        return grid.view(self.shape).to(self.mask.device)
+        return grid.view(self.shape).to(self.parameter.device)
 
 
 def choose_tensors(model: nn.Module, settings: Tensors) -> list[MaskedTensor]:
@@ -167,8 +178,8 @@ def _masked(
         own=bool(own),
         gates=next((gates[alias] for alias in aliases if alias in gates), ()),
         block=_block_for(aliases[0], parameter, settings),
-        mask=empty,
-        ever=empty.clone(),
+        present=Flags(empty),
+        seen=Flags(empty.clone()),
     )
 
 

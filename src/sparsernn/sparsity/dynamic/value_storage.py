@@ -7,9 +7,10 @@ to know. Dense matrices come back where somebody looks at all weights: mask upda
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from sparsernn.sparsity.dynamic.masked_tensors import MaskedTensor
 from sparsernn.sparsity.optimizer_state import Optimizers, transform_buffers
@@ -35,16 +36,9 @@ class ValueStorage:
         self.apart_from: set[int] = set()
         self.layouts: dict[str, Stored] = {}
 
-    @contextmanager
-    def switched_on(self, optimizers: Optimizers, apart_from: Sequence[Tensor]) -> Iterator[None]:
-        """Inside, what can be is kept as values; after it everything is dense again."""
-        self.on, self.apart_from = True, {id(parameter) for parameter in apart_from}
-        self.settle(optimizers)
-        try:
-            yield
-        finally:
-            self.on = False
-            self.spread(optimizers)
+    def switched_on(self, optimizers: Optimizers, apart_from: Sequence[Tensor]) -> "Condensed":
+        """A context inside which what can be is kept as values; after it everything is dense again."""
+        return Condensed(self, optimizers, apart_from)
 
     def settle(self, optimizers: Optimizers) -> None:
         """Where it is on: bring down to values what is dense and need not be."""
@@ -68,7 +62,7 @@ class ValueStorage:
             yield
         finally:
             for tensor, values in held:
-                tensor.parameter.data = values
+                reshape(tensor.parameter, values)
                 self.places[tensor.name].stored = self.layouts[tensor.name]
 
     @contextmanager
@@ -94,20 +88,50 @@ class ValueStorage:
         assert places.form is not None
         layout = places.form(tensor.mask)
         transform_buffers(optimizers, tensor.parameter, layout.take)
-        _replace(tensor, layout.take(tensor.parameter))
+        reshape(tensor.parameter, layout.take(tensor.parameter))
         self.layouts[tensor.name] = places.stored = layout
+        for flags in (tensor.present, tensor.seen):
+            flags.put_away()
+        places.mask = torch.empty(tensor.shape, dtype=torch.bool, device="meta")
 
     def _lend(self, tensor: MaskedTensor) -> None:
-        _replace(tensor, self.layouts[tensor.name].put(tensor.parameter))
+        reshape(tensor.parameter, self.layouts[tensor.name].put(tensor.parameter))
         self.places[tensor.name].stored = None
 
     def _spread(self, tensor: MaskedTensor, optimizers: Optimizers) -> None:
         self._lend(tensor)
+        for flags in (tensor.present, tensor.seen):
+            flags.take_out()
+        self.places[tensor.name].mask = tensor.mask
         layout = self.layouts.pop(tensor.name)
         transform_buffers(optimizers, tensor.parameter, layout.put, (layout.size,))
 
 
-def _replace(tensor: MaskedTensor, data: Tensor) -> None:
-    """Another shape for the same parameter; a gradient of the old one would fit nothing."""
-    tensor.parameter.grad = None
-    tensor.parameter.data = data
+class Condensed(AbstractContextManager[None]):
+    """See `ValueStorage.switched_on`; one that is dropped without being left does nothing any more."""
+
+    def __init__(self, storage: ValueStorage, optimizers: Optimizers, apart_from: Sequence[Tensor]) -> None:
+        self.storage, self.optimizers = storage, optimizers
+        self.apart_from = {id(parameter) for parameter in apart_from}
+
+    def __enter__(self) -> None:
+        """Bring down to values what can be, here and whenever more can be."""
+        self.storage.on, self.storage.apart_from = True, self.apart_from
+        self.storage.settle(self.optimizers)
+
+    def __exit__(self, *error: object) -> None:
+        """Everything is dense again."""
+        self.storage.on = False
+        self.storage.spread(self.optimizers)
+
+
+def reshape(parameter: nn.Parameter, data: Tensor) -> None:
+    """Another shape for the same parameter; a gradient of the old one would fit nothing.
+
+    As long as somebody holds a loss of before, the parameter's place in that graph is reused, which expects the old
+    shape; torch makes a new one where the type changes, and so it does, for a moment.
+    """
+    parameter.grad = None
+    other = torch.float16 if data.dtype != torch.float16 else torch.bfloat16
+    parameter.data = data.new_empty(0, dtype=other)
+    parameter.data = data
