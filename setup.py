@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the optional native kernels, and a readme without links that work beside it alone."""
+"""What pyproject.toml cannot say: the optional native kernels, and a readme whose links work without its folder."""
 
 import re
 import runpy

@@ -22,7 +22,7 @@ import torch
 from sparsernn import kernels
 from sparsernn.core.states import detached
 from sparsernn.models import LanguageModel
-from sparsernn.runs.loop import clip
+from sparsernn.runs.clipping import clip
 from sparsernn.runs.malloc import keep_buffers
 from sparsernn.sparsity import Penalty, Sparsifier, group_lasso
 

@@ -36,7 +36,7 @@ from sparsernn.nn.drive.recurrent import Recurrent
 from sparsernn.nn.maps import Normal, Orthogonal, RecurrentMap, Rotations
 from sparsernn.nn.maps.skew import skew_matrix
 from sparsernn.optim import OPTIMIZERS, make_learning_rate, parameter_groups
-from sparsernn.runs.loop import clip
+from sparsernn.runs.clipping import clip
 from sparsernn.runs.malloc import keep_buffers
 from sparsernn.runs.recipe import Recipe, load_recipe
 

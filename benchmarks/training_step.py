@@ -72,7 +72,7 @@ def ours(
     from sparsernn.core.registry import make
     from sparsernn.models import LanguageModel
     from sparsernn.optim import OPTIMIZERS
-    from sparsernn.runs.loop import clip
+    from sparsernn.runs.clipping import clip
     from sparsernn.runs.malloc import keep_buffers
     from sparsernn.sparsity import SPARSIFIERS
 

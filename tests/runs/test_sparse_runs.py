@@ -6,8 +6,11 @@ import pytest
 import torch
 from test_resume import StopAt, assert_resumes
 
+from sparsernn.cli.console_tables import plan_lines
+from sparsernn.nn.drive import product_choice
 from sparsernn.runs.assembly import create
 from sparsernn.runs.loop import train
+from sparsernn.runs.plan import plan
 
 SPARSITIES = {
     "selfish": {"name": "selfish", "density": 0.4, "prune_rate": 0.5},
@@ -84,3 +87,43 @@ def test_a_run_is_the_dense_one_to_rounding(tiny_recipe, tmp_path, sparsity, opt
 @pytest.mark.parametrize("stop", [StopAt(step=31), StopAt(evaluation=2)])
 def test_it_resumes_to_the_bit(tiny_recipe, tmp_path, sparsity, stop):
     assert_resumes(make_recipe(tiny_recipe, "sparse", sparsity, "adam"), tmp_path, stop)
+
+
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        ((3.0, 1.0), "sparse (auto), 3.0 times as fast as dense"),
+        ((1.0, 3.0), "dense (auto); no gain: dense is faster at this size"),
+        ((1.0, 0.95), "dense (auto); no gain: sparse products would save less than a tenth"),
+    ],
+)
+def test_the_plan_says_what_was_chosen_and_what_for(tiny_recipe, tmp_path, monkeypatch, times, said):
+    monkeypatch.setattr(product_choice, "seconds", lambda window: times)
+    run = create(make_recipe(tiny_recipe, "auto", "blocks", "adam"), tmp_path / "run")
+    before = {name: p.clone() for name, p in run.model.named_parameters()}
+    intent = plan(run)
+    assert [row["module"] for row in intent["products"]] == ["layers.0", "layers.1", "head"]
+    assert f"products    layers.0, layers.1, head: {said}" in plan_lines(intent)
+    assert all(torch.equal(p, before[name]) for name, p in run.model.named_parameters())
+    assert run.model.layers[0].multiplies_sparsely(torch.ones(2, 3, 8)) is said.startswith("sparse")
+
+
+def test_the_plan_says_what_clipping_sees(tiny_recipe, tmp_path):
+    lines = {}
+    for over in ("all", "existing"):
+        recipe = make_recipe(tiny_recipe, "sparse", "selfish", "adam").changed(
+            ["clip=1", f"clip_over={over}"]
+        )
+        lines[over] = plan_lines(plan(create(recipe, tmp_path / over), measure=False))
+        assert "products    layers.0, layers.1, head: sparse, as set" in lines[over]
+    assert any("clipping sees existing weights only" in line for line in lines["all"])
+    assert not any("clipping" in line for line in lines["existing"])
+
+
+def test_clipped_over_existing_weights_dense_products_are_the_sparse_ones(tiny_recipe, tmp_path):
+    for product in ("dense", "sparse"):
+        recipe = make_recipe(tiny_recipe, product, "rigl", "momentum")
+        recipe = recipe.changed(["clip=0.3", "clip_over=existing", "epochs=1"])
+        train(create(recipe, tmp_path / product))
+    dense, sparse = (scores(tmp_path / p, "step", "loss") for p in ("dense", "sparse"))
+    assert sparse == pytest.approx(dense, rel=2e-4)

@@ -96,6 +96,7 @@ def plan_lines(plan: Mapping[str, Json]) -> list[str]:
     if plan.get("masked_total"):
         masked, held = plan["masked_total"], plan["masked_active"]
         lines.append(f"masked      {masked:,} dense, {held:,} active (density {held / masked:.4f})")
+    lines += [f"{'products' if k == 0 else '':<12}{line}" for k, line in enumerate(product_lines(plan))]
     lines.append(f"{plan['counts']:<12}" + "   ".join(f"{name} {count:,}" for name, count in counts.items()))
     lines.append(
         f"steps       {plan['steps']:,} = {plan['epochs']} epochs x about {plan['steps_per_epoch']:,}"
@@ -108,6 +109,38 @@ def plan_lines(plan: Mapping[str, Json]) -> list[str]:
     if plan.get("estimated_seconds") is not None:
         lines.append(f"time        about {duration(plan['estimated_seconds'])} on this machine")
     return lines
+
+
+def product_lines(plan: Mapping[str, Json]) -> list[str]:
+    """How a run multiplies with masked weights, and what it expects of that.
+
+    >>> product_lines({"products": [{"module": "head", "setting": "auto", "sparse": False, "seconds": (0.1, 0.2)}]})
+    ['head: dense (auto); no gain: dense is faster at this size']
+    """
+    rows = plan.get("products") or ()
+    said: dict[str, list[str]] = {}
+    for row in rows:
+        said.setdefault(_product(row), []).append(row["module"] or "the model")
+    lines = [f"{', '.join(modules)}: {what}" for what, modules in said.items()]
+    if plan.get("clip_over") == "all" and any(row["sparse"] for row in rows):
+        lines.append(
+            "clipping sees existing weights only where products are sparse; clip_over: existing, everywhere"
+        )
+    return lines
+
+
+def _product(row: Mapping[str, Json]) -> str:
+    if row["sparse"] is None:
+        return "auto, measured at the first window"
+    if row["seconds"] is None:
+        return f"{'sparse' if row['sparse'] else 'dense'}, as set"
+    dense, sparse = row["seconds"]
+    if row["sparse"]:
+        return f"sparse (auto), {dense / sparse:.1f} times as fast as dense"
+    slower = (
+        "dense is faster at this size" if dense <= sparse else "sparse products would save less than a tenth"
+    )
+    return f"dense (auto); no gain: {slower}"
 
 
 def _phase(row: Mapping[str, Json]) -> str:

@@ -11,6 +11,7 @@ import torch
 from sparsernn.core.devices import generator_states, moved, set_generator_states, wait_for
 from sparsernn.runs.malloc import keep_buffers
 from sparsernn.runs.run import Run
+from sparsernn.structure.weight_places import ChoosesProducts
 
 TRIALS = 3
 """Batches tried for the estimate; the first one, with cold buffers, does not count."""
@@ -29,7 +30,7 @@ def estimated_seconds(run: Run, steps_per_epoch: int) -> float:
         epochs[row["source"]] += row["last"] - row["first"] + 1
     first = {row["source"]: row["first"] for row in reversed(rows)}
     keep_buffers()
-    with untouched(run):
+    with untouched(run), products_chosen(run), run.sparsifier.condensed():
         each = {source: _seconds_per_step(run, epoch) for source, epoch in first.items()}
     return steps_per_epoch * sum(epochs[source] * seconds for source, seconds in each.items())
 
@@ -54,13 +55,28 @@ def _seconds_per_step(run: Run, epoch: int) -> float:
 
 
 @contextmanager
+def products_chosen(run: Run) -> Iterator[None]:
+    """Inside, every module has measured which products are faster for it, where that is left to it."""
+    modules = [m for m in run.model.modules() if isinstance(m, ChoosesProducts)]
+    choices = [choice for m in modules if (choice := m.product_choice())]
+    if any(choice.sparse is None for choice in choices):
+        run.model.train()
+        batch = moved(next(iter(run.task.batches(run.recipe.seed, 0))), run.device)
+        run.task.loss(run.model, batch, run.model.initial_state(run.task.batch_size))
+    yield
+
+
+@contextmanager
 def untouched(run: Run) -> Iterator[None]:
     """Whatever is tried inside: weights, buffers, gradients, generators, sums and the boundary come back."""
     generators, counted = generator_states(run.device), deepcopy(run.task.state_dict())
     learnt = deepcopy(run.boundary.state_dict())
     # A forward pass may change more than gradients: batch normalisation its statistics, an orthogonal map that is
     # rebased its parameter as well.
-    before = [(t, t.detach().clone()) for t in (*run.model.parameters(), *run.model.buffers())]
+    # Masked weights are read only, and a copy of them would take more room than all else.
+    masked = run.sparsifier.masks()
+    named = (*run.model.named_parameters(), *run.model.named_buffers())
+    before = [(t, t.detach().clone()) for name, t in named if name not in masked]
     yield
     run.optimizer.zero_grad()
     set_generator_states(generators, run.device)

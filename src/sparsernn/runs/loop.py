@@ -12,15 +12,15 @@ No branch knows a method or a task by name.
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 from sparsernn.contracts import Optimizer
 from sparsernn.core.devices import moved
 from sparsernn.core.states import detached
+from sparsernn.runs.clipping import clip
 from sparsernn.runs.divergence import Diverged, check_evaluation
 from sparsernn.runs.interruption import Interrupted, Request, stop_at, stop_requests
 from sparsernn.runs.ledger import Ledger
@@ -99,7 +99,7 @@ def _epoch(run: Run, watch: Watch, keep: Safekeeping, ledger: Ledger, request: R
         run.boundary.learn()
         loss = ranks.average(loss, parameters, run.sparsifier.dense_gradients())
         run.sparsifier.after_backward()
-        ledger.hear(loss, clip(parameters, recipe.clip))
+        ledger.hear(loss, clip(parameters, recipe.clip, run.clipped_over()))
         run.optimizer.step()
         events = run.sparsifier.after_step()
         watch.happened(events)
@@ -185,26 +185,3 @@ def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
     """Give every parameter group `lr`, times the group's own `lr_scale` where it has one."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
-
-
-def clip(parameters: list[torch.nn.Parameter], largest: float | Mapping[str, float] | None) -> Tensor:
-    """Keep the gradients small; returns their joint norm as it came.
-
-    The norm includes the gradients of absent weights: published learning rates and clips assume the dense norm.
-
-    Args:
-        parameters: the trained ones.
-        largest: a number or {"norm": number} scales all gradients so that their joint norm is at most that;
-            {"value": number} cuts every single one off at plus and minus that; None leaves them.
-
-    Example:
-        >>> w = torch.nn.Parameter(torch.zeros(2))
-        >>> w.grad = torch.tensor([3.0, -4.0])
-        >>> clip([w], {"value": 1.0}).item(), w.grad.tolist()
-        (5.0, [1.0, -1.0])
-    """
-    limits = largest if isinstance(largest, Mapping) else {"norm": math.inf if largest is None else largest}
-    norm = torch.nn.utils.clip_grad_norm_(parameters, limits.get("norm", math.inf), foreach=True)
-    if "value" in limits:
-        torch.nn.utils.clip_grad_value_(parameters, limits["value"], foreach=True)
-    return norm

@@ -8,6 +8,7 @@ from sparsernn.runs.epoch_kinds import phase_rows
 from sparsernn.runs.estimate import estimated_seconds
 from sparsernn.runs.run import Run
 from sparsernn.structure.gates import GateBlock, gate_blocks
+from sparsernn.structure.weight_places import ChoosesProducts
 
 
 def plan(run: Run, measure: bool = True) -> dict[str, Json]:
@@ -22,10 +23,13 @@ def plan(run: Run, measure: bool = True) -> dict[str, Json]:
         being their names, gate_rows {name: [first, one past the last]}, gate_density {name: active fraction};
         parameters_total, parameters_active; parameters_idle, which never change; boundary: [{name, shape,
         numel}] of what is trained beside the model, such as a synthesizer; masked_total, masked_active;
+        products: [{module, setting, sparse, seconds}] of the modules that choose how to multiply with masked weights,
+        as `ProductChoice` has it; clip_over, where gradients are clipped;
         examples, scored targets per split; counts, what they are called; vocabularies {name: size}; metric;
         steps, epochs, steps_per_epoch; phases, see `phase_rows`; device; estimated_seconds for the whole run on
         this machine.
     """
+    seconds = estimated_seconds(run, run.task.steps_per_epoch(run.recipe.seed)) if measure else None
     masks, gates = run.sparsifier.masks(), gate_blocks(run.model)
     tensors = [
         _row(name, p, masks.get(name), gates.get(name, ())) for name, p in run.model.named_parameters()
@@ -55,8 +59,16 @@ def plan(run: Run, measure: bool = True) -> dict[str, Json]:
             run.boundary.phases(), run.schedule.cycles(run.recipe.epochs), run.recipe.epochs
         ),
         "device": described(run.device),
-        "estimated_seconds": estimated_seconds(run, steps_per_epoch) if measure else None,
+        "products": _products(run),
+        "clip_over": None if run.recipe.clip is None else run.recipe.clip_over,
+        "estimated_seconds": seconds,
     }
+
+
+def _products(run: Run) -> list[dict[str, Json]]:
+    named = ((name, m) for name, m in run.model.named_modules() if isinstance(m, ChoosesProducts))
+    choices = ((name, m.product_choice()) for name, m in named)
+    return [{"module": name, **choice._asdict()} for name, choice in choices if choice is not None]
 
 
 def _row(

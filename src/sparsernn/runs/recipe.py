@@ -39,6 +39,8 @@ class Recipe:
         epochs: passes over the training data, >= 1.
         clip: largest global norm of the gradient, > 0, also written {"norm": ...}; {"value": ...} cuts off every
             single number of it instead; None does not clip.
+        clip_over: what the norm of a clip is taken over, where products are dense: "all" weights, as the papers have
+            it, or the "existing" ones; sparse products know of no others.
         log_every: steps between two `step` records, >= 1.
         checkpoint_seconds: seconds between two saves of `last`, >= 0 (0 saves after every step).
         threads: torch's threads; None leaves them to torch.
@@ -67,6 +69,7 @@ class Recipe:
     seed: int = 1111
     epochs: int = 40
     clip: float | dict[str, float] | None = None
+    clip_over: str = "all"
     log_every: int = 100
     checkpoint_seconds: float = 120
     threads: int | None = None
@@ -121,6 +124,7 @@ _ORDER = (
         "seed",
         "epochs",
         "clip",
+        "clip_over",
         "log_every",
         "checkpoint_seconds",
         "threads",

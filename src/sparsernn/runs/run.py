@@ -149,6 +149,14 @@ class Run:
             "history": {"metrics_bytes": self.events.size()},
         }
 
+    def clipped_over(self) -> dict[int, torch.Tensor]:
+        """For `clip_over: existing`: identity of a parameter -> its mask; none for those stored without zeros."""
+        stored = self.sparsifier.layouts() if self.recipe.clip_over == "existing" else {}
+        whole = {n: p for n, p in self.model.named_parameters() if p.ndim > 1 and n not in stored}
+        if self.recipe.clip_over == "all" or not whole:
+            return {}
+        return {id(whole[name]): mask for name, mask in self.sparsifier.masks().items() if name in whole}
+
     def _weights(self) -> dict[str, Json]:
         """`weights`, with the places of those that are stored without zeros."""
         layouts = self.sparsifier.layouts()

@@ -128,6 +128,7 @@ _RULES: dict[str, Rule] = {
         _is_clip,
         "a number above 0, or null for no clipping, or one of {norm: number} and {value: number}",
     ),
+    "clip_over": (lambda v: v in ("all", "existing"), "all or existing"),
     "log_every": (
         lambda v: _is_integer(v) and 1 <= v <= MOST_STEPS,
         f"a whole number, 1 or more and at most {MOST_STEPS:,}",

@@ -217,7 +217,7 @@ class Together(AbstractContextManager[None]):
         for context in self.contexts:
             self.stack.enter_context(context)
 
-    def __exit__(self, *error: Json) -> None:
+    def __exit__(self, *error: object) -> None:
         """Leave all."""
         self.stack.__exit__(*error)
 

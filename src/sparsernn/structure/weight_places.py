@@ -9,7 +9,7 @@ buffers.
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -87,6 +87,28 @@ class TakesPlaces(Protocol):
         Raises:
             InputError: it cannot give the gradients that the owner needs.
         """
+
+
+class ProductChoice(NamedTuple):
+    """How a module multiplies with its masked weights in training.
+
+    Attributes:
+        setting: "sparse" or "auto".
+        sparse: whether with those that exist only; None: not decided yet.
+        seconds: of a window with dense products, and with sparse ones, where that was measured.
+    """
+
+    setting: str
+    sparse: bool | None
+    seconds: tuple[float, float] | None
+
+
+@runtime_checkable
+class ChoosesProducts(Protocol):
+    """A module that can say so."""
+
+    def product_choice(self) -> ProductChoice | None:
+        """None where nothing is masked, or no choice is left."""
 
 
 def hand_out(model: nn.Module, owned: Iterable[tuple[nn.Parameter, WeightPlaces]]) -> None:

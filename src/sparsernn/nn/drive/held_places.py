@@ -11,7 +11,7 @@ from sparsernn.core.autograd_context import Context
 from sparsernn.structure.weight_places import Stored, WeightPlaces
 
 
-class Whole(torch.autograd.Function):
+class _Whole(torch.autograd.Function):
     """The dense matrix of a parameter that holds its existing values alone."""
 
     @staticmethod
@@ -47,7 +47,7 @@ class HoldsPlaces:
         """A parameter that holds its existing values alone is read as the dense matrix, with its gradient."""
         found = super().__getattr__(name)  # type: ignore[misc]
         places = self.__dict__.get("own_places", {}).get(name)
-        return found if places is None or places.stored is None else Whole.apply(places, found)  # type: ignore[no-untyped-call]
+        return found if places is None or places.stored is None else _Whole.apply(places, found)  # type: ignore[no-untyped-call]
 
     def held(self, name: str) -> Tensor:
         """What the parameter is: the dense matrix, or the existing values alone."""

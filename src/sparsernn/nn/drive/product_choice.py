@@ -37,15 +37,24 @@ class Window(NamedTuple):
     batch: int
 
 
-def sparse_pays(windows: Sequence[Window]) -> bool:
-    """Whether the sparse products of all these weights together take clearly less time than the dense ones.
+def sparse_pays(dense: float, sparse: float) -> bool:
+    """Whether sparse products take clearly less time than dense ones.
+
+    Args:
+        dense: seconds.
+        sparse: seconds.
 
     Example:
-        >>> sparse_pays([Window(Layout(torch.ones(4, 4, dtype=torch.bool)), True, 2, 1)])
-        False
+        >>> sparse_pays(1.0, 0.5), sparse_pays(1.0, 0.95)
+        (True, False)
     """
+    return sparse < MARGIN * dense
+
+
+def both_ways(windows: Sequence[Window]) -> tuple[float, float]:
+    """Seconds for all these weights together: dense, sparse."""
     times = [seconds(window) for window in windows]
-    return sum(sparse for _, sparse in times) < MARGIN * sum(dense for dense, _ in times)
+    return sum(dense for dense, _ in times), sum(sparse for _, sparse in times)
 
 
 def seconds(window: Window) -> tuple[float, float]:

@@ -19,9 +19,9 @@ from sparsernn.core.torch_releases import is_exporting
 from sparsernn.kernels.sparse_layout import MOST, Layout
 from sparsernn.kernels.sparse_products import SparseFactor, value_gradient
 from sparsernn.nn.drive.held_places import HoldsPlaces
-from sparsernn.nn.drive.product_choice import Window, sparse_pays
+from sparsernn.nn.drive.product_choice import Window, both_ways, sparse_pays
 from sparsernn.nn.drive.step_product import Product
-from sparsernn.structure.weight_places import WeightPlaces
+from sparsernn.structure.weight_places import ProductChoice, WeightPlaces
 
 ProductName = Literal["auto", "dense", "sparse"]
 
@@ -121,6 +121,7 @@ class SparseProducts(HoldsPlaces):
         self.own_places = {}
         self._layouts: dict[str, tuple[int, Layout]] = {}
         self.reads_sparsely = False
+        self._seconds: tuple[float, float] | None = None
         self._chosen: bool | None = None if product == "auto" else product == "sparse"
 
     def take_places(self, name: str, places: WeightPlaces) -> None:
@@ -149,13 +150,20 @@ class SparseProducts(HoldsPlaces):
         if not (now and x.device.type == "cpu" and x.numel()):
             return False
         if self._chosen is None:
-            layouts = {name: self._layout(name) for name in self._places}
-            self._chosen = sparse_pays(
-                [Window(w, name in self.input_weights, *x.shape[:2]) for name, w in layouts.items()]
-            )
-            for name in self._places if self._chosen else ():
-                self._offer(name)
-        return self._chosen
+            self._choose(*x.shape[:2])
+        return bool(self._chosen)
+
+    def _choose(self, steps: int, batch: int) -> None:
+        layouts = {name: self._layout(name) for name in self._places}
+        windows = [Window(w, name in self.input_weights, steps, batch) for name, w in layouts.items()]
+        self._seconds = both_ways(windows)
+        self._chosen = sparse_pays(*self._seconds)
+        for name in self._places if self._chosen else ():
+            self._offer(name)
+
+    def product_choice(self) -> ProductChoice | None:
+        """See `sparsernn.structure.weight_places.ChoosesProducts`."""
+        return ProductChoice(self.product, self._chosen, self._seconds) if self._places else None
 
     def sparse_weight(self, name: str, weight: Tensor, scale: Tensor | None = None) -> SparseWeight | None:
         """The weight as it is now; None if it is not masked. See `SparseWeight`."""
