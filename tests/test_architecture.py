@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tasks": {"contracts", "core", "data", "models", "nn"},
     "sparsity": {"core", "kernels", "optim", "structure"},
     "gradients": {"contracts", "core", "nn", "optim"},
-    "deploy": {"contracts", "core", "kernels", "nn", "sparsity", "structure"},
+    "deploy": {"contracts", "core", "kernels", "models", "nn", "sparsity", "structure"},
     "runs": {
         "contracts",
         "core",

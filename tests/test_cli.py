@@ -373,6 +373,27 @@ def test_export_writes_a_graph_and_says_how_close_it_is(trained, tmp_path):
     assert "'m.tf' does not end in one of" in fault("export", trained[0], "--out", tmp_path / "m.tf")
 
 
+def test_export_writes_whole_sequences(trained, tmp_path):
+    pytest.importorskip("onnx", reason="needs the extra onnx")
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    output = invoke(
+        "export", trained[0], "--graph", "sequence", "--opset", 17, "--out", tmp_path / "m.onnx"
+    ).output
+    assert "whole sequences of any length T in any batch B" in output
+    assert "reads  words (T, B), lengths (B), state.0 (B, " in output
+    assert "gives  log_prob (T, B, " in output
+
+
+def test_options_of_graphs_are_not_for_c(trained, tmp_path):
+    assert "--graph is for --format onnx or pt2" in fault(
+        "export", trained[0], "--format", "c", "--graph", "sequence"
+    )
+    assert "--opset is for --format onnx or pt2" in fault(
+        "export", trained[0], "--format", "c", "--opset", "17"
+    )
+    assert "--graph is 'loop'; it must be step or sequence" in fault("export", trained[0], "--graph", "loop")
+
+
 def test_export_writes_plain_c_with_the_vocabulary_and_says_how_much_it_takes(trained, tmp_path):
     output = invoke(
         "export", trained[0], "--format", "c", "--int8", "--name", "net", "--out", tmp_path / "c"

@@ -10,7 +10,7 @@ from sparsernn.deploy.graph_export import FORMATS, OneStep, export
 from sparsernn.models.language_model import LanguageModel
 from sparsernn.models.sequence_model import SequenceModel
 from sparsernn.models.tagger import Tagger
-from sparsernn.nn import HEADS, LAYERS
+from sparsernn.nn import HEADS, LAYERS, TIED_HEADS
 from sparsernn.nn.maps import MAPS
 
 SPECIAL = {"onlstm": {"chunk_size": 4}, "rhn": {"depth": 3}}
@@ -34,6 +34,13 @@ def test_every_layer_reads_on_from_its_own_state(tmp_path, layer):
 @pytest.mark.parametrize("head", HEADS)
 def test_every_head(tmp_path, head):
     assert export(LanguageModel(20, 8, [8], head=head), tmp_path / "m.pt2").difference < CLOSE
+
+
+@pytest.mark.parametrize("head", TIED_HEADS["block"])
+def test_strips_are_looked_up_and_decoded_with(tmp_path, head):
+    torch.manual_seed(0)
+    model = LanguageModel(20, 8, [8], head=head, embedding={"name": "block", "blocks": 4}, tied=True)
+    assert export(model, tmp_path / "m.pt2").difference < CLOSE
 
 
 def test_the_steps_of_the_file_are_the_window_of_the_model(tmp_path):
@@ -83,7 +90,7 @@ def test_another_ending_is_refused(tmp_path):
 
 
 def test_missing_packages_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("sparsernn.deploy.graph_export.ONNX_NEEDS", ("no_such_package",))
+    monkeypatch.setattr("sparsernn.deploy.graph_export.ONNX_NEEDS", {"step": ("no_such_package",)})
     with pytest.raises(InputError, match=r"need no_such_package: pip install 'sparsernn\[onnx\]'"):
         export(LanguageModel(9, 4, [4]), tmp_path / "m.onnx")
 

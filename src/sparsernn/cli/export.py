@@ -8,13 +8,33 @@ import typer
 from sparsernn.cli.arguments import RunFolder, UnusedData
 from sparsernn.core.checks import check_value
 from sparsernn.core.limits import OneOf
+from sparsernn.core.plain import Json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from sparsernn.runs.run import Run
 
 PLAIN_C = "c"
 FORMATS = {"pt2": "model.pt2", "onnx": "model.onnx", PLAIN_C: "c"}
 """Format -> what is written in the run's folder if no place is given."""
+
+GRAPHS = {"step": "one step for any batch B", "sequence": "whole sequences of any length T in any batch B"}
+"""What a graph can be of, and how that is said."""
+
+Graphs = Annotated[
+    str | None,
+    typer.Option(
+        "--graph",
+        metavar="GRAPH",
+        help="For pt2 and onnx: step (one step and its state, the default) or sequence (ragged batches of whole "
+        "sequences of any length, by taggers and BiDAF too).",
+    ),
+]
+Opset = Annotated[
+    int | None,
+    typer.Option("--opset", metavar="N", help="For onnx: version of the operators, 13 to 23; usually 18."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -42,6 +62,8 @@ def export(
             "alone); if not given, what --out ends in, or pt2.",
         ),
     ] = None,
+    graph: Graphs = None,
+    opset: Opset = None,
     int8: Annotated[
         bool, typer.Option("--int8", help="For c: 8-bit weights, a factor per row, sums in whole numbers.")
     ] = False,
@@ -51,37 +73,55 @@ def export(
     ] = None,
     data: UnusedData = None,
 ) -> None:
-    """Write one step of the model so that it runs without this library: as a graph (pt2, onnx) or as plain C (c)."""
-    from sparsernn.core.errors import InputError
+    """Write the model so that it runs without this library: as a graph (pt2, onnx), or one step as plain C (c)."""
     from sparsernn.runs.artifacts import take_best
     from sparsernn.runs.assembly import open_weights
 
-    if form is not None:
-        check_value("--format", form, Annotated[str, OneOf(FORMATS)])
-    if form != PLAIN_C and (int8 or name is not None):
-        raise InputError(
-            f"{'--int8' if int8 else '--name'} is for --format {PLAIN_C}; leave it out, or ask for that."
-        )
-    if form not in (None, PLAIN_C) and out is not None and out.suffix != f".{form}":
-        raise InputError(f"--out is {str(out)!r}, which does not end in .{form} as --format {form} asks for.")
+    _check(form, out, graph, opset, int8 or name)
     opened = open_weights(run)
     take_best(opened)
     target = out or run / FORMATS[form or "pt2"]
     if form == PLAIN_C:
         _as_c(opened, target, int8, name)
     else:
-        _as_graph(opened, target)
+        _as_graph(opened, target, graph or "step", opset)
 
 
-def _as_graph(opened: "Run", path: Path) -> None:
+def _check(
+    form: str | None, out: Path | None, graph: str | None, opset: int | None, of_c: str | bool | None
+) -> None:
+    """Refuse options that do not go together; `of_c` is the name, True for 8 bits, or None."""
+    from sparsernn.core.errors import InputError
+
+    if form is not None:
+        check_value("--format", form, Annotated[str, OneOf(FORMATS)])
+    if graph is not None:
+        check_value("--graph", graph, Annotated[str, OneOf(GRAPHS)])
+    if form != PLAIN_C and of_c is not None:
+        raise InputError(
+            f"{'--int8' if of_c is True else '--name'} is for --format {PLAIN_C}; leave it out, or ask for that."
+        )
+    if form == PLAIN_C and (graph is not None or opset is not None):
+        raise InputError(
+            f"{'--opset' if graph is None else '--graph'} is for --format onnx or pt2; leave it out with {PLAIN_C}."
+        )
+    if form not in (None, PLAIN_C) and out is not None and out.suffix != f".{form}":
+        raise InputError(f"--out is {str(out)!r}, which does not end in .{form} as --format {form} asks for.")
+
+
+def _as_graph(opened: "Run", path: Path, graph: Json, opset: int | None) -> None:
     from sparsernn.report.story.formats import size
     from sparsernn.runs.artifacts import export_run
 
-    done = export_run(opened, path)
-    given = ", ".join(f"{name} ({', '.join(map(str, shape))})" for name, shape in done.inputs.items())
-    print(f"{done.path}: {size(done.bytes)}, one step for any batch B")
-    print(f"reads  {given}")
+    done = export_run(opened, path, graph, opset)
+    print(f"{done.path}: {size(done.bytes)}, {GRAPHS[graph]}")
+    print(f"reads  {_listed(done.inputs)}")
+    print(f"gives  {_listed(done.outputs)}")
     print(f"Read back and compared: the largest difference from the model is {done.difference:.2g}.")
+
+
+def _listed(values: "Mapping[str, Sequence[int | str]]") -> str:
+    return ", ".join(f"{name} ({', '.join(map(str, shape))})" for name, shape in values.items())
 
 
 def _as_c(opened: "Run", folder: Path, int8: bool, name: str | None) -> None:

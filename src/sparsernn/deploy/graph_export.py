@@ -1,7 +1,8 @@
 """Models as one graph for other programs: ONNX, or torch's exported program.
 
-The graph is ONE step, with the state as inputs and outputs. It has no time axis, so no length is frozen into it, and
-every layer has one: an LSTM, a highway network, a map computed from angles (which is a plain matrix here).
+The graph is ONE step, with the state as inputs and outputs: it has no time axis, so no length is frozen into it, and
+every layer has one: an LSTM, a highway network, a map computed from angles (which is a plain matrix here). Or it
+reads whole sequences of any length and number, taggers and BiDAF among them; see `graphs/`.
 """
 
 import copy
@@ -12,26 +13,40 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as tree
 
 from sparsernn.contracts import Model
+from sparsernn.core.checks import check_value
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import Between
 from sparsernn.core.plain import Json
 from sparsernn.core.streams import stream
+from sparsernn.deploy.graphs.onnx_graph import NEWEST, OLDEST, USUAL
+from sparsernn.deploy.graphs.onnx_models import write_model
+from sparsernn.deploy.graphs.whole_sequence import WholeSequence, whole_sequence
 from sparsernn.nn.cells.elman import ElmanCell
 from sparsernn.nn.maps import Dense
 
-ONNX_NEEDS = ("onnx", "onnxscript", "onnxruntime")
+ONNX_NEEDS = {"step": ("onnx", "onnxscript", "onnxruntime"), "sequence": ("onnx", "onnxruntime")}
 CHECKED_STEPS, CHECKED_BATCH = (
     4,
     3,
 )  # another batch than the one that is traced, and a state that has left its start
+CHECKED_SEQUENCES = ((7, 3), (1, 1))
+"""(T, B) at which a graph of whole sequences is compared; neither is the traced one."""
 LARGEST_BATCH = 4096  # some operations ask for a bound
+LONGEST = 2**20
+"""Steps of a sequence in a .pt2 file, which asks for a bound as well."""
+SCANS_FROM = (2, 13)
+"""The release of torch whose operator `scan` was found to keep the time free; older ones were not tried."""
+
+Form = Literal["step", "sequence"]
 
 
 class OneStep(nn.Module):
@@ -102,30 +117,46 @@ class Exported:
     Attributes:
         path: the file.
         bytes: its size.
-        difference: the largest one between the file's outputs and the model's, over some steps of another batch size.
-        inputs: name -> shape, B for the batch.
+        difference: the largest one between the file's outputs and the model's, over some steps of another batch size,
+            or over ragged batches of other lengths.
+        inputs: name -> shape; what is free has a letter: B the batch, T the time.
+        outputs: likewise.
     """
 
     path: Path
     bytes: int
     difference: float
     inputs: dict[str, tuple[int | str, ...]]
+    outputs: dict[str, tuple[int | str, ...]]
 
 
-def export(model: nn.Module, path: str | Path, facts: Mapping[str, Json] | None = None) -> Exported:
-    """Write one step of a model as a graph, read the file back, and compare.
+def export(
+    model: nn.Module,
+    path: str | Path,
+    facts: Mapping[str, Json] | None = None,
+    *,
+    graph: Form = "step",
+    opset: int | None = None,
+) -> Exported:
+    """Write a model as a graph, read the file back, and compare.
 
     Args:
-        model: see `OneStep`. Masked weights are stored as the zeros they are.
+        model: see `OneStep`; for whole sequences a tagger or BiDAF as well. Masked weights are stored as the zeros
+            they are.
         path: what it ends in chooses the format: `.onnx` (needs the extra `onnx`), or `.pt2`, which
             `torch.export.load` reads without this library.
         facts: plain data by name that the file is to carry, each as JSON, such as the vocabulary.
+        graph: "step", one step of a model that carries a state; or "sequence": ragged batches (T, B, ...) of any T
+            and B with `lengths` (B,) of 1 to T, the state in and out where the model carries one. What comes out
+            beyond a sequence's end has no meaning.
+        opset: of an ONNX file, the version of its operators, 13 to 23; 18 unless given.
 
     Raises:
-        InputError: another ending, a model without a single step, or the packages for ONNX are missing.
+        InputError: another ending, a model without such a graph, an opset out of range, or packages that are missing.
 
     The batch is free in both. The file says how it begins, as JSON: for each state input its values of one sequence,
-    in `metadata_props["start"]` of the ONNX model, in the extra file "start" of the other. `facts` are beside it.
+    in `metadata_props["start"]` of the ONNX model, in the extra file "start" of the other; "graph" says which of the
+    two it is. `facts` are beside it.
 
     Example:
         >>> import tempfile
@@ -137,80 +168,149 @@ def export(model: nn.Module, path: str | Path, facts: Mapping[str, Json] | None 
         >>> log_prob, *state = torch.export.load(path).module()(torch.tensor([3]), *[torch.zeros(1, 6)] * 2)
     """
     path = Path(path)
+    check_value("graph", graph, Form)
+    check_value("opset", opset, Annotated[int, Between(OLDEST, NEWEST)] | None)
     if path.suffix not in FORMATS:
         raise InputError(f"{path.name!r} does not end in one of {', '.join(FORMATS)}, the formats there are.")
-    write = FORMATS[path.suffix]
-    step = OneStep(model)
-    inputs = (step.sample(2), *step.start(2))
-    batch = torch.export.Dim("B", min=1, max=LARGEST_BATCH)
-    shapes = ({0: batch}, tuple({0: batch} for _ in inputs[1:]))
-    with torch.no_grad(), _quiet():
-        program = torch.export.export(step, inputs, dynamic_shapes=shapes)
-    start = dict(zip(step.names[1:], (t[0].tolist() for t in step.start(1)), strict=True))
-    told = {name: json.dumps(value) for name, value in {**(facts or {}), "start": start}.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    run = write(program, step, path, told)
-    described = {name: ("B", *t.shape[1:]) for name, t in zip(step.names, inputs, strict=True)}
-    return Exported(path, path.stat().st_size, _difference(step, run), described)
+    if opset is not None and path.suffix != ".onnx":
+        raise InputError(f"opset is {opset}, and {path.name!r} is no ONNX file; leave it out.")
+    if path.suffix == ".onnx":
+        _require_onnx(graph)
+    writes = {"step": _export_step, "sequence": _export_sequences}
+    return writes[graph](model, path, {**(facts or {}), "graph": graph}, opset or USUAL)
 
 
-Runner = Callable[[list[Tensor]], list[Tensor]]
-
-
-def _write_pt2(
-    program: torch.export.ExportedProgram, step: OneStep, path: Path, told: dict[str, str]
-) -> Runner:
-    torch.export.save(program, path, extra_files=dict(told))
-    loaded = torch.export.load(path).module()
-    return lambda inputs: list(loaded(*inputs))
-
-
-def _write_onnx(
-    program: torch.export.ExportedProgram, step: OneStep, path: Path, told: dict[str, str]
-) -> Runner:
-    missing = [name for name in ONNX_NEEDS if find_spec(name) is None]
+def _require_onnx(graph: Form) -> None:
+    missing = [name for name in ONNX_NEEDS[graph] if find_spec(name) is None]
     if missing:
         raise InputError(
             f"ONNX files need {' and '.join(missing)}: pip install 'sparsernn[onnx]'; a file that ends in .pt2 needs "
             "nothing else."
         )
+
+
+def _told(facts: Mapping[str, Any], start: Mapping[str, Any]) -> dict[str, str]:
+    return {name: json.dumps(value) for name, value in {**facts, "start": start}.items()}
+
+
+def _export_step(model: nn.Module, path: Path, facts: Mapping[str, Any], opset: int) -> Exported:
+    step = OneStep(model)
+    inputs = (step.sample(2), *step.start(2))
+    batch = torch.export.Dim("B", min=1, max=LARGEST_BATCH)
+    shapes = ({0: batch}, tuple({0: batch} for _ in inputs[1:]))
+    program = _program(step, inputs, shapes)
+    told = _told(facts, dict(zip(step.names[1:], (t[0].tolist() for t in step.start(1)), strict=True)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".onnx":
+        _write_step_onnx(program, step, path, told, opset)
+    else:
+        torch.export.save(program, path, extra_files=told)
+    run = FORMATS[path.suffix](path)
+    described = {name: ("B", *t.shape[1:]) for name, t in zip(step.names, inputs, strict=True)}
+    made = {name: ("B", *t.shape[1:]) for name, t in zip(step.outputs, step(*inputs), strict=True)}
+    return Exported(path, path.stat().st_size, _difference(step, run), described, made)
+
+
+def _program(model: nn.Module, inputs: tuple[Tensor, ...], shapes: Any) -> torch.export.ExportedProgram:
+    with torch.no_grad(), _quiet():
+        return torch.export.export(model, inputs, dynamic_shapes=shapes)
+
+
+def _export_sequences(model: nn.Module, path: Path, facts: Mapping[str, Any], opset: int) -> Exported:
+    form = whole_sequence(_frozen(copy.deepcopy(model).cpu().float().eval()))
+    reads = {"reads": getattr(form.model, "reads", "sequences")}
+    told = _told({**facts, **reads}, form.start())
+    with torch.no_grad():
+        if path.suffix == ".onnx":
+            written = write_model(form, opset)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            written.write(path, told, type(form.model).__name__)
+        else:
+            _write_sequence_pt2(form, path, told)
+        difference = _difference_of_sequences(form, FORMATS[path.suffix](path))
+    inputs, outputs = ({one.name: one.shape for one in side} for side in (form.inputs, form.outputs))
+    return Exported(path, path.stat().st_size, difference, inputs, outputs)
+
+
+def _write_sequence_pt2(form: WholeSequence, path: Path, told: dict[str, str]) -> None:
+    release = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+    if release < SCANS_FROM:
+        raise InputError(
+            f"whole sequences in a .pt2 file need torch {'.'.join(map(str, SCANS_FROM))} or newer, and this is "
+            f"{torch.__version__}; write an .onnx file, or --graph step."
+        )
+    dims = {
+        letter: torch.export.Dim(letter, min=1, max=LARGEST_BATCH if letter == "B" else LONGEST)
+        for letter in {letter for one in form.inputs for letter in one.shape if isinstance(letter, str)}
+        - {"W"}
+    }
+    shapes = tuple(
+        {axis: dims[letter] for axis, letter in enumerate(one.shape) if letter in dims} for one in form.inputs
+    )
+    kinds = [p.kind is p.VAR_POSITIONAL for p in signature(form.forward).parameters.values()]
+    fixed = kinds.index(True) if True in kinds else len(shapes)
+    grouped = (*shapes[:fixed], *([shapes[fixed:]] if True in kinds else []))
+    program = _program(form, tuple(form.sample(3, 2)), grouped)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.export.save(program, path, extra_files=told)
+
+
+Runner = Callable[[Mapping[str, Tensor]], list[Tensor]]
+
+
+def _run_pt2(path: Path) -> Runner:
+    with _quiet():
+        loaded = torch.export.load(path).module()
+    return lambda inputs: [*tree.tree_leaves(loaded(*inputs.values()))]
+
+
+def _run_onnx(path: Path) -> Runner:
     import onnxruntime
 
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def run(inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        found = session.run(None, {name: t.numpy() for name, t in inputs.items()})
+        return [torch.from_numpy(out) for out in found]
+
+    return run
+
+
+def _write_step_onnx(
+    program: torch.export.ExportedProgram, step: OneStep, path: Path, told: dict[str, str], opset: int
+) -> None:
     with _quiet():
         made = torch.onnx.export(
-            program, dynamo=True, verbose=False, input_names=step.names, output_names=step.outputs
+            program,
+            dynamo=True,
+            verbose=False,
+            input_names=step.names,
+            output_names=step.outputs,
+            opset_version=opset,
         )
     assert made is not None
     made.model.metadata_props.update(told)
     made.save(path)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-
-    def run(inputs: list[Tensor]) -> list[Tensor]:
-        given = {name: t.numpy() for name, t in zip(step.names, inputs, strict=True)}
-        return [torch.from_numpy(out) for out in session.run(None, given)]
-
-    return run
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the exporter's remarks on packages that are not needed, and its warnings about its own calls."""
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
-Writer = Callable[[torch.export.ExportedProgram, OneStep, Path, dict[str, str]], Runner]
-FORMATS: dict[str, Writer] = {
-    ".onnx": _write_onnx,
-    ".pt2": _write_pt2,
-}
+FORMATS: dict[str, Callable[[Path], Runner]] = {".onnx": _run_onnx, ".pt2": _run_pt2}
+"""What a file ends in -> how it is run."""
 
 
 @torch.no_grad()
@@ -219,7 +319,18 @@ def _difference(step: OneStep, run: Runner) -> float:
     ours, theirs, largest = step.start(CHECKED_BATCH), step.start(CHECKED_BATCH), 0.0
     for _ in range(CHECKED_STEPS):
         x = step.sample(CHECKED_BATCH)
-        (wanted, *ours), (found, *theirs) = step(x, *ours), run([x, *theirs])
+        given = dict(zip(step.names, (x, *theirs), strict=True))
+        (wanted, *ours), (found, *theirs) = step(x, *ours), run(given)
         pairs = zip((wanted, *ours), (found, *theirs), strict=True)
         largest = max(largest, *(float((a - b).abs().max()) for a, b in pairs))
+    return largest
+
+
+def _difference_of_sequences(form: WholeSequence, run: Runner) -> float:
+    """Of ragged batches in the file from each sequence alone in the model."""
+    largest = 0.0
+    for steps, batch in CHECKED_SEQUENCES:
+        inputs = form.sample(steps, batch)
+        found = run(dict(zip((one.name for one in form.inputs), inputs, strict=True)))
+        largest = max(largest, form.difference(inputs, found))
     return largest

@@ -17,7 +17,7 @@ from sparsernn.data.text_corpus import Corpus
 from sparsernn.data.text_styles import style_of
 from sparsernn.data.vocabulary import EOS
 from sparsernn.deploy import compare, macs_per_token, measure_latency, pack, sizes
-from sparsernn.deploy.graph_export import Exported, export
+from sparsernn.deploy.graph_export import Exported, Form, export
 from sparsernn.deploy.plain_c import WrittenC, write_c
 from sparsernn.models.bidaf import BiDAF
 from sparsernn.models.language_model import LanguageModel
@@ -30,6 +30,8 @@ from sparsernn.tasks.question_answering import QuestionAnswering
 
 PACKED = "packed.safetensors"
 PREDICTIONS = "predictions.json"
+SERIES_FACTS = ("goal", "horizon", "per", "scaling", "read")
+"""Of `Task.info` of numeric series: how a file's columns become inputs, and answers numbers in the target's unit."""
 
 
 def reads_tokens(run: Run) -> bool:
@@ -125,9 +127,16 @@ def pack_run(run: Run, path: Path, values: str = "float32") -> int:
     return pack(weights(run.model), present(run), path, values=values, recipe=recipe, vocabulary=own)
 
 
-def export_run(run: Run, path: Path) -> Exported:
-    """Write one step of the run's model as a graph, with what `read_as` says; see `deploy.graph_export.export`."""
-    return export(run.model, path, read_as(run))
+def export_run(run: Run, path: Path, graph: Form = "step", opset: int | None = None) -> Exported:
+    """Write the run's model as a graph, with what a program that feeds it must know; see `deploy.graph_export`.
+
+    That is what `read_as` says; of series also their `scaling`, which columns they `read`, the `goal`, `horizon` and
+    `per`; of questions the `letters` that a word is cut to.
+    """
+    told = {key: run.task.info[key] for key in SERIES_FACTS if key in run.task.info}
+    if answers_questions(run):
+        told["letters"] = _questions_of(run).limits["letters"]
+    return export(run.model, path, {**read_as(run), **told}, graph=graph, opset=opset)
 
 
 def export_c(run: Run, folder: Path, *, int8: bool = False, name: str = "model") -> WrittenC:

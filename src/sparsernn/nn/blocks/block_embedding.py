@@ -12,6 +12,7 @@ from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Density, DropRate, OneOf, Size
 from sparsernn.core.plain import Json
 from sparsernn.core.streams import stream
+from sparsernn.core.torch_releases import is_exporting
 from sparsernn.nn.blocks import strips
 from sparsernn.nn.blocks.geometry import STRIPS, Listed, Strips, exact, listed_strips
 from sparsernn.structure.units import Slice
@@ -178,7 +179,8 @@ class BlockEmbedding(nn.Module):
         """
         by_row = y.new_zeros(self.vocabulary_size) if bias is None else bias[self.word]
         scores = self.scores(y.reshape(-1, y.shape[-1]), by_row)
-        if not torch.equal(self.row, torch.arange(len(self.row), device=self.row.device)):
+        # a graph for other programs cannot ask what stands in a table
+        if is_exporting() or not torch.equal(self.row, torch.arange(len(self.row), device=self.row.device)):
             scores = scores.index_select(1, self.row)
         return scores.view(*y.shape[:-1], -1)
 

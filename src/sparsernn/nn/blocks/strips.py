@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from sparsernn.core.autograd_context import Context
+from sparsernn.core.torch_releases import is_exporting
 from sparsernn.kernels import strip_kernel
 
 
@@ -48,10 +49,24 @@ def lookup(rows: Tensor, strips: Sequence[Tensor]) -> Tensor:
         tensor([[1., 1., 1.],
                 [1., 0., 0.]])
     """
+    if (
+        is_exporting()
+    ):  # a graph for other programs holds none of our kernels, and no number of rows is known to it
+        return _looked_up(rows, strips)
     if not torch.is_grad_enabled() and strip_kernel.takes(strips):
         return strip_kernel.lookup(strips, rows)
     vectors: Tensor = _Lookup.apply(rows, *strips)  # type: ignore[no-untyped-call]
     return vectors
+
+
+def _looked_up(rows: Tensor, strips: Sequence[Tensor]) -> Tensor:
+    """A row of each strip, or zeros, in operations that every program knows."""
+    count, parts = len(strips[0]), []
+    for strip in strips:
+        own = (rows - (count - len(strip))).unsqueeze(1)
+        vectors = functional.embedding(own.squeeze(1).clamp(min=0), strip)
+        parts.append(torch.where(own >= 0, vectors, torch.zeros_like(vectors)))
+    return torch.cat(parts, 1)
 
 
 class _Lookup(torch.autograd.Function):
@@ -103,7 +118,7 @@ def scores(x: Tensor, bias: Tensor, strips: Sequence[Tensor]) -> Tensor:
         >>> scores(torch.ones(1, 3), torch.zeros(3), [torch.ones(3, 1), torch.ones(1, 2)])
         tensor([[1., 1., 3.]])
     """
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or is_exporting():
         return _linear(x, bias, bands(strips))
     if strip_kernel.takes(strips, x, bias):
         return strip_kernel.scores(strips, x, bias)
