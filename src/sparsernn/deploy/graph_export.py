@@ -218,8 +218,8 @@ def _program(model: nn.Module, inputs: tuple[Tensor, ...], shapes: Any) -> torch
 
 def _export_sequences(model: nn.Module, path: Path, facts: Mapping[str, Any], opset: int) -> Exported:
     form = whole_sequence(_frozen(copy.deepcopy(model).cpu().float().eval()))
-    reads = {"reads": getattr(form.model, "reads", "sequences")}
-    told = _told({**facts, **reads}, form.start())
+    ids = {one.name: one.below for one in form.inputs if one.below is not None}
+    told = _told({**facts, "reads": getattr(form.model, "reads", "sequences"), "ids": ids}, form.start())
     with torch.no_grad():
         if path.suffix == ".onnx":
             written = write_model(form, opset)

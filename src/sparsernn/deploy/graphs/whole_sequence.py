@@ -9,13 +9,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sparsernn.contracts import Model
 from sparsernn.core.errors import InputError
-from sparsernn.core.plain import Json
 from sparsernn.core.states import rebuilt, tensors
 from sparsernn.core.streams import stream
 from sparsernn.models.bidaf import BiDAF, Text
@@ -36,11 +36,13 @@ class Named:
         kind: "FLOAT" or "INT64".
         shape: a number, or the letter of what is free, for each axis: T time, B batch; J time of a question, W
             characters of a word.
+        below: what ids have to be below; None for what is no ids.
     """
 
     name: str
     kind: str
     shape: Shape
+    below: int | None = None
 
 
 class WholeSequence(nn.Module):
@@ -57,9 +59,9 @@ class WholeSequence(nn.Module):
     inputs: list[Named]
     outputs: list[Named]
 
-    def __init__(self, model: Json) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
-        self.model: Json = model
+        self.model: Any = model
 
     def start(self) -> dict[str, list[float]]:
         """What each input of state begins with, for one sequence."""
@@ -96,12 +98,16 @@ class Carried(WholeSequence):
         ['x', 'lengths', 'state.0', 'state.1']
     """
 
-    def __init__(self, model: Json) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__(model)
         self.words = model.reads == "words"
         leaves = list(tensors(model.initial_state(1)))
         first = model.layers.members[0].input_size
-        read = Named("words", "INT64", ("T", "B")) if self.words else Named("x", "FLOAT", ("T", "B", first))
+        read = (
+            Named("words", "INT64", ("T", "B"), model.vocabulary_size)
+            if self.words
+            else Named("x", "FLOAT", ("T", "B", first))
+        )
         shapes = [("B", *t.shape[1:]) for t in leaves]
         states = [Named(f"state.{k}", "FLOAT", shape) for k, shape in enumerate(shapes)]
         self.inputs = [read, Named("lengths", "INT64", ("B",)), *states]
@@ -129,7 +135,7 @@ class Carried(WholeSequence):
         read = self.model(x[: lengths[row], own], self._state(s[own] for s in state))
         return [self._scores(read.raw), *tensors(read.state)]
 
-    def _state(self, leaves: Json) -> Json:
+    def _state(self, leaves: Any) -> Any:
         return rebuilt(self.model.initial_state(1), iter(list(leaves)))
 
     def _scores(self, raw: Tensor) -> Tensor:
@@ -155,9 +161,10 @@ class Tagged(WholeSequence):
 
     def __init__(self, model: Tagger) -> None:
         super().__init__(model)
-        layers: Json = model.layers
-        self.ways: Json = nn.ModuleList(nn.ModuleList(one_way(layer)) for layer in layers)
-        self.inputs = [Named("words", "INT64", ("T", "B")), Named("lengths", "INT64", ("B",))]
+        layers: Any = model.layers
+        self.ways: Any = nn.ModuleList(nn.ModuleList(one_way(layer)) for layer in layers)
+        words: Any = model.embedding.vocabulary_size
+        self.inputs = [Named("words", "INT64", ("T", "B"), words), Named("lengths", "INT64", ("B",))]
         self.outputs = [Named("scores", "FLOAT", ("T", "B", model.output.out_features))]
 
     def start(self) -> dict[str, list[float]]:
@@ -189,13 +196,14 @@ class Asked(WholeSequence):
 
     def __init__(self, model: BiDAF) -> None:
         super().__init__(model)
+        words, letters = len(model.words.weight) + len(model.words.fixed), len(model.characters.embedding)
         self.inputs = [
-            Named(f"{text}.{part}", "INT64", shape)
+            one
             for text, steps in (("context", "T"), ("question", "J"))
-            for part, shape in (
-                ("words", (steps, "B")),
-                ("characters", (steps, "B", "W")),
-                ("lengths", ("B",)),
+            for one in (
+                Named(f"{text}.words", "INT64", (steps, "B"), words),
+                Named(f"{text}.characters", "INT64", (steps, "B", "W"), letters),
+                Named(f"{text}.lengths", "INT64", ("B",)),
             )
         ]
         self.outputs = [Named(name, "FLOAT", ("B", "T")) for name in ("start", "end")]
@@ -265,7 +273,7 @@ def whole_sequence(model: nn.Module) -> WholeSequence:
     )
 
 
-READERS: dict[type[nn.Module], Callable[[Json], WholeSequence]] = {BiDAF: Asked, Tagger: Tagged}
+READERS: dict[type[nn.Module], Callable[[Any], WholeSequence]] = {BiDAF: Asked, Tagger: Tagged}
 """Models that read whole texts -> their form."""
 
 
@@ -292,7 +300,7 @@ def both_ways(ahead: nn.Module, back: nn.Module, x: Tensor, lengths: Tensor) -> 
     """Two LSTMs over the same sequences, one from each end, from zeros: (T, B, both)."""
     valid, batch = within(x, lengths), x.shape[1]
 
-    def read(layer: Json, x: Tensor) -> Tensor:
+    def read(layer: Any, x: Tensor) -> Tensor:
         return scanned(layer, x, [x.new_zeros(batch, layer.hidden_size) for _ in range(2)], valid)[0]
 
     return torch.cat([read(ahead, x), turned(read(back, turned(x, lengths)), lengths)], -1)
@@ -310,7 +318,7 @@ def one_way(layer: BlockLSTM) -> Iterator[BlockLSTM]:
         yield one.eval()
 
 
-def scanned(layer: Json, x: Tensor, state: Sequence[Tensor], valid: Tensor) -> tuple[Tensor, list[Tensor]]:
+def scanned(layer: Any, x: Tensor, state: Sequence[Tensor], valid: Tensor) -> tuple[Tensor, list[Tensor]]:
     """A layer, one step at a time: x (T, B, I) -> y (T, B, H), and the leaves of the state after it."""
     from torch._higher_order_ops.scan import scan
 
