@@ -25,6 +25,7 @@ from sparsernn.models.text_sampler import sample
 from sparsernn.runs.checkpoint import load_checkpoint
 from sparsernn.runs.run import BEST, LAST, Run, check_best, weights
 from sparsernn.sparsity import Topology, random_masks, topology_distance
+from sparsernn.tasks import NumericSeries
 from sparsernn.tasks.encoded_questions import Found
 from sparsernn.tasks.question_answering import QuestionAnswering
 
@@ -140,10 +141,19 @@ def export_run(run: Run, path: Path, graph: Form = "step", opset: int | None = N
 
 
 def export_c(run: Run, folder: Path, *, int8: bool = False, name: str = "model") -> WrittenC:
-    """Write one step of the run's model as plain C, its vocabulary beside it; see `deploy.plain_c.write_c`."""
+    """Write one step of the run's model as plain C, with its words, labels and units; see `deploy.plain_c`."""
     vocabulary = run.task.vocabularies.get("vocabulary")
     tokens = vocabulary.tokens if vocabulary is not None and reads_tokens(run) else ()
-    return write_c(run.model, folder, int8=int8, name=name, vocabulary=tokens)
+    series = run.task if isinstance(run.task, NumericSeries) else None
+    return write_c(
+        run.model,
+        folder,
+        int8=int8,
+        name=name,
+        vocabulary=tokens,
+        labels=series.labels if series else (),
+        scaling=series.scaling if series else None,
+    )
 
 
 def read_as(run: Run) -> dict[str, Json]:

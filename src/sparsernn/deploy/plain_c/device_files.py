@@ -13,6 +13,7 @@ from torch import nn
 from sparsernn.core.errors import InputError
 from sparsernn.core.safe_files import replacing
 from sparsernn.deploy.plain_c.golden_vectors import checked_by
+from sparsernn.deploy.plain_c.sample_units import NoUnits, SampleUnits, Scaling
 from sparsernn.deploy.plain_c.step_program import StepProgram
 
 NAME = "model"
@@ -49,6 +50,8 @@ def write_c(
     int8: bool = False,
     name: str = NAME,
     vocabulary: Sequence[str] = (),
+    labels: Sequence[str] = (),
+    scaling: Scaling | None = None,
 ) -> WrittenC:
     """Write one step of a model as C99 that needs nothing but libm (in 8 bits not even that) and no malloc.
 
@@ -59,6 +62,9 @@ def write_c(
             what `make check` compares with is this arithmetic, to the bit.
         name: of functions and files: lower-case letters, digits and _, beginning with a letter.
         vocabulary: V tokens; where given, NAME_words.txt has one on each line, in their order.
+        labels: of the answers; where given, NAME_labels.txt has one on each line, in their order.
+        scaling: of the samples' columns and the answers; where given, NAME_scale() turns a sample in its own units
+            into what a step reads, and NAME_unscale() an answer that is a number into the target's unit.
 
     Raises:
         InputError: a model that cannot be written, before anything is; a name that is none; a folder that is a file.
@@ -79,11 +85,13 @@ def write_c(
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; plain C is written to a folder.")
     model = copy.deepcopy(model).cpu().float().eval()
-    program = StepProgram(model, name, int8)
+    units = NoUnits() if scaling is None else SampleUnits(name, scaling)
+    program = StepProgram(model, name, int8, units)
     checks, moved = checked_by(program, model)
     files = {f"{name}.c": program.source(), f"{name}.h": program.header(), **checks}
-    if vocabulary:
-        files[f"{name}_words.txt"] = "".join(f"{_on_a_line(token)}\n" for token in vocabulary)
+    for kind, tokens in (("words", vocabulary), ("labels", labels)):
+        if tokens:
+            files[f"{name}_{kind}.txt"] = "".join(f"{_on_a_line(token)}\n" for token in tokens)
     folder.mkdir(parents=True, exist_ok=True)
     for file, text in files.items():
         with replacing(folder / file) as beside:

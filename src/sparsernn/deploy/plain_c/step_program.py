@@ -13,6 +13,7 @@ from sparsernn.core.errors import InputError
 from sparsernn.deploy.plain_c.c_functions import Functions
 from sparsernn.deploy.plain_c.const_tables import Constant, Floats, Matrix, vector
 from sparsernn.deploy.plain_c.layer_parts import Part, State, part_of
+from sparsernn.deploy.plain_c.sample_units import NoUnits
 from sparsernn.nn import Embedding, LinearHead
 
 FLOAT = 4
@@ -28,6 +29,7 @@ class StepProgram:
             as in `layer_parts.PARTS`.
         name: of the functions, the struct and the files.
         int8: round matrices to 8 bits with a factor per row.
+        units: functions between numbers in their own units and the model's.
 
     Attributes:
         words: whether a step reads a word (else a sample).
@@ -46,9 +48,10 @@ class StepProgram:
         (472, 112)
     """
 
-    def __init__(self, model: nn.Module, name: str, int8: bool = False) -> None:
+    def __init__(self, model: nn.Module, name: str, int8: bool = False, units: NoUnits | None = None) -> None:
         parts: Any = _readable(model)
         self.name, self.int8, self.words = name, int8, parts.reads == "words"
+        self.units = units or NoUnits()
         self.parts: list[Part] = [part_of(layer, k, int8) for k, layer in enumerate(parts.layers.members)]
         last = parts.head if self.words else parts.output
         self.embedding = Matrix("embedding", parts.embedding.weight, int8) if self.words else None
@@ -66,6 +69,7 @@ class StepProgram:
             *(table for matrix in self.matrices for table in matrix.constants),
             *(table for part in self.parts for table in part.vectors),
             self.bias,
+            *self.units.constants,
         ]
         self.flash = sum(table.bytes for table in self.constants)
         if self.flash > LARGEST_TABLES:
@@ -155,6 +159,7 @@ class StepProgram:
                 f"/* {read}{told} */",
                 f"{returns} {name}_step({name}_state *s, {self._reads}, float y[{self.outputs}]);",
                 "",
+                *self.units.declarations,
                 "#ifdef __cplusplus",
                 "}",
                 "#endif",
@@ -184,6 +189,7 @@ class StepProgram:
                 "",
                 *(table.text() for table in self.constants),
                 *self.functions.texts.values(),
+                *self.units.definitions,
                 f"void {name}_reset({name}_state *s)\n{{\n{reset}}}",
                 "",
                 f"{returns} {name}_step({name}_state *s, {self._reads}, float y[{self.outputs}])",
