@@ -13,7 +13,8 @@ from torch.nn.utils.parametrize import is_parametrized
 from sparsernn.core.errors import InputError
 from sparsernn.core.plain import Json
 from sparsernn.core.streams import stream
-from sparsernn.deploy.runtime import LSTMRuntime, runtime
+from sparsernn.deploy.compiled_runtime import CompiledRuntime
+from sparsernn.deploy.runtime import runtime
 from sparsernn.deploy.token_stream import ModuleRuntime, Stream
 from sparsernn.nn.blocks.block_embedding import BlockEmbedding
 from sparsernn.nn.words.characters import CharacterCNN
@@ -21,7 +22,7 @@ from sparsernn.nn.words.heads import Head
 from sparsernn.nn.words.word_embedding import Embedding
 from sparsernn.nn.words.word_table import WordTable
 
-Candidate = nn.Module | LSTMRuntime | ModuleRuntime
+Candidate = nn.Module | CompiledRuntime | ModuleRuntime
 
 
 def measure_latency(
@@ -119,7 +120,7 @@ def compare(
     held = {"torch": sum(p.numel() * p.element_size() for p in model.parameters())}
     for product in products:
         ready = runtime(model, masks, products=product, threads=threads, batch=batch)
-        if isinstance(ready, LSTMRuntime):
+        if isinstance(ready, CompiledRuntime):
             candidates[product], held[product] = ready, ready.bytes
     rows = measure_latency(candidates, batch, repeats=repeats)
     dense = min(row["ms_per_token"] for row in rows if row["runtime"] in ("torch", "dense"))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeGuard
 
 import torch
@@ -56,6 +56,19 @@ def _is_whole(number: object) -> TypeGuard[int]:
     return isinstance(number, int) and not isinstance(number, bool)
 
 
+@contextmanager
+def evaluating(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Modules in evaluation mode, each as it was afterwards."""
+    training = [module for module in modules if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 class ModuleRuntime:
     """A language model run by its own forward pass, as in evaluation.
 
@@ -94,17 +107,9 @@ class ModuleRuntime:
         """New texts, from the model's initial state; `batch` at least 1."""
         return ModuleStream(self, batch)
 
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """The model in evaluation mode, each of its modules as it was afterwards."""
-        training = [module for module in self._modules if module.training]
-        for module in training:
-            module.training = False
-        try:
-            yield
-        finally:
-            for module in training:
-                module.training = True
+    def evaluating(self) -> AbstractContextManager[None]:
+        """The model in evaluation mode."""
+        return evaluating(self._modules)
 
 
 class ModuleStream(Stream):

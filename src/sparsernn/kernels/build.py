@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 SOURCES = (
-    *("sparse.c", "token.c", "recurrence.c", "window.c", "product.c"),
+    *("sparse.c", "steps.c", "recurrence.c", "window.c", "product.c"),
     *("forget.c", "lasso.c", "lstm.c", "strips.c", "sparse_blocks.c", "sparse_singles.c"),
 )
 COMMON = (

@@ -30,7 +30,7 @@ typedef float vw __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
 enum { DENSE = 0, DENSE_INT8 = 1, CSR = 2, CSR_INT8 = 3, BLOCK16 = 4, BLOCK16_INT8 = 5 };
 #define IS_INT8(kind) ((kind) & 1)
 
-/* One weight matrix. formats.py fills the same structure through ctypes.
+/* One weight matrix. weight_formats.py fills the same structure through ctypes.
  *   start   CSR: first entry of each row (rows + 1); BLOCK16: first block of each group of 16 rows; else unused
  *   index   column of each entry (CSR) or block (BLOCK16), hence fewer than 65536 columns
  *   values  float or int8_t, row-major (BLOCK16: 16 consecutive rows of one column together)

@@ -13,7 +13,7 @@ import torch
 
 from sparsernn.core.errors import InputError
 
-INTERFACE = 11
+INTERFACE = 12
 """Must equal sparsernn_interface() in sparse.c: signatures and structures agree."""
 
 NEEDS = {"plain": "", "avx2": "AVX2", "avx512": "AVX512"}
@@ -30,7 +30,7 @@ NOT_BUILT = "not compiled; python -m sparsernn.kernels.build does it"
 POINTER, INT, LONG, FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
 SIGNATURES: dict[str, list[type]] = {
     "multiply": [POINTER, POINTER, POINTER, INT, POINTER, INT],
-    "token": [POINTER, POINTER, POINTER, INT, INT],
+    "steps": [POINTER, POINTER],
     "highway_forward": [*[POINTER] * 3, INT, INT, INT],
     "highway_backward": [*[POINTER] * 5, INT, INT, INT],
     "ordered_forward": [*[POINTER] * 5, INT, INT, INT, INT],
