@@ -80,7 +80,7 @@ def caption(result: Obtained) -> str:
     tokens = f", {result.tokens:,} training tokens" if result.tokens else ""
     return (
         f"*{result.data}{tokens} (sha256 {result.data_hash[:8]}); {result.machine}; "
-        "`sparsernn train RECIPE [CHANGES] seed=N --data DIR`; mean ± standard deviation over seeds.*"
+        "`sparsernn train RECIPE [CHANGES] seed=N [--data DIR]`; mean ± standard deviation over seeds.*"
     )
 
 

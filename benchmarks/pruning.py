@@ -1,0 +1,90 @@
+"""What pruning a trained run at once loses, before any finetuning and after some of it: a table.
+
+    sparsernn train selfish/lstm-ptb-small-dense epochs=6 threads=1 --data DIR --out runs/dense
+    python benchmarks/pruning.py runs/dense                 4 densities x single weights and 16x1 x 3 methods
+    python benchmarks/pruning.py runs/dense --finetune 1    and an epoch of finetuning each
+
+A cell is what `sparsernn prune RUN --density D --method M [--block 16x1 --block-fallback]` prints, and a run of its own
+in the folder of `--out` (RUN-pruning if not given). What is there is read and not done again: the script may be stopped.
+"""
+
+import argparse
+import shutil
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparsernn.core.metrics import metric
+from sparsernn.report.story.history import load_run
+from sparsernn.report.story.tables import Table
+from sparsernn.runs.finetuning import start
+from sparsernn.runs.loop import train
+from sparsernn.runs.pruned_folder import prune_run
+from sparsernn.sparsity.trained.trained_pruning import PruneSettings
+
+METHODS = ("magnitude", "activation", "obs")
+DENSITIES = (0.5, 0.33, 0.2, 0.1)
+BLOCKS = {"single weights": None, "16x1": (16, 1)}
+
+
+def pruned(run: Path, folder: Path, density: float, block: str, method: str) -> dict[str, Any]:
+    """The record of a pruned run, which is made if it is not there."""
+    if not _has(folder, "prune"):
+        shutil.rmtree(folder, ignore_errors=True)
+        settings = PruneSettings(density, method, BLOCKS[block], block_fallback=True)
+        prune_run(run, folder, settings)
+    return load_run(folder).last("prune")
+
+
+def finetuned(folder: Path, epochs: int) -> dict[str, Any]:
+    """The scores of the last epoch of a run's finetuning, which is done if it has not been."""
+    target = folder.with_name(f"{folder.name}-finetuned")
+    if not _has(target, "test"):
+        shutil.rmtree(target, ignore_errors=True)
+        train(start(folder, target, [f"epochs={epochs}"], None))
+    return load_run(target).of("epoch")[-1]["valid"]
+
+
+def _has(folder: Path, event: str) -> bool:
+    return (folder / "metrics.jsonl").exists() and bool(load_run(folder).of(event))
+
+
+def cells(run: Path, out: Path, density: float, block: str, epochs: int) -> list[str]:
+    """A row: for each method the score, its seconds, and the score after finetuning."""
+    told = []
+    for method in METHODS:
+        folder = out / f"{method}-{density}-{block.replace(' ', '-')}"
+        record = pruned(run, folder, density, block, method)
+        row, name = metric(record["metric"]), record["metric"]
+        told += [row.shown(record["scores"][1][name]), f"{record['seconds']:.1f}"]
+        told += [row.shown(finetuned(folder, epochs)[name])] if epochs else []
+        print(density, block, method, *told[-3:], flush=True)
+    return told
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--densities", type=float, nargs="+", default=DENSITIES)
+    parser.add_argument("--finetune", type=int, default=0, metavar="EPOCHS")
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    out = given.out or given.run.with_name(f"{given.run.name}-pruning")
+    each = ("", "seconds", "finetuned") if given.finetune else ("", "seconds")
+    columns = ["density", "what goes", *(f"{method} {what}".strip() for method in METHODS for what in each)]
+    rows = [
+        (str(density), block, *cells(given.run, out, density, block, given.finetune))
+        for block, density in product(BLOCKS, given.densities)
+    ]
+    print(Table(tuple(columns), tuple(rows), text=(1,)).markdown())
+
+
+if __name__ == "__main__":
+    main()
