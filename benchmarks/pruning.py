@@ -4,8 +4,9 @@
     python benchmarks/pruning.py runs/dense                 4 densities x single weights and 16x1 x 3 methods
     python benchmarks/pruning.py runs/dense --finetune 1    and an epoch of finetuning each
 
-A cell is what `sparsernn prune RUN --density D --method M [--block 16x1 --block-fallback]` prints, and a run of its own
-in the folder of `--out` (RUN-pruning if not given). What is there is read and not done again: the script may be stopped.
+A cell is what `sparsernn prune RUN --density D --method M [--block 16x1 --block-fallback]` prints, and a run of its
+own in the folder of `--out` (RUN-pruning if not given). What is there is read and not done again: the script may be
+stopped.
 """
 
 import argparse

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from sparsernn.cli.app import app
 from sparsernn.core.errors import InputError
+from sparsernn.report.charts.result_chart import size_chart
 from sparsernn.report.story import recipe_figures
 from sparsernn.report.story.history import load_run
 from sparsernn.report.story.obtained import find_runs, merged, obtained, read_book, write_book
@@ -133,6 +134,18 @@ def test_figures_are_written_into_recipes_that_were_run_unchanged(runs, tmp_path
     assert "929,589 training tokens" in written.obtained["note"]
     assert copy.read_text().startswith("base: demo/dense\nabout: A.\nobtained: {valid")
     assert copy.read_text().endswith('"}\n\n# why\nepochs: 4\n')
+
+
+def test_a_picture_has_a_dot_for_each_setting_and_a_line_for_its_spread(runs, tmp_path):
+    picture = tmp_path / "size.svg"
+    answer("results", runs, "--figure", picture, "--only", "demo/*")
+    drawn = picture.read_text()
+    assert drawn.count("<title>1 demo/dense, n = 3: 82 at active parameters 51700</title>") == 1
+    assert drawn.count("<title>2 demo/selfish, n = 3") == 1
+    figure = size_chart(of(runs))
+    assert figure.body.count('<path class="line') == 2
+    assert len(figure.legend) == 2
+    assert "is not drawn" in answer("results", runs, "--figure", picture, "--only", "demo/dense", code=2)
 
 
 def test_a_run_that_stopped_has_obtained_nothing(runs):

@@ -34,6 +34,12 @@ def results(
         list[Path] | None,
         typer.Option(metavar="FILE", help="A page to renew between its marks <!-- results: PATTERN ... -->."),
     ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Recipes to print and draw; all if not given.")
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw test figure against active parameters, as SVG.")
+    ] = None,
     recipes: Annotated[
         bool,
         typer.Option("--recipes", help="Write mean and spread into the recipes that were run unchanged."),
@@ -42,18 +48,22 @@ def results(
     """Print mean and spread over seeds of all finished runs in some folders, by recipe, corpus and machine."""
     from sparsernn.report.story.obtained import find_runs, merged, obtained, read_book, write_book
     from sparsernn.report.story.recipe_figures import write_figures
-    from sparsernn.report.story.result_tables import renewed
+    from sparsernn.report.story.result_tables import fitting, renewed
 
     pages = {path: _page(path) for path in page or ()}
     runs = find_runs(folders)
     found = [result for result in map(obtained, runs) if result is not None]
     told = merged(read_book(keep) if keep else (), found)
+    shown = fitting(told, only or ("*",))
+    drawn = _drawn(shown, figure) if figure else ""
     if keep:
         write_book(keep, told)
     for path, text in pages.items():
         path.write_text(renewed(text, told), encoding="utf-8")
+    if figure:
+        figure.write_text(drawn, encoding="utf-8")
     written = write_figures(told) if recipes else ()
-    _show(told, runs, len(found), written)
+    _show(shown, runs, len(found), written)
 
 
 def _page(path: Path) -> str:
@@ -68,6 +78,17 @@ def _page(path: Path) -> str:
             f"'{path}' has no place for results; mark it by <!-- results: PATTERN --> and <!-- end -->."
         )
     return text
+
+
+def _drawn(told: Sequence[Obtained], path: Path) -> str:
+    """The picture as the text of an SVG file."""
+    from sparsernn.report.charts.result_chart import size_chart
+    from sparsernn.report.charts.svg import standalone
+
+    figure = size_chart(told)
+    if figure is None:
+        raise InputError(f"'{path}' is not drawn: it takes two settings of one corpus, metric and machine.")
+    return standalone(figure)
 
 
 def _show(told: Sequence[Obtained], runs: Sequence[RunRecord], finished: int, written: Sequence[str]) -> None:

@@ -34,8 +34,13 @@ def renewed(page: str, results: Sequence[Obtained]) -> str:
 
 
 def _printed(patterns: Sequence[str], results: Sequence[Obtained]) -> str:
-    chosen = [r for r in results if any(fnmatchcase(r.recipe, pattern) for pattern in patterns)]
-    return "\n\n".join(f"{table.title}\n\n{table.markdown()}" for table in result_tables(chosen)) or NOTHING
+    tables = result_tables(fitting(results, patterns))
+    return "\n\n".join(f"{table.title}\n\n{table.markdown()}" for table in tables) or NOTHING
+
+
+def fitting(results: Sequence[Obtained], patterns: Sequence[str]) -> list[Obtained]:
+    """The results of recipes whose names fit one of some patterns, `budget/*` say."""
+    return [r for r in results if any(fnmatchcase(r.recipe, pattern) for pattern in patterns)]
 
 
 def result_tables(results: Sequence[Obtained]) -> list[Table]:
@@ -44,10 +49,15 @@ def result_tables(results: Sequence[Obtained]) -> list[Table]:
     A row holds the mean and the sample standard deviation over seeds, as `seeds_table` has them. The title says what
     data and machine the figures are of, and the command.
     """
-    kinds: dict[tuple[str, ...], list[Obtained]] = {}
+    return [_table(kind) for kind in kinds(results)]
+
+
+def kinds(results: Sequence[Obtained]) -> list[Sequence[Obtained]]:
+    """Results that can be compared, together: those of one corpus, metric and machine."""
+    found: dict[tuple[str, ...], list[Obtained]] = {}
     for result in results:
-        kinds.setdefault((result.data, result.data_hash, result.metric, result.machine), []).append(result)
-    return [_table(kinds[kind]) for kind in sorted(kinds)]
+        found.setdefault((result.data, result.data_hash, result.metric, result.machine), []).append(result)
+    return [found[kind] for kind in sorted(found)]
 
 
 def grouped(results: Sequence[Obtained]) -> list[Group]:
