@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -34,10 +34,8 @@ from sparsernn.nn.cells.elman import ElmanCell
 from sparsernn.nn.maps import Dense
 
 ONNX_NEEDS = {"step": ("onnx", "onnxscript", "onnxruntime"), "sequence": ("onnx", "onnxruntime")}
-CHECKED_STEPS, CHECKED_BATCH = (
-    4,
-    3,
-)  # another batch than the one that is traced, and a state that has left its start
+CHECKED_STEPS, CHECKED_BATCH = 4, 3
+"""Another batch than the one that is traced, and a state that has left its start."""
 CHECKED_SEQUENCES = ((7, 3), (1, 1))
 """(T, B) at which a graph of whole sequences is compared; neither is the traced one."""
 LARGEST_BATCH = 4096  # some operations ask for a bound
@@ -47,6 +45,7 @@ SCANS_FROM = (2, 13)
 """The release of torch whose operator `scan` was found to keep the time free; older ones were not tried."""
 
 Form = Literal["step", "sequence"]
+M = TypeVar("M", bound=nn.Module)
 
 
 class OneStep(nn.Module):
@@ -101,7 +100,7 @@ class OneStep(nn.Module):
         return (scores, *tree.tree_leaves(read.state))
 
 
-def _frozen(model: Model) -> Model:
+def _frozen(model: M) -> M:
     """Recurrent matrices that are computed from other parameters become plain ones."""
     for cell in [m for m in model.modules() if isinstance(m, ElmanCell)]:
         dense = Dense(cell.hidden_size)
@@ -189,11 +188,11 @@ def _require_onnx(graph: Form) -> None:
         )
 
 
-def _told(facts: Mapping[str, Any], start: Mapping[str, Any]) -> dict[str, str]:
+def _told(facts: Mapping[str, Json], start: Mapping[str, Json]) -> dict[str, str]:
     return {name: json.dumps(value) for name, value in {**facts, "start": start}.items()}
 
 
-def _export_step(model: nn.Module, path: Path, facts: Mapping[str, Any], opset: int) -> Exported:
+def _export_step(model: nn.Module, path: Path, facts: Mapping[str, Json], opset: int) -> Exported:
     step = OneStep(model)
     inputs = (step.sample(2), *step.start(2))
     batch = torch.export.Dim("B", min=1, max=LARGEST_BATCH)
@@ -211,12 +210,12 @@ def _export_step(model: nn.Module, path: Path, facts: Mapping[str, Any], opset: 
     return Exported(path, path.stat().st_size, _difference(step, run), described, made)
 
 
-def _program(model: nn.Module, inputs: tuple[Tensor, ...], shapes: Any) -> torch.export.ExportedProgram:
+def _program(model: nn.Module, inputs: tuple[Tensor, ...], shapes: Json) -> torch.export.ExportedProgram:
     with torch.no_grad(), _quiet():
         return torch.export.export(model, inputs, dynamic_shapes=shapes)
 
 
-def _export_sequences(model: nn.Module, path: Path, facts: Mapping[str, Any], opset: int) -> Exported:
+def _export_sequences(model: nn.Module, path: Path, facts: Mapping[str, Json], opset: int) -> Exported:
     form = whole_sequence(_frozen(copy.deepcopy(model).cpu().float().eval()))
     ids = {one.name: one.below for one in form.inputs if one.below is not None}
     told = _told({**facts, "reads": getattr(form.model, "reads", "sequences"), "ids": ids}, form.start())

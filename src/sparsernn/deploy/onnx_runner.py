@@ -194,7 +194,8 @@ class OnnxModel:
 
 def _softmax(scores: Array) -> Array:
     shifted: Array = np.exp(scores - scores.max(-1, keepdims=True))
-    return shifted / shifted.sum(-1, keepdims=True)
+    shares: Array = shifted / shifted.sum(-1, keepdims=True)
+    return shares
 
 
 def _padded(rows: Sequence[Array]) -> Array:

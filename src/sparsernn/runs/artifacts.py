@@ -144,7 +144,8 @@ def export_c(run: Run, folder: Path, *, int8: bool = False, name: str = "model")
     """Write one step of the run's model as plain C, with its words, labels and units; see `deploy.plain_c`."""
     vocabulary = run.task.vocabularies.get("vocabulary")
     tokens = vocabulary.tokens if vocabulary is not None and reads_tokens(run) else ()
-    series = run.task if isinstance(run.task, NumericSeries) else None
+    task: object = run.task
+    series = task if isinstance(task, NumericSeries) else None
     return write_c(
         run.model,
         folder,

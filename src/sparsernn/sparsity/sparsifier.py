@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from types import TracebackType
 
 import torch
 from torch import Tensor, nn
@@ -217,9 +218,11 @@ class Together(AbstractContextManager[None]):
         for context in self.contexts:
             self.stack.enter_context(context)
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Leave all."""
-        self.stack.__exit__(*error)
+        self.stack.__exit__(kind, error, trace)
 
 
 class Chain(Sparsifier):
