@@ -70,6 +70,12 @@ def test_a_mode_reads_one_stream_and_gets_the_masks_of_the_best_weights(run):
     assert all(bool((parameters[name][~mask] == 0).all()) for name, mask in seen["masks"].items())
 
 
+def test_without_a_mode_the_streams_are_the_recipes_unless_others_are_asked_for(run):
+    opened = open_run(run)
+    asked = opened.task.eval_batch_size, 3
+    assert [evaluate_run(opened, "valid", size)["batch_size"] for size in (None, 3)] == [*asked]
+
+
 @pytest.mark.parametrize("split", ["valid", "test"])
 def test_the_command_prints_what_the_modes_find(run, split):
     static, text = printed(run, "--split", split, "--batch-size", 1)

@@ -1,5 +1,7 @@
 """Streams and windows: every row once, the published counts, and the statistics of random lengths."""
 
+from dataclasses import FrozenInstanceError
+
 import pytest
 import torch
 from hypothesis import given
@@ -118,6 +120,13 @@ def test_the_bounds_of_every_setting_are_allowed():
     assert RandomWindows(max_delta=0, half=0, minimum=1, spread=0).length(9, Fixed(0.5, 0.5)) == 9
     assert window_bounds(2, 1) == [(0, 1)]
     assert RandomWindows(max_delta=0).length(20, Fixed(0.5, 1 - 1e-12)) == 20
+
+
+def test_settings_that_were_checked_stay_as_they_are():
+    chosen = RandomWindows(half=0.5)
+    with pytest.raises(FrozenInstanceError):
+        chosen.half = 1.5
+    assert {chosen: 1}[RandomWindows(half=0.5)] == 1
 
 
 def test_the_published_cap_is_forty_rows_above_the_window():

@@ -114,6 +114,12 @@ def test_impossible_decays(decay):
         ema([nn.Parameter(torch.ones(1))], 0.1, decay=decay)
 
 
+@pytest.mark.parametrize(("name", "value"), [("lr", -0.1), ("warm_up", "no"), ("of", 3)])
+def test_other_impossible_settings(name, value):
+    with pytest.raises(InputError, match=f"{name} is {value!r}; it must be"):
+        ema([nn.Parameter(torch.ones(1))], **{"lr": 0.1, name: value})
+
+
 def test_an_unknown_optimizer():
     with pytest.raises(InputError, match=r"optimizer.of 'adm' is unknown.*'adam'"):
         ema([nn.Parameter(torch.ones(1))], 0.1, of="adm")
