@@ -3,6 +3,7 @@
 # make test-slow   what takes longer: kill -9 at random moments, every set-up on a pretended device, the site, the demo, the wheel
 # make test-levels   the suite on every level of instructions that this machine has, on twins only and on two threads
 # make test-lowest   the suite on the oldest versions that are supported, in a virtual environment of its own
+# make mutants   how many small changes of the code the tests notice, in a sample; see tests/mutants.py
 # make docs   the site, offline and strict, into site/
 # make lint   style and types
 # make results RUNS=DIR   mean and spread over seeds of the runs in DIR, into docs/results.jsonl, the pages and the recipes
@@ -19,7 +20,7 @@ RUNS ?= runs
 # Pages with a table that is printed from results.
 PAGES = $(shell grep -ls '<!-- results:' README.md docs/*.md)
 
-.PHONY: demo test test-slow test-levels test-lowest lint docs results clean
+.PHONY: demo test test-slow test-levels test-lowest mutants lint docs results clean
 demo: $(VENV)/.installed-report
 	$(BIN)/python -m sparsernn demo
 
@@ -34,6 +35,12 @@ test-levels: $(VENV)/.installed-dev
 
 test-lowest: $(LOWEST)/.installed
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(LOWEST)/bin/python -m pytest -q -n $(TEST_WORKERS) --maxprocesses 4
+
+mutants: $(VENV)/.installed-dev $(VENV)/.installed-mutants
+	$(BIN)/python tests/mutants.py map tests src/sparsernn
+	$(BIN)/python tests/mutants.py sample
+	$(BIN)/python tests/mutants.py run
+	$(BIN)/python tests/mutants.py report
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -63,7 +70,7 @@ $(VENV)/.installed-dev: $(SOURCES) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[report,dev]"
 	@touch $@ $(VENV)/.installed-report
 
-$(VENV)/.installed-docs $(VENV)/.installed-release: $(VENV)/.installed-%: $(VENV)/.installed-dev
+$(VENV)/.installed-docs $(VENV)/.installed-mutants $(VENV)/.installed-release: $(VENV)/.installed-%: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$*]"
 	@touch $@
 
