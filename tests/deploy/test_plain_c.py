@@ -273,6 +273,20 @@ def test_the_program_of_the_page_is_the_model(tmp_path):
     np.testing.assert_allclose([float(line) for line in printed.split()], said_by(model, x)[:, 0], atol=0.01)
 
 
+@pytest.mark.parametrize(
+    ("layer", "pre"),
+    [
+        ("lstm", 4 * 5),
+        ("gru", 2 * 3 * 5),
+        ({"name": "qrnn", "pooling": "f"}, 2 * 5),
+        ({"name": "qrnn", "pooling": "fo"}, 3 * 5),
+        ({"name": "qrnn", "pooling": "ifo"}, 4 * 5),
+    ],
+)
+def test_there_is_room_for_what_a_step_works_out_and_no_more(layer, pre):
+    assert StepProgram(SequenceModel(3, 2, [5], layer=layer), "model").floats["pre"] == pre
+
+
 def test_the_smallest_layout_is_taken():
     torch.manual_seed(0)
     for structure in STRUCTURES:
