@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -149,6 +150,7 @@ class DenseToSparse(DynamicSparse):
         done = min(1.0, (self.update_count + 1) / max(1, len(self.times)))
         change = self._prune(done)
         tensors = {t.name: self._cut(change, number) for number, t in enumerate(self.tensors)}
+        self._tell()
         gone = sum(row["pruned"] for row in tensors.values())
         self.update_count += 1
         self._stage += gone > 0
@@ -164,6 +166,10 @@ class DenseToSparse(DynamicSparse):
         }
         self.reports.append(report)
         return report
+
+    def condensed(self, apart_from: Sequence[nn.Parameter] = ()) -> AbstractContextManager[None]:
+        """Everything stays dense: it begins so, and some of these methods go back to weights of then."""
+        return nullcontext()
 
     def state_dict(self) -> dict[str, Json]:
         """As of every engine, and the weights that are kept to rewind to."""
