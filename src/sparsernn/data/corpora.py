@@ -21,7 +21,8 @@ from sparsernn.data.content_split import (
 )
 from sparsernn.data.embedded_text import embedded
 from sparsernn.data.long_corpora import DATA_VARIABLE, enwik8, wikitext103
-from sparsernn.data.split_texts import folder_corpus, given_place, read_splits
+from sparsernn.data.split_texts import folder_parts, given_place, parts_corpus, read_splits
+from sparsernn.data.subword_corpus import refuse_for_subwords, subword_corpus
 from sparsernn.data.text_corpus import LEVELS, Corpus, VocabularyRules, build_corpus, own_rules
 from sparsernn.data.text_files import read_text, sha256
 from sparsernn.data.text_styles import Style
@@ -34,12 +35,13 @@ OWN_STYLES = {"word": "whitespace", "prose": "prose", "char": "characters", "byt
 @checked
 def folder(
     path: str | Path | None = None,
-    level: Annotated[str, OneOf(OWN_LEVELS)] = "word",
+    level: Annotated[str, OneOf((*OWN_LEVELS, "subword"))] = "word",
     splits: Mapping[str, str] | None = None,
     max_vocabulary: int | None = None,
     min_count: int | None = None,
     vocabulary_from: Literal["train", "all"] = "train",
     order: Order = "first",
+    tokenizer: str | Path | None = None,
     *,
     data_dir: str | Path | None = None,
     vocabulary: Vocabulary | None = None,
@@ -54,15 +56,18 @@ def folder(
     Args:
         path: the folder.
         level: "word" (split at white space, `<eos>` ends a line), "prose" (punctuation split off, lower case,
-            numbers N, `<eos>` ends a paragraph), "char" (every character) or "byte" (of the files as they are).
+            numbers N, `<eos>` ends a paragraph), "char" (every character), "byte" (of the files as they are) or
+            "subword" (byte-pair encoding on bytes, learnt from the training split; it needs the package tokenizers).
         splits: read another file for a split, {"train": "valid"} for example; the note of the corpus says so.
-        max_vocabulary: size of the vocabulary at most, `<eos>` and `<unk>` included; None: no limit.
+        max_vocabulary: size of the vocabulary at most, `<eos>` and `<unk>` included; None: no limit. Subwords: how
+            many are learnt; None: 8192.
         min_count: rarer tokens of the counted text become `<unk>`; None: 2, so that `<unk>` is trained, and 1 at
             levels "char" and "byte", where no character gets lost.
         vocabulary_from: "train", or "all": every token of all three splits, in order of appearance, as the
             published benchmarks do (`min_count` is then 1).
         order: of the token numbers: "first" (appearance), "up" (by count in the training split, the rarest first, as
             a block embedding needs it), "down" or "random".
+        tokenizer: a tokenizer.json of the package tokenizers, for level "subword"; None: learn one.
         data_dir: takes the place of `path`.
         vocabulary: the vocabulary of an earlier run, so that ids agree.
 
@@ -70,10 +75,20 @@ def folder(
         InputError: no folder, a missing, empty, binary or undecodable file, a bad setting.
     """
     place = _place(data_dir, path, "folder")
+    if level == "subword":
+        refuse_for_subwords(min_count=min_count is not None, order=order != "first")
+        parts, facts = folder_parts(place, splits)
+        return subword_corpus(parts, facts | {"name": "folder"}, max_vocabulary, tokenizer, vocabulary)
+    if tokenizer is not None:
+        raise InputError(
+            f"tokenizer is {str(tokenizer)!r}, but level is '{level}'; only 'subword' takes one."
+        )
     own = own_rules(level, max_vocabulary, min_count, order)
     rules = own if vocabulary_from == "train" else VocabularyRules(max_vocabulary, order=order)
     style = Style(OWN_STYLES[level], lowercase=level == "prose")
-    return folder_corpus(place, splits, style, {"name": "folder", "level": _kind(level)}, rules, vocabulary)
+    parts, facts = folder_parts(place, splits)
+    facts |= {"name": "folder", "level": _kind(level)}
+    return parts_corpus(parts, style, facts, rules, vocabulary)
 
 
 @checked

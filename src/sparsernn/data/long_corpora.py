@@ -8,7 +8,7 @@ from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.data.content_split import SPLITS
 from sparsernn.data.long_text import long_corpus
-from sparsernn.data.split_texts import folder_corpus, given_place
+from sparsernn.data.split_texts import folder_parts, given_place, parts_corpus
 from sparsernn.data.text_corpus import Corpus, VocabularyRules
 from sparsernn.data.text_parts import Part, file_stat
 from sparsernn.data.text_styles import Style
@@ -56,7 +56,8 @@ def wikitext103(
     )
     rules = VocabularyRules(max_vocabulary, order=order)
     info = {"name": "wikitext-103", "level": "word"}
-    return folder_corpus(place, splits, Style("whitespace"), info, rules, vocabulary)
+    parts, facts = folder_parts(place, splits)
+    return parts_corpus(parts, Style("whitespace"), facts | info, rules, vocabulary)
 
 
 @checked

@@ -14,6 +14,7 @@ from sparsernn.core.safe_files import replacing, sole_user
 from sparsernn.data.byte_bar import ByteBar
 from sparsernn.data.numbered_cache import call, digest_of, found, key, numbered_folder, sweep
 from sparsernn.data.numbered_file import NumberedFile, Table, finish, open_numbered
+from sparsernn.data.subwords import count_words
 from sparsernn.data.text_corpus import SPLITS, Corpus, VocabularyRules
 from sparsernn.data.text_parts import Part
 from sparsernn.data.text_styles import Style
@@ -96,6 +97,8 @@ def _corpus(
         "vocabulary_sha256": header["vocabulary_sha256"],
         "unknown_rate": {split: numbered.facts["unknown_rate"][split] for split in SPLITS},
     }
+    if words := numbered.facts.get("words"):
+        facts["words"] = {split: words[split] for split in SPLITS}
     known = vocabulary if vocabulary is not None else numbered.vocabulary()
     return Corpus(known, {split: splits[split] for split in SPLITS}, facts)
 
@@ -141,8 +144,8 @@ def _write(
     order = [*rules.splits, *(split for split in SPLITS if split not in rules.splits)]
     before = {split: part.stat() for split, part in parts.items()}
     met = Appearance(order)
-    tokens = dict.fromkeys(order, 0)
-    for split, piece in _numbered({split: parts[split] for split in order}, style):
+    tokens, words = dict.fromkeys(order, 0), dict.fromkeys(order, 0)
+    for split, piece in _numbered({split: parts[split] for split in order}, style, words):
         ids = met.take(split, piece)
         file.write(ids.tobytes())
         tokens[split] += len(ids)
@@ -152,23 +155,29 @@ def _write(
     known = vocabulary if vocabulary is not None else _collected(met, rules)
     table = _table(met, known)
     rates = {split: _unknown_rate(met, split, table, known) for split in order}
-    finish(file, table, tokens, known, {"source": source, "unknown_rate": rates})
+    facts: dict[str, Json] = {"source": source, "unknown_rate": rates}
+    finish(file, table, tokens, known, {**facts, "words": words} if any(words.values()) else facts)
 
 
-def _numbered(parts: Parts, style: Style) -> Iterator[tuple[str, Numbered]]:
+def _numbered(parts: Parts, style: Style, words: dict[str, int]) -> Iterator[tuple[str, Numbered]]:
     """The pieces of all splits, one split after the other, each with the name of its split."""
     names: deque[str] = deque()
     with ByteBar("numbering") as bar:
         bar.total = sum(part.size() for part in parts.values())
-        found = _pieces(parts, style, names, bar)
-        for piece in numbered_in_order(found, {"style": style.name, "lowercase": style.lowercase}):
+        found = _pieces(parts, style, names, bar, words)
+        how = {"style": style.name, "lowercase": style.lowercase, "tokenizer": style.tokenizer}
+        for piece in numbered_in_order(found, how):
             yield names.popleft(), piece
 
 
-def _pieces(parts: Parts, style: Style, names: deque[str], bar: ByteBar) -> Iterator[bytes]:
+def _pieces(
+    parts: Parts, style: Style, names: deque[str], bar: ByteBar, words: dict[str, int]
+) -> Iterator[bytes]:
     for split, part in parts.items():
         for piece in pieces_of(part.blocks(), style.name, style.lowercase):
             names.append(split)
+            if style.name == "subword":  # by which scores per word are known
+                words[split] += count_words(piece.decode())
             yield piece
             bar.update(len(piece))
 

@@ -7,8 +7,9 @@ from sparsernn.core.errors import InputError
 from sparsernn.core.plain import Json
 from sparsernn.data import download
 from sparsernn.data.content_split import SPLITS
-from sparsernn.data.long_text import is_long, long_corpus
+from sparsernn.data.long_text import Parts, is_long, long_corpus
 from sparsernn.data.split_files import find_split, origins
+from sparsernn.data.subwords import count_words
 from sparsernn.data.text_corpus import Corpus, VocabularyRules, build_corpus
 from sparsernn.data.text_files import decode_text, read_bytes, sha256, unpacked
 from sparsernn.data.text_parts import Part
@@ -19,18 +20,11 @@ ENDINGS = (".txt", ".tokens", ".raw", "")
 """Of the files of a folder, the preferred one first."""
 
 
-def folder_corpus(
-    place: Path,
-    splits: Mapping[str, str] | None,
-    style: Style,
-    info: Mapping[str, Json],
-    rules: VocabularyRules,
-    vocabulary: Vocabulary | None,
-) -> Corpus:
-    """The corpus of a folder; its ids stay on the disk where its text is long (`long_text.LONG`).
+def folder_parts(place: Path, splits: Mapping[str, str] | None) -> tuple[Parts, dict[str, Json]]:
+    """Which file of a folder each split is read from, and what is to be known of that.
 
     Raises:
-        InputError: no folder, a missing or unreadable file; see `text_corpus.build_corpus` and `long_corpus`.
+        InputError: no folder, or a missing file.
     """
     origin = origins(splits)
     files = {name: find_split(place, name, ENDINGS) for name in dict.fromkeys(origin.values())}
@@ -39,13 +33,29 @@ def folder_corpus(
         "source": str(place),
         "files": {split: part.path.name for split, part in parts.items()},
         "note": "; ".join(notes_on_origins(origin)),
-        **info,
     }
+    return parts, facts
+
+
+def parts_corpus(
+    parts: Parts,
+    style: Style,
+    info: Mapping[str, Json],
+    rules: VocabularyRules,
+    vocabulary: Vocabulary | None,
+) -> Corpus:
+    """The corpus of files; its ids stay on the disk where its text is long (`long_text.LONG`).
+
+    Raises:
+        InputError: an unreadable file; see `text_corpus.build_corpus` and `long_corpus`.
+    """
     if is_long(parts):
-        return long_corpus(parts, style, facts, rules, vocabulary)
+        return long_corpus(parts, style, info, rules, vocabulary)
     data = {split: unpacked(read_bytes(part.path), part.path) for split, part in parts.items()}
     texts = {split: _text(content, parts[split].path, style) for split, content in data.items()}
-    facts["sha256"] = {split: sha256(content) for split, content in data.items()}
+    facts = {**info, "sha256": {split: sha256(content) for split, content in data.items()}}
+    if style.name == "subword":
+        facts["words"] = {split: count_words(text) for split, text in texts.items()}
     return build_corpus(texts, style, facts, rules, vocabulary)
 
 

@@ -43,10 +43,11 @@ class Corpus:
         vocabulary: token <-> id.
         splits: "train", "valid", "test" -> ids, shape (tokens,): int64, or uint16 or uint32 where they stay on the
             disk (`long_text`).
-        info: plain data for the run folder: `name`, `source`, `level` ("word" or "char"), `style` (see
-            `styles.style_of`), `sha256` {split: of the split's text}, `tokens` {split: count}, `vocabulary`
-            (size), `order` (of its ids), `vocabulary_sha256`, `unknown_rate` {split: fraction of tokens that are
-            `<unk>`}, `note` (what a reader of the results must know; may be empty), and more from some corpora.
+        info: plain data for the run folder: `name`, `source`, `level` ("word", "char" or "subword"), `style` (see
+            `styles.style_of`), `sha256` {split: of the split's text}, `tokens` {split: count}, `words` {split: count}
+            of subwords, `vocabulary` (size), `order` (of its ids), `vocabulary_sha256`, `unknown_rate` {split:
+            fraction of tokens that are `<unk>`}, `note` (what a reader of the results must know; may be empty), and
+            more from some corpora.
     """
 
     vocabulary: Vocabulary
@@ -55,7 +56,7 @@ class Corpus:
 
     @property
     def level(self) -> str:
-        """ "word" or "char"."""
+        """ "word", "char" or "subword"."""
         return str(self.info["level"])
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 
 from sparsernn.core.errors import InputError
 from sparsernn.core.plain import Json
+from sparsernn.data.subwords import text_of_tokens, tokens_of
 from sparsernn.numbering import cutting
 from sparsernn.numbering.cutting import EOS, lines_of, paragraphs_of, prose_tokens
 
@@ -25,8 +26,9 @@ class Style:
             WikiText-2), "prose" (punctuation split off, numbers become N, `<eos>` ends every paragraph),
             "characters" (every character, newline included), "bytes" (of its UTF-8, each as the character of
             its number) or "penn_characters" (as in the character-level Penn Treebank: a space is `_`, `<eos>`
-            ends every line).
+            ends every line) or "subword" (pieces of words, line by line, as `tokenizer` cuts them).
         lowercase: whether the text is put into lower case first.
+        tokenizer: JSON of the package `tokenizers`, for "subword" alone.
 
     Raises:
         InputError: unknown name.
@@ -42,14 +44,20 @@ class Style:
 
     name: str
     lowercase: bool = False
+    tokenizer: str = ""
 
     def __post_init__(self) -> None:
         if self.name not in STYLES:
             raise InputError(f"style '{self.name}' is unknown; known: {', '.join(STYLES)}.")
+        if bool(self.tokenizer) != (self.name == "subword"):
+            raise InputError(
+                f"style '{self.name}' with tokenizer {self.tokenizer[:20]!r}; subwords alone need one."
+            )
 
     def tokens(self, text: str) -> list[str]:
         """Tokens of `text`, `<eos>` included."""
-        return STYLES[self.name][0](text.lower() if self.lowercase else text)
+        text = text.lower() if self.lowercase else text
+        return tokens_of(text, self.tokenizer) if self.tokenizer else STYLES[self.name][0](text)
 
     def prompt(self, text: str) -> list[str]:
         """Tokens of the beginning of a text: as `tokens`, without the `<eos>` that would end it."""
@@ -58,11 +66,15 @@ class Style:
 
     def text(self, tokens: Sequence[str]) -> str:
         """A readable text from tokens (what `tokens` drops, such as numbers' digits, is not restored)."""
-        return STYLES[self.name][1](tokens)
+        return text_of_tokens(tokens, self.tokenizer) if self.tokenizer else STYLES[self.name][1](tokens)
 
     def plain(self) -> dict[str, Json]:
         """Plain data for `Corpus.info["style"]`."""
-        return asdict(self)
+        facts = asdict(self)
+        return facts if self.tokenizer else {k: v for k, v in facts.items() if k != "tokenizer"}
+
+
+FIELDS = {"name", "lowercase", "tokenizer"}
 
 
 def style_of(info: Mapping[str, Json]) -> Style:
@@ -72,7 +84,7 @@ def style_of(info: Mapping[str, Json]) -> Style:
         InputError: `info` has no style, or not one of these.
     """
     style = info.get("style")
-    if not isinstance(style, Mapping) or not set(style) <= {"name", "lowercase"} or "name" not in style:
+    if not isinstance(style, Mapping) or not set(style) <= FIELDS or "name" not in style:
         raise InputError(
             f"the style of the corpus is {style!r}; a mapping with 'name' and 'lowercase' is needed."
         )
@@ -108,4 +120,5 @@ STYLES: dict[str, tuple[Callable[[str], list[str]], Callable[[Sequence[str]], st
     "characters": (list, "".join),
     "bytes": (cutting.byte_characters, _join_bytes),
     "penn_characters": (cutting.penn_characters, _join_penn),
+    "subword": (list, "".join),  # as its tokenizer has it
 }

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparsernn.core.errors import InputError
-from sparsernn.core.plain import Json
 from sparsernn.deploy.autotune import fastest
 from sparsernn.deploy.step_list import CCall, CompiledList, Place, StepList
 from sparsernn.deploy.step_twins import TWINS
@@ -174,7 +174,7 @@ class CompiledStream(Stream):
         )
 
     @state.setter
-    def state(self, state: Json) -> None:
+    def state(self, state: Any) -> None:
         """Takes up another reading: a `state` of this or of the model's own forward pass.
 
         Raises:
@@ -184,7 +184,7 @@ class CompiledStream(Stream):
         for place, tensor in zip(places, self._checked(state), strict=True):
             self._window.at(place)[:, : self.batch] = tensor.t()
 
-    def _checked(self, state: Json) -> list[Tensor]:
+    def _checked(self, state: Any) -> list[Tensor]:
         wanted = [[(self.batch, place.rows) for place in layer] for layer in self.runtime.steps.states]
         try:
             found = [list(layer) for layer in state]
@@ -262,7 +262,7 @@ class TaggerRuntime(CompiledRuntime):
         made = Window(self, ids.shape[1]).call(ids, valid)
         return made[..., : ids.shape[1]].transpose(1, 2).clone(memory_format=torch.contiguous_format)
 
-    def _checked(self, words: Json, lengths: Json) -> tuple[Tensor, Tensor | None]:
+    def _checked(self, words: Any, lengths: Any) -> tuple[Tensor, Tensor | None]:
         fits = isinstance(words, Tensor) and words.ndim == 2 and words.dtype == torch.int64 and words.numel()
         if not fits or not bool((words >= 0).all() & (words < self.vocabulary_size).all()):
             what = f"{words.dtype} {tuple(words.shape)}" if isinstance(words, Tensor) else repr(words)[:60]

@@ -13,12 +13,11 @@ What does not fit is a ValueError of one sentence.
 import json
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from sparsernn.core.plain import Json
-
-Array = np.ndarray[Json, Json]
+Array = np.ndarray[Any, Any]
 EOS = "<eos>"
 _PROSE = re.compile(r"<unk>|<eos>|[^\W\d]\w*(?:'[^\W\d]+)?|\d[\w.,]*\w|\d|>>>|\.\.\.|[^\w\s]")
 
@@ -40,7 +39,7 @@ class OnnxModel:
         found = self.session.get_modelmeta().custom_metadata_map
         if json.loads(found.get("graph", "null")) != "sequence":
             raise ValueError(f"{path} is no graph of whole sequences; export it with --graph sequence.")
-        self.told: dict[str, Json] = {name: json.loads(text) for name, text in found.items()}
+        self.told: dict[str, Any] = {name: json.loads(text) for name, text in found.items()}
         self.tokens: dict[str, list[str]] = self.told.get("tokens", {})
         self.index = {name: {t: k for k, t in enumerate(known)} for name, known in self.tokens.items()}
         self.reset()
@@ -140,7 +139,7 @@ class OnnxModel:
         names = self.tokens["tags"]
         return [[(w, names[k]) for w, k in zip(ws, scores[:, b].argmax(1))] for b, ws in enumerate(words)]  # noqa: B905
 
-    def predict(self, series: Sequence[Array]) -> list[Json]:
+    def predict(self, series: Sequence[Array]) -> list[Any]:
         """Of each series (T, columns), NaN for what is missing: (label, probability), a number, or one per step."""
         self.reset(len(series))
         y = self.run(

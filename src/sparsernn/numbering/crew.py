@@ -25,6 +25,8 @@ AHEAD = 1
 
 _START = "import sys; sys.path.insert(0, sys.argv.pop()); from sparsernn.numbering.piece_worker import main; main()"
 
+_POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
 Ask = Callable[[bytes], Numbered]
 
 
@@ -44,7 +46,7 @@ def numbered_in_order(
 
     Args:
         found: of `pieces_of`; only a few of them are held at a time.
-        style: `name` and `lowercase` of the style.
+        style: what `numbered` has to know of it.
         processes: how many work on it; 0: this one alone; None: one for each core.
 
     Raises:
@@ -85,8 +87,8 @@ def _asked(idle: "SimpleQueue[Ask]", piece: bytes) -> Numbered:
 def _worker(style: dict[str, Json]) -> Iterator[Ask]:
     """A process that numbers; it ends with the block, or with this process."""
     root = str(Path(sparsernn.__file__).parents[1])
-    command = [sys.executable, "-P", "-c", _START, json.dumps(style), root]
-    alone = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-P", "-c", _START, root]
+    alone = {**os.environ, **dict.fromkeys(_POOLS, "1"), "TOKENIZERS_PARALLELISM": "false"}
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=alone)
     given, back = process.stdin, process.stdout
     assert given is not None
@@ -104,6 +106,8 @@ def _worker(style: dict[str, Json]) -> Iterator[Ask]:
             )
         return answer
 
+    with suppress(BrokenPipeError):  # the first piece finds out why
+        send(given, json.dumps(style).encode())
     try:
         yield ask
     finally:

@@ -73,3 +73,13 @@ def penn_characters(text: str) -> list[str]:
         tokens += "_".join(line.split())
         tokens.append(EOS)
     return tokens
+
+
+def lines_with_ends(text: str) -> list[str]:
+    """Lines of a text, each with the newline that ends it; together they are the text.
+
+    >>> lines_with_ends("a\\n\\nb")
+    ['a\\n', '\\n', 'b']
+    """
+    lines = [f"{line}\n" for line in text.split("\n")]
+    return lines[:-1] if text.endswith("\n") or not text else [*lines[:-1], lines[-1][:-1]]

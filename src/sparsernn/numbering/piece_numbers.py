@@ -2,13 +2,17 @@
 
 from collections import defaultdict
 from collections.abc import Callable
+from functools import lru_cache
 from itertools import count
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparsernn.numbering import cutting
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 CODES = 0x110000
 """One more than the last Unicode character."""
@@ -31,13 +35,14 @@ class Numbered(NamedTuple):
     ids: Ids
 
 
-def numbered(piece: bytes, style: str, lowercase: bool = False) -> Numbered:
+def numbered(piece: bytes, style: str, lowercase: bool = False, tokenizer: str = "") -> Numbered:
     """Number one piece of `pieces_of`.
 
     Args:
         piece: UTF-8, or any bytes for the style "bytes".
         style: of `data.Style`.
         lowercase: put the text into lower case first.
+        tokenizer: JSON of the package `tokenizers`, for the style "subword".
 
     Example:
         >>> numbered(b"a b a\\n", "whitespace").tokens, numbered(b"a b a\\n", "whitespace").ids.tolist()
@@ -50,7 +55,24 @@ def numbered(piece: bytes, style: str, lowercase: bool = False) -> Numbered:
         text = text.lower()
     if style == "characters":
         return _by_code(np.frombuffer(text.encode("utf-32-le"), np.uint32))
+    if style == "subword":
+        return _subwords(text, tokenizer)
     return by_token(TOKENS[style](text))
+
+
+def _subwords(text: str, tokenizer: str) -> Numbered:
+    """By the package's own numbers, of which few pieces have all."""
+    made = _opened(tokenizer)
+    lines = made.encode_batch_fast(cutting.lines_with_ends(text), add_special_tokens=False)
+    found = _by_code(np.fromiter((number for line in lines for number in line.ids), np.uint32))
+    return found._replace(tokens=[str(made.id_to_token(ord(token))) for token in found.tokens])
+
+
+@lru_cache(maxsize=1)
+def _opened(tokenizer: str) -> "Tokenizer":
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_str(tokenizer)
 
 
 def by_token(tokens: list[str]) -> Numbered:

@@ -9,11 +9,11 @@ from sparsernn.numbering.piece_numbers import numbered
 
 
 def main() -> None:
-    """Serve the process that has started this one; the style is in the first argument."""
+    """Serve the process that has started this one; it says the style first."""
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C is for the one who asks; when that ends, the input does
-    style = json.loads(sys.argv[1])
+    style = json.loads(receive(sys.stdin.buffer) or b"{}")
     try:
         while (piece := receive(sys.stdin.buffer)) is not None:
             send_numbered(sys.stdout.buffer, numbered(piece, **style))

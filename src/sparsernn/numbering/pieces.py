@@ -55,6 +55,7 @@ CUTS: dict[str, Cut] = {
     "prose": after_paragraph,
     "characters": before_character,
     "bytes": len,
+    "subword": after_line,
     "penn_characters": after_line,
 }
 """Style -> where its texts may be cut."""

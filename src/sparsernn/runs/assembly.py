@@ -22,6 +22,7 @@ from sparsernn.core.registry import make
 from sparsernn.core.safe_files import sole_user
 from sparsernn.core.streams import begin_dropout, begin_weights
 from sparsernn.data import CORPORA, Vocabulary
+from sparsernn.data.subwords import Subwords
 from sparsernn.gradients import BOUNDARIES
 from sparsernn.models import MODELS
 from sparsernn.optim import (
@@ -325,7 +326,7 @@ def data_of(folder: Path) -> Path | None:
 
 def _load_vocabularies(folder: Path, data: Mapping[str, Json]) -> dict[str, Vocabulary]:
     """The vocabularies of a run, each the one that it was trained with."""
-    found = {}
+    found: dict[str, Vocabulary] = {}
     for name in _names(data):
         path = folder / f"{name}.txt"
         found[name] = Vocabulary.load(path)
@@ -334,6 +335,9 @@ def _load_vocabularies(folder: Path, data: Mapping[str, Json]) -> dict[str, Voca
                 f"{path} ({len(found[name]):,} tokens) is not the vocabulary that the run was trained with "
                 f"({data[name]:,} tokens, another checksum); put the original file back."
             )
+    tokenizer = str((data.get("style") or {}).get("tokenizer", ""))
+    if tokenizer and "vocabulary" in found:
+        found["vocabulary"] = Subwords(found["vocabulary"].tokens, tokenizer)
     return found
 
 

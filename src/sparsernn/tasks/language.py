@@ -175,7 +175,9 @@ class LanguageModelling(Task):
 
         Returns:
             {"loss": nats per token, "perplexity": exp(loss), "bits": loss / ln 2, "tokens": tokens scored}; where the
-            metric is "bits" also "accuracy", the share of tokens that the model finds the most probable.
+            metric is "bits" also "accuracy", the share of tokens that the model finds the most probable; of subwords
+            also "word_perplexity": exp(loss * subwords / words of the split), where a word is what stands between
+            white space, and an end of line, as at level "word".
         """
         total, tokens, right = 0.0, 0, 0
         for features, targets in self.passes(model, split, batch_size, tick):
@@ -184,7 +186,14 @@ class LanguageModelling(Task):
             if self.metric == "bits":  # vocabularies of characters: next to no work
                 right += int((model.head.log_prob(features.dropped).argmax(-1) == targets).sum())
         accuracy = {"accuracy": right / tokens} if self.metric == "bits" else {}
-        return {**scores(total, tokens), **accuracy}
+        return {**scores(total, tokens), **accuracy, **self._per_word(split, total / tokens)}
+
+    def _per_word(self, split: str, loss: float) -> dict[str, float]:
+        """Of subwords: the perplexity per word, by how many of them the split has for each word."""
+        words = self.info.get("words", {}).get(split)
+        if not words:
+            return {}
+        return {"word_perplexity": scores(loss * len(self.corpus.splits[split]) / words, 1)["perplexity"]}
 
     def look(self, model: LanguageModel, closely: bool = False) -> list[dict[str, Json]]:
         """With recurrent maps, or at the level of characters, also the gradient of a window's last token's loss."""
