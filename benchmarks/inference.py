@@ -1,19 +1,23 @@
-"""Milliseconds per token of LSTM language models, dense and sparse, side by side in one run.
+"""Milliseconds per token of language models, by torch, onnxruntime and our runtime, side by side in one run.
 
-    python benchmarks/inference.py [--sizes 1500 200] [--densities .5 .33 .2 .1 .05] [--batch 1] [--threads 1]
+    python benchmarks/inference.py [--layers lstm gru qrnn rhn] [--sizes 200 1500] [--batches 1 8] [--density .33]
 
-Every density has its own model (weights are random: time does not depend on their values): once masked weight
-by weight (csr), once in blocks of 16 rows (block16). All candidates of a density take turns in each round; the
-table shows the fastest step, because whatever else the machine does only adds, and on one thread the clock
-counts processor time only. In brackets: how many times faster than the best float32 dense form (torch or ours)
-and than the dense form in 8 bits of that line. Below 1, sparsity does not pay.
+Two layers and a head of 10,000 words; weights are random, for time does not depend on their values. Of our forms,
+csr and csr_int8 have the model masked weight by weight, block16 and block16_int8 in blocks of 16 rows; all others
+multiply every weight. All ways of running one model take turns in each round. A line has the median of all steps and,
+in brackets, the first and third quartile; on one thread the clock counts processor time only. Below each table: how
+many times the fastest exact form of ours is faster than onnxruntime in float32, and block16_int8 than the fastest
+dense form in 8 bits.
 """
 
 import argparse
 import json
 import platform
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +25,38 @@ import torch
 from torch import Tensor
 
 from sparsernn import kernels
-from sparsernn.deploy import LSTMRuntime, ModuleRuntime, macs_per_token, measure_latency, sizes
+from sparsernn.deploy import ModuleRuntime, macs_per_token, measure_latency, runtime
+from sparsernn.deploy.graph_export import ONNX_NEEDS, export
+from sparsernn.deploy.onnx_stream import OnnxRuntime
 from sparsernn.kernels.weight_formats import BLOCK
 from sparsernn.models.language_model import LanguageModel
 
 VOCABULARY = 10_000
-DENSE = ("torch", "dense")
-PRODUCTS = ("dense", "dense_int8", "csr", "csr_int8", "block16", "block16_int8")
+LAYERS: dict[str, dict[str, Any]] = {
+    "lstm": {"name": "lstm"},
+    "gru": {"name": "gru"},
+    "qrnn": {"name": "qrnn"},
+    "rhn": {"name": "rhn", "depth": 3},
+}
+OURS = ("dense", "dense_int8", "csr", "csr_int8", "block16", "block16_int8")
+EXACT = ("dense", "csr", "block16")
+INT8 = ("onnxruntime int8", "dense_int8")
 
 
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--layers", nargs="+", default=list(LAYERS), choices=LAYERS)
     parser.add_argument(
-        "--sizes", type=int, nargs="+", default=[1500, 200], help="hidden sizes of two layers"
+        "--sizes", type=int, nargs="+", default=[200, 1500], help="hidden size of both layers"
     )
-    parser.add_argument("--densities", type=float, nargs="+", default=[0.5, 0.33, 0.2, 0.1, 0.05])
-    parser.add_argument("--batch", type=int, default=1, help="texts at once, 1 to 16")
-    parser.add_argument("--threads", type=int, default=1, help="of torch and of our runtime")
-    parser.add_argument("--repeats", type=int, default=9, help="timed rounds")
-    parser.add_argument("--json", type=Path, help="write all rows, medians included, to this file")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8], help="texts at once, 1 to 16 each")
+    parser.add_argument("--density", type=float, default=0.33)
+    parser.add_argument("--vocabulary", type=int, default=VOCABULARY)
+    parser.add_argument("--threads", type=int, default=1, help="of torch, onnxruntime and our runtime")
+    parser.add_argument("--repeats", type=int, default=7, help="timed rounds")
+    parser.add_argument("--no-onnx", action="store_true", help="leave onnxruntime out")
+    parser.add_argument("--json", type=Path, help="write all rows to this file")
     return parser.parse_args()
 
 
@@ -52,74 +68,86 @@ def machine() -> str:
     return f"{names[0]}, {len(names)} cores" if names else platform.processor() or platform.machine()
 
 
-def masked(model: LanguageModel, density: float, rows: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The model's tensors under random masks in which `rows` neighbouring rows share their pattern."""
-    state, masks = dict(model.state_dict()), {}
-    for name, weight in state.items():
+def masks_of(model: LanguageModel, density: float, rows: int) -> dict[str, Tensor]:
+    """Random masks of all matrices, in which `rows` neighbouring rows share their pattern."""
+    masks = {}
+    for name, weight in model.named_parameters():
         if weight.ndim == 2:
             groups = torch.rand((weight.shape[0] + rows - 1) // rows, weight.shape[1]) < density
             masks[name] = groups.repeat_interleave(rows, 0)[: weight.shape[0]]
-            state[name] = weight * masks[name]
-    return state, masks
+    return masks
 
 
-def candidates(model: LanguageModel, density: float, threads: int) -> dict[str, Any]:
-    """Every way of running the model at this density."""
+def candidates(model: LanguageModel, options: argparse.Namespace) -> dict[str, Any]:
+    """Every way of running the model; that it is masked is seen by none but the sparse forms."""
     each: dict[str, Any] = {"torch": ModuleRuntime(model)}
-    single, blocks = masked(model, density, 1), masked(model, density, BLOCK)
-    for product in PRODUCTS:
-        state, masks = blocks if product.startswith("block") else single
-        each[product] = LSTMRuntime(state, masks, products=product, threads=threads)
+    if not options.no_onnx and all(find_spec(name) for name in ONNX_NEEDS):
+        each |= in_onnxruntime(model, options.threads)
+    dense = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for rows, products in ((1, OURS[:4]), (BLOCK, OURS[4:])):
+        masks = masks_of(model, options.density, rows)
+        for product in products:
+            sparse = not product.startswith("dense")
+            for name, p in model.named_parameters():
+                p.copy_(dense[name] * masks[name] if sparse and name in masks else dense[name])
+            each[product] = runtime(
+                model, masks if sparse else None, products=product, threads=options.threads
+            )
     return each
 
 
-def show(rows: list[dict[str, Any]], density: float) -> None:
-    """One line of the table."""
-    times = {row["runtime"]: row["fastest_ms"] for row in rows}
-    best, int8 = min(times[name] for name in DENSE), times["dense_int8"]
-    cells = [
-        f"{t:7.3f} ({best / t:4.1f} {int8 / t:4.1f})" for t in (times[name] for name in ("torch", *PRODUCTS))
-    ]
-    print(f"{density:7.2f} " + " ".join(cells), flush=True)
+def in_onnxruntime(model: LanguageModel, threads: int) -> dict[str, OnnxRuntime]:
+    """The exported graph in float32, and with weights and inputs in 8 bits as onnxruntime's own tool rounds them."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with tempfile.TemporaryDirectory() as folder:
+        path, rounded = export(model, Path(folder) / "model.onnx").path, Path(folder) / "int8.onnx"
+        quantize_dynamic(path, rounded, weight_type=QuantType.QInt8)
+        return {
+            "onnxruntime": OnnxRuntime(path, threads),
+            "onnxruntime int8": OnnxRuntime(rounded, threads),
+        }
 
 
-def run(options: argparse.Namespace, hidden: int) -> list[dict[str, Any]]:
-    """The table of one size."""
-    model = LanguageModel(VOCABULARY, hidden, [hidden, hidden]).eval()
-    macs = macs_per_token(model) / 1e6
-    print(f"\n2 x {hidden}, V {VOCABULARY}, batch {options.batch}: {macs:.1f} M MACs per token if dense")
-    print("density " + " ".join(f"{name:>19}" for name in ("torch", *PRODUCTS)))
-    found = []
-    for density in options.densities:
-        each = candidates(model, density, options.threads)
+def show(rows: Sequence[dict[str, Any]]) -> None:
+    """A line for each way, and what is gained."""
+    for row in rows:
+        low, high = row["spread_ms"]
+        print(f"  {row['runtime']:<17} {row['ms_per_token']:8.3f}  ({low:.3f} to {high:.3f})")
+    times = {row["runtime"]: row["ms_per_token"] for row in rows}
+    best = min(EXACT, key=times.__getitem__)
+    if "onnxruntime" in times:
+        print(f"  {best}: {times['onnxruntime'] / times[best]:.2f} times as fast as onnxruntime in float32")
+    dense = min((name for name in INT8 if name in times), key=times.__getitem__)
+    print(f"  block16_int8: {times[dense] / times['block16_int8']:.2f} times as fast as {dense}", flush=True)
+
+
+def run(options: argparse.Namespace, layer: str, hidden: int) -> list[dict[str, Any]]:
+    """The tables of one model."""
+    torch.manual_seed(0)
+    model = LanguageModel(options.vocabulary, hidden, [hidden, hidden], layer=LAYERS[layer]).eval()
+    macs, each, found = macs_per_token(model) / 1e6, candidates(model, options), []
+    for batch in options.batches:
+        print(f"\n{layer} 2 x {hidden}, batch {batch}: {macs:.1f} M multiply-accumulates per token if dense")
         clock = time.thread_time if options.threads == 1 else time.perf_counter
-        tokens = 2 if hidden > 500 else 10
-        rows = measure_latency(each, options.batch, repeats=options.repeats, tokens=tokens, clock=clock)
-        show(rows, density)
-        found += [{"hidden": hidden, "density": density, **row} for row in rows]
-    show_sizes(model, options.densities)
+        tokens = 2 if hidden > 500 else 8
+        rows = measure_latency(each, batch, repeats=options.repeats, tokens=tokens, clock=clock)
+        show(rows)
+        found += [{"layer": layer, "hidden": hidden, "density": options.density, **row} for row in rows]
     return found
-
-
-def show_sizes(model: LanguageModel, densities: list[float]) -> None:
-    """Bytes of the model's file."""
-    for density in densities:
-        state, masks = masked(model, density, 1)
-        found, macs = sizes(state, masks), macs_per_token(state, masks)
-        dense, packed, int8 = (size / 1e6 for size in found.values())
-        files = f"file {dense:.1f} MB -> {packed:.1f} MB, 8 bits {int8:.1f} MB"
-        print(f"{density:7.2f}  {macs / 1e6:.1f} M MACs, {files}")
 
 
 def main() -> None:
     """Prints the tables."""
     options = arguments()
-    torch.manual_seed(0)
     torch.set_num_threads(options.threads)
     print(f"{machine()}; {options.threads} thread(s); torch {torch.__version__}; {kernels.describe()}")
     print(f"{platform.platform()}; Python {platform.python_version()}; command: python {' '.join(sys.argv)}")
+    print(f"milliseconds per token; sparse forms at density {options.density}; V {options.vocabulary}")
     with torch.no_grad():
-        found = [row for hidden in options.sizes for row in run(options, hidden)]
+        found = [
+            row for hidden in options.sizes for layer in options.layers for row in run(options, layer, hidden)
+        ]
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
 

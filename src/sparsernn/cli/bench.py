@@ -21,11 +21,12 @@ def bench(
     repeats: Annotated[int, typer.Option(min=1, help="Timed rounds.")] = 15,
     data: UnusedData = None,
 ) -> None:
-    """Measure milliseconds per token, sparse beside the best dense products.
+    """Measure milliseconds per token: torch, onnxruntime where it is there, and the forms of our runtime, in turns.
 
     A run that has ended keeps the figures for its report.
     """
     from sparsernn.cli.console_tables import latency_rows
+    from sparsernn.deploy import gain
     from sparsernn.report import load_run
     from sparsernn.report.console import output
     from sparsernn.runs.artifacts import measure, reads_tokens, require, take_best
@@ -34,8 +35,11 @@ def bench(
     opened = open_weights(run)
     require(reads_tokens(opened), opened, "measuring the time per token")
     take_best(opened)
-    measured = measure(opened, _batches(batch_size), repeats)
+    measured = measure(opened, _batches(batch_size), repeats, graph=True)
     output().print(latency_rows(measured))
+    for batch in _batches(batch_size):
+        rows = [row for row in measured["latency"] if row["batch"] == batch]
+        output().print(gain(rows), soft_wrap=True)
     if load_run(run).of("test"):
         opened.events.append(measured)
     else:  # what is written beyond the last checkpoint, a resumed run forgets

@@ -2,7 +2,7 @@
 
 from sparsernn.deploy.compiled_runtime import CompiledRuntime, TaggerRuntime
 from sparsernn.deploy.dead_units import dead_units
-from sparsernn.deploy.measurement import compare, macs_per_token, measure_latency, sizes
+from sparsernn.deploy.measurement import compare, gain, macs_per_token, measure_latency, sizes
 from sparsernn.deploy.packed import Packed, pack, read_packed, unpack
 from sparsernn.deploy.proof import Proof, prove
 from sparsernn.deploy.runtime import LSTMRuntime, runtime
@@ -22,6 +22,7 @@ __all__ = [
     "compacted",
     "compare",
     "dead_units",
+    "gain",
     "macs_per_token",
     "measure_latency",
     "pack",

@@ -57,8 +57,8 @@ class CompiledRuntime:
 
     def _timed(self, threads: int, batch: int) -> Callable[[], object]:
         window = Window(self, batch, threads)
-        words = torch.zeros(1, batch, dtype=torch.int64)
-        return lambda: window.call(words)
+        ids = [0] * batch
+        return lambda: window.token(ids)
 
     @property
     def bytes(self) -> int:
@@ -92,9 +92,21 @@ class Window:
         self.runtime, self.batch, self.width = runtime, batch, padded(batch)
         self.threads = runtime.threads if threads is None else threads
         self.fixed = torch.zeros(runtime.steps.fixed, self.width)
-        self._moving = torch.zeros(1, runtime.steps.moving, self.width)
         self._scratch = torch.zeros(self.threads * runtime.compiled.scratch, dtype=torch.int16)
+        self._list = ctypes.addressof(runtime.compiled.structure)
+        self._token = torch.zeros(1, runtime.steps.moving, self.width)  # the moving store of a single token
+        self._ids = (ctypes.c_int64 * batch)()
+        self._one = self._call(self._token, ctypes.addressof(self._ids), None)
+        self._answer = self._answers(self._token)[0]
         self.begin()
+
+    def _call(self, moving: Tensor, words: int, lengths: int | None) -> CCall:
+        here = (self.fixed.data_ptr(), moving.data_ptr(), self._scratch.data_ptr(), words, lengths)
+        return CCall(*here, len(moving), self.batch, self.width, self.threads)
+
+    def _answers(self, moving: Tensor) -> Tensor:
+        first = self.runtime.outputs
+        return moving[:, first.row : first.row + first.rows]
 
     def begin(self) -> None:
         """The states before the first token."""
@@ -108,31 +120,34 @@ class Window:
         """Rows of the fixed store."""
         return self.fixed[place.row : place.row + place.rows]
 
-    @torch.no_grad()
-    def call(self, words: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """words (T, B) int64 within the vocabulary, lengths (B,) int32 -> answers (T, rows, width), to be copied."""
-        if len(self._moving) != len(words):
-            self._moving = torch.zeros(len(words), self.runtime.steps.moving, self.width)
+    def token(self, ids: list[int]) -> Tensor:
+        """One time step, B ids within the vocabulary -> answers (rows, width), to be copied."""
         if self.runtime.library is None:
-            self._twin(words, lengths)
+            self._twin(self._token, torch.tensor([ids]), None)
         else:
-            pointers = (self.fixed, self._moving, self._scratch, words, lengths)
-            here = CCall(
-                *(None if t is None else t.data_ptr() for t in pointers),
-                *(len(words), self.batch, self.width, self.threads),
-            )
-            self.runtime.library.steps(
-                ctypes.addressof(self.runtime.compiled.structure), ctypes.addressof(here)
-            )
-        first = self.runtime.outputs
-        return self._moving[:, first.row : first.row + first.rows]
+            self._ids[:] = ids
+            self.runtime.library.steps(self._list, ctypes.addressof(self._one))
+        return self._answer
 
-    def _twin(self, words: Tensor, lengths: Tensor | None) -> None:
+    def call(self, words: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """words (T, B) int64 within the vocabulary, lengths (B,) int32 -> answers (T, rows, width)."""
+        moving = torch.zeros(len(words), self.runtime.steps.moving, self.width)
+        if self.runtime.library is None:
+            self._twin(moving, words, lengths)
+        else:
+            here = self._call(moving, words.data_ptr(), None if lengths is None else lengths.data_ptr())
+            self.runtime.library.steps(self._list, ctypes.addressof(here))
+        return self._answers(moving)
+
+    @torch.no_grad()
+    def _twin(self, moving: Tensor, words: Tensor, lengths: Tensor | None) -> None:
         """The same in torch; see steps.c."""
         for steps, backwards in self.runtime.steps.passes:
             for t in reversed(range(len(words))) if backwards else range(len(words)):
                 for step in steps:
-                    y, a, b, c = (self._operand(place, t) for place in (step.y, step.a, step.b, step.c))
+                    y, a, b, c = (
+                        self._operand(place, moving[t]) for place in (step.y, step.a, step.b, step.c)
+                    )
                     if step.kind == "lookup":
                         assert step.first is not None
                         y[:, : self.batch] = _rows(step.first, words[t]).t()
@@ -142,8 +157,8 @@ class Window:
                     else:
                         TWINS[step.kind](y, a, b, c, step)
 
-    def _operand(self, place: Place, t: int) -> Tensor:
-        store = self._moving[t] if place.moving else self.fixed
+    def _operand(self, place: Place, moving: Tensor) -> Tensor:
+        store = moving if place.moving else self.fixed
         return store[place.row : place.row + place.rows]
 
 
@@ -201,7 +216,10 @@ class CompiledStream(Stream):
 
     def step(self, words: Sequence[int] | Tensor) -> Tensor:
         """One token."""
-        return self._scores(torch.tensor([self._ids(words)]))[0]
+        made = self._window.token(self._ids(words))
+        if self._window.width == 1:  # torch takes 60 microseconds to copy a column of 10,000, and 2 for a row
+            return made.view(1, -1).clone()
+        return made[:, : self.batch].t().clone(memory_format=torch.contiguous_format)
 
     def read(self, words: Tensor) -> Tensor:
         """Reads several in as few calls as memory allows: ids (T, B) -> scores (T, B, V)."""
@@ -212,10 +230,7 @@ class CompiledStream(Stream):
         return torch.cat([self._scores(part) for part in torch.split(ids, size)])
 
     def _scores(self, words: Tensor) -> Tensor:
-        made = self._window.call(words)
-        if self._window.width == 1:  # torch takes 60 microseconds to copy a column of 10,000, and 2 for a row
-            return made.transpose(1, 2).clone()
-        return made[..., : self.batch].transpose(1, 2).clone(memory_format=torch.contiguous_format)
+        return self._window.call(words)[..., : self.batch].transpose(1, 2).contiguous()
 
 
 def _is_number(tensor: Tensor) -> bool:
@@ -260,7 +275,7 @@ class TaggerRuntime(CompiledRuntime):
         """
         ids, valid = self._checked(words, lengths)
         made = Window(self, ids.shape[1]).call(ids, valid)
-        return made[..., : ids.shape[1]].transpose(1, 2).clone(memory_format=torch.contiguous_format)
+        return made[..., : ids.shape[1]].transpose(1, 2).contiguous()
 
     def _checked(self, words: Any, lengths: Any) -> tuple[Tensor, Tensor | None]:
         fits = isinstance(words, Tensor) and words.ndim == 2 and words.dtype == torch.int64 and words.numel()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from statistics import median
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median, quantiles
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from sparsernn.core.errors import InputError
 from sparsernn.core.plain import Json
 from sparsernn.core.streams import stream
 from sparsernn.deploy.compiled_runtime import CompiledRuntime
+from sparsernn.deploy.onnx_stream import OnnxRuntime
 from sparsernn.deploy.runtime import runtime
 from sparsernn.deploy.token_stream import ModuleRuntime, Stream
 from sparsernn.nn.blocks.block_embedding import BlockEmbedding
@@ -22,7 +23,7 @@ from sparsernn.nn.words.heads import Head
 from sparsernn.nn.words.word_embedding import Embedding
 from sparsernn.nn.words.word_table import WordTable
 
-Candidate = nn.Module | CompiledRuntime | ModuleRuntime
+Candidate = nn.Module | CompiledRuntime | ModuleRuntime | OnnxRuntime
 
 
 def measure_latency(
@@ -49,8 +50,8 @@ def measure_latency(
             only for work on one thread.
 
     Returns:
-        One row per candidate: {"runtime": name, "batch", "ms_per_token": median of all steps, "fastest_ms":
-        the fastest step, "repeats"}.
+        One row per candidate: {"runtime": name, "batch", "ms_per_token": median of all steps, "spread_ms": their
+        first and third quartile, "fastest_ms": the fastest step, "repeats"}.
 
     Example:
         >>> from sparsernn.models.language_model import LanguageModel
@@ -85,11 +86,13 @@ def _milliseconds(stream: Stream, words: list[int], clock: Callable[[], float]) 
 
 
 def _row(name: str, batch: int, steps: list[float], repeats: int) -> dict[str, Json]:
-    times = {"ms_per_token": median(steps), "fastest_ms": min(steps)}
+    first, _, third = quantiles(steps, n=4, method="inclusive") if len(steps) > 1 else [steps[0]] * 3
+    times = {"ms_per_token": median(steps), "spread_ms": [first, third], "fastest_ms": min(steps)}
     return {"runtime": name, "batch": batch, **times, "repeats": repeats}
 
 
 DENSE = ("dense", "dense_int8")
+EXACT_DENSE = ("torch", "onnxruntime", "dense")
 SPARSE = ("csr", "csr_int8", "block16", "block16_int8")
 
 
@@ -101,12 +104,13 @@ def compare(
     products: tuple[str, ...] = (*DENSE, "csr", "csr_int8"),
     threads: int | None = None,
     repeats: int = 9,
+    onnx: OnnxRuntime | None = None,
 ) -> list[dict[str, Json]]:
     """`measure_latency` of a model's own forward pass ("torch") and of our runtime with each of `products`.
 
-    The rows also carry `ratio`: the time of the fastest exact dense form (torch or ours) divided by this
-    one's, above 1 where this one is faster; and `bytes`, the memory of the weights. A model that is no stack
-    of plain LSTMs gets the row "torch" alone.
+    The rows also carry `ratio`: the time of the fastest exact dense form (torch, onnxruntime or ours) divided by this
+    one's, above 1 where this one is faster; and `bytes`, the memory of the weights. A model that is not compiled (see
+    `runtime`) gets no rows of ours.
 
     Args:
         model: a language model.
@@ -115,6 +119,7 @@ def compare(
         products: names of formats, or "auto".
         threads: of our runtime (None: measured); torch's own number is not touched.
         repeats: timed rounds.
+        onnx: the model as a graph, which gets the row "onnxruntime".
     """
     candidates: dict[str, Candidate] = {"torch": ModuleRuntime(model)}
     held = {"torch": sum(p.numel() * p.element_size() for p in model.parameters())}
@@ -122,9 +127,33 @@ def compare(
         ready = runtime(model, masks, products=product, threads=threads, batch=batch)
         if isinstance(ready, CompiledRuntime):
             candidates[product], held[product] = ready, ready.bytes
+    if onnx is not None:
+        candidates["onnxruntime"], held["onnxruntime"] = onnx, onnx.bytes
     rows = measure_latency(candidates, batch, repeats=repeats)
-    dense = min(row["ms_per_token"] for row in rows if row["runtime"] in ("torch", "dense"))
+    dense = min(row["ms_per_token"] for row in rows if row["runtime"] in EXACT_DENSE)
     return [{**row, "ratio": dense / row["ms_per_token"], "bytes": held[row["runtime"]]} for row in rows]
+
+
+def gain(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One sentence on the rows of one batch: what the fastest way gains on the fastest exact dense one.
+
+    It is a gain where three quarters of its steps are faster than three quarters of the other's.
+
+    Example:
+        >>> row = {"batch": 1, "ms_per_token": 2.0, "spread_ms": [1.9, 2.1]}
+        >>> other = {"batch": 1, "ms_per_token": 1.0, "spread_ms": [0.9, 1.1]}
+        >>> gain([{**row, "runtime": "torch"}, {**other, "runtime": "csr"}])
+        'batch 1: csr takes 0.50 of the time of torch, the fastest exact dense way.'
+        >>> gain([{**row, "runtime": "torch"}, {**row, "runtime": "csr"}])
+        'batch 1: no gain at this size; torch, exact and dense, is not beaten by more than chance.'
+    """
+    dense = min((row for row in rows if row["runtime"] in EXACT_DENSE), key=lambda row: row["ms_per_token"])
+    best = min(rows, key=lambda row: row["ms_per_token"])
+    batch, name = f"batch {best['batch']}", dense["runtime"]
+    if best is dense or best["spread_ms"][1] >= dense["spread_ms"][0]:
+        return f"{batch}: no gain at this size; {name}, exact and dense, is not beaten by more than chance."
+    share = best["ms_per_token"] / dense["ms_per_token"]
+    return f"{batch}: {best['runtime']} takes {share:.2f} of the time of {name}, the fastest exact dense way."
 
 
 LOOKED_UP: dict[type[nn.Module], str] = {

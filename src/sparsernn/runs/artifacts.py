@@ -3,8 +3,10 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import cast
 
 import torch
@@ -17,7 +19,8 @@ from sparsernn.data.text_corpus import Corpus
 from sparsernn.data.text_styles import style_of
 from sparsernn.data.vocabulary import EOS
 from sparsernn.deploy import compare, macs_per_token, measure_latency, pack, sizes
-from sparsernn.deploy.graph_export import Exported, Form, export
+from sparsernn.deploy.graph_export import ONNX_NEEDS, Exported, Form, export
+from sparsernn.deploy.onnx_stream import OnnxRuntime
 from sparsernn.deploy.plain_c import WrittenC, write_c
 from sparsernn.models.bidaf import BiDAF
 from sparsernn.models.language_model import LanguageModel
@@ -212,7 +215,9 @@ def _best_masks(folder: Path) -> dict[str, Tensor]:
     return masks
 
 
-def measure(run: Run, batches: Sequence[int] = (1,), repeats: int = 9) -> dict[str, Json]:
+def measure(
+    run: Run, batches: Sequence[int] = (1,), repeats: int = 9, graph: bool = False
+) -> dict[str, Json]:
     """Bytes, operations and latency of the weights that are in the run's model: the record "sizes".
 
     Where what is absent is known by exact zeros, it has `tensors` as well, as `summarize` counts them.
@@ -221,6 +226,7 @@ def measure(run: Run, batches: Sequence[int] = (1,), repeats: int = 9) -> dict[s
     Args:
         run: with a folder; its packed model is written there.
         batches: how many texts are read at once, 1 to 16 each.
+        graph: whether onnxruntime, where it is installed, takes part; writing the graph takes seconds.
         repeats: timed rounds.
     """
     found = {
@@ -231,18 +237,32 @@ def measure(run: Run, batches: Sequence[int] = (1,), repeats: int = 9) -> dict[s
     }
     if run.sparsifier.in_zeros:
         found["tensors"] = run.sparsifier.summary()["tensors"]
-    return {**found, **_per_token(run, batches, repeats)} if reads_tokens(run) else found
+    return {**found, **_per_token(run, batches, repeats, graph)} if reads_tokens(run) else found
 
 
-def _per_token(run: Run, batches: Sequence[int], repeats: int) -> dict[str, Json]:
+def _per_token(run: Run, batches: Sequence[int], repeats: int, graph: bool) -> dict[str, Json]:
     masks = present(run)
     with quicker_threads(run.model):
-        rows = [row for batch in batches for row in compare(run.model, masks, batch, repeats=repeats)]
+        onnx = _as_graph(run.model) if graph else None
+        rows = [
+            row for batch in batches for row in compare(run.model, masks, batch, repeats=repeats, onnx=onnx)
+        ]
     return {
         "latency": rows,
         "macs_per_token": macs_per_token(run.model, masks),
         "macs_per_token_dense": macs_per_token(run.model),
     }
+
+
+def _as_graph(model: nn.Module) -> OnnxRuntime | None:
+    """The model in onnxruntime, if that is installed and can have it."""
+    if not all(find_spec(name) for name in ONNX_NEEDS):
+        return None
+    with TemporaryDirectory() as folder:
+        try:
+            return OnnxRuntime(export(model, Path(folder) / "model.onnx").path, torch.get_num_threads())
+        except InputError:
+            return None
 
 
 @contextmanager
