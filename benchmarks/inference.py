@@ -81,7 +81,7 @@ def masks_of(model: LanguageModel, density: float, rows: int) -> dict[str, Tenso
 def candidates(model: LanguageModel, options: argparse.Namespace) -> dict[str, Any]:
     """Every way of running the model; that it is masked is seen by none but the sparse forms."""
     each: dict[str, Any] = {"torch": ModuleRuntime(model)}
-    if not options.no_onnx and all(find_spec(name) for name in ONNX_NEEDS):
+    if not options.no_onnx and all(find_spec(name) for name in ONNX_NEEDS["step"]):
         each |= in_onnxruntime(model, options.threads)
     dense = {name: p.detach().clone() for name, p in model.named_parameters()}
     for rows, products in ((1, OURS[:4]), (BLOCK, OURS[4:])):

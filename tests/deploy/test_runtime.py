@@ -5,8 +5,9 @@ import torch
 
 from sparsernn import kernels
 from sparsernn.core.errors import InputError
-from sparsernn.deploy import LSTMRuntime, ModuleRuntime, autotune, lstm_weights, pack, runtime, unpack
+from sparsernn.deploy import LSTMRuntime, ModuleRuntime, autotune, layer_steps, pack, runtime, unpack
 from sparsernn.kernels import FORMATS
+from sparsernn.kernels.weight_formats import padded
 from sparsernn.models.language_model import LanguageModel
 
 EXACT = [name for name, form in FORMATS.items() if form.exact]
@@ -165,11 +166,11 @@ def test_formats_are_timed_with_the_streams_and_the_rounding_that_are_asked_for(
         asked.append((product, how))
         return autotune.hold(weight, mask, "dense", **how)
 
-    monkeypatch.setattr(lstm_weights, "hold", hold)
+    monkeypatch.setattr(layer_steps, "hold", hold)
     model, masks = sparse_model()
     LSTMRuntime(model.state_dict(), masks, int8=int8, batch=batch, threads=1)
-    assert asked == [("auto", {"int8": int8, "batch": lstm_weights.padded(batch)})] * 5
-    assert lstm_weights.padded(batch) >= batch
+    assert asked == [("auto", {"int8": int8, "batch": padded(batch)})] * 5
+    assert padded(batch) >= batch
 
 
 def test_products_by_name_per_weight():

@@ -134,7 +134,7 @@ def compare(
     return [{**row, "ratio": dense / row["ms_per_token"], "bytes": held[row["runtime"]]} for row in rows]
 
 
-def gain(rows: Sequence[Mapping[str, Any]]) -> str:
+def gain(rows: Sequence[Mapping[str, Json]]) -> str:
     """One sentence on the rows of one batch: what the fastest way gains on the fastest exact dense one.
 
     It is a gain where three quarters of its steps are faster than three quarters of the other's.

@@ -256,7 +256,7 @@ def _per_token(run: Run, batches: Sequence[int], repeats: int, graph: bool) -> d
 
 def _as_graph(model: nn.Module) -> OnnxRuntime | None:
     """The model in onnxruntime, if that is installed and can have it."""
-    if not all(find_spec(name) for name in ONNX_NEEDS):
+    if not all(find_spec(name) for name in ONNX_NEEDS["step"]):
         return None
     with TemporaryDirectory() as folder:
         try:
