@@ -161,7 +161,7 @@ def test_a_missing_place_is_named(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "settings", "words"),
     [
-        ("folder", {"level": "byte"}, "one of word, prose, char"),
+        ("folder", {"level": "line"}, "one of word, prose, char"),
         ("folder", {"vocabulary_from": "valid"}, "train or all"),
         ("folder", {"max_vocabulary": 1}, "at least 3"),
         ("folder", {"order": "rare"}, "order is 'rare'; it must be one of first, up, down, random"),
