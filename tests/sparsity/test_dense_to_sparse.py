@@ -196,6 +196,26 @@ def test_two_lines_in_anybodys_loop(name):
     assert sparsifier.times == ([3, 6, 9] if name == "gradual" else [6])
 
 
+@pytest.mark.parametrize(
+    "kept", [{"weight": torch.zeros(1, 4)}, {"other": torch.zeros(4, 4)}, {"weight": 1}, 3]
+)
+def test_a_state_with_other_kept_weights_is_refused_before_anything_is_taken(kept):
+    def made():
+        update = {"every": 1, "unit": "step", "start": 0, "stop": 0.5}
+        return make(
+            "method", SPARSIFIERS, {"name": "rewind", "density": 0.5, "update": update}, model=nn.Linear(4, 4)
+        )
+
+    first, second = made(), made()
+    for _ in range(3):
+        first.after_step()
+    with pytest.raises(InputError, match=r"of another sparsifier .*kept"):
+        second.load_state_dict({**first.state_dict(), "kept": kept})
+    assert second.step_count == 0
+    second.load_state_dict(first.state_dict())
+    assert second.step_count == 3
+
+
 def test_a_time_that_never_comes_is_told():
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")

@@ -20,6 +20,7 @@ from sparsernn.sparsity.dynamic.selection import blank, count_true
 from sparsernn.sparsity.dynamic.update_record import statistics, totals
 from sparsernn.sparsity.dynamic.update_times import PLANNED_STEPS, Length, is_due
 from sparsernn.sparsity.optimizer_state import Optimizers, rewired
+from sparsernn.sparsity.saved_state import check_tensors, refuse
 
 UNKNOWN_EPOCHS = 100
 """Epochs of a run that does not say how many it has."""
@@ -183,14 +184,17 @@ class DenseToSparse(DynamicSparse):
             InputError: the state is of another method, or of other tensors.
         """
         super().load_state_dict(state)
-        self._stage = int(state["stage"])
         own = self._parameters()
-        for name, value in state["kept"].items():
-            if name not in own or own[name].shape != value.shape:
-                raise InputError(
-                    f"the weights kept do not fit: there is no '{name}' of shape {tuple(value.shape)}."
-                )
+        self._stage = int(state["stage"])
         self._kept = {name: value.to(own[name].device).clone() for name, value in state["kept"].items()}
+
+    def _check_state(self, state: Mapping[str, Json]) -> None:
+        super()._check_state(state)
+        kept, own = state["kept"], self._parameters()
+        check_tensors("kept", kept, {})
+        if odd := sorted(kept.keys() - own.keys()):
+            refuse(f"'kept' has '{odd[0]}'")
+        check_tensors("kept", kept, {name: own[name] for name in kept})
 
     def _begin(self, seed: int) -> None:
         """Everything is there; how much of it will stay is known."""
