@@ -54,7 +54,9 @@ class Number(Form):
         """Whether it is such a number; a truth value is none."""
         if isinstance(value, bool) or not isinstance(value, numbers.Integral if self.whole else numbers.Real):
             return False
-        return math.isfinite(value) and all(limit.holds(value) for limit in self.limits)
+        # a whole number may be too large for a float to say whether it is finite
+        finite = isinstance(value, numbers.Integral) or math.isfinite(value)
+        return finite and all(limit.holds(value) for limit in self.limits)
 
     def __str__(self) -> str:
         return " ".join(["a whole number" if self.whole else "a finite number", *map(str, self.limits)])
@@ -77,6 +79,20 @@ class Words(Form):
     def __str__(self) -> str:
         words = self.words()
         return " or ".join(words) if len(words) < 3 else f"one of {', '.join(words)}"
+
+
+@dataclass(frozen=True)
+class Text(Form):
+    """A string of a certain spelling."""
+
+    limits: Sequence[Limit]
+
+    def fits(self, value: object) -> bool:
+        """Whether it is a string within the limits."""
+        return isinstance(value, str) and all(limit.holds(value) for limit in self.limits)
+
+    def __str__(self) -> str:
+        return " ".join(map(str, self.limits))
 
 
 @dataclass(frozen=True)
@@ -191,6 +207,7 @@ class Either(Form):
 
 
 TRUTH, _NULL, _STRING = Member(bool, "true or false"), Member(types.NoneType, "null"), Member(str, "a string")
+_NAME = Member(str, "a name")
 _PLAIN: dict[object, Form] = {bool: TRUTH, types.NoneType: _NULL, None: _NULL, str: _STRING}
 
 
@@ -220,10 +237,10 @@ def _limited(hint: object, limits: list[Limit]) -> Form:
     origin, inside = typing.get_origin(hint), typing.get_args(hint)
     if hint in (int, float):
         return Number(hint is int, tuple(limits))
-    if hint is str and limits and isinstance(limits[0], OneOf):
-        return Words(limits[0].words)
+    if hint is str and limits:
+        return Words(limits[0].words) if isinstance(limits[0], OneOf) else Text(tuple(limits))
     if hint is Spec or hint == Spec:
-        return Either((_STRING, MappingOf(ANYTHING, tuple(limits) or (Kind(""),))))
+        return Either((_NAME, MappingOf(ANYTHING, tuple(limits) or (Kind(""),))))
     if origin in (list, Sequence):
         return ListOf(form_of(inside[0]), tuple(limits))
     if origin in (dict, Mapping):
@@ -252,7 +269,7 @@ def _said_after(form: Form) -> int:
 
 def _is_foreign(form: Form) -> bool:
     """Whether it is a class of objects that no recipe can hold: whoever uses them judges them."""
-    return isinstance(form, Member) and form not in _PLAIN.values()
+    return isinstance(form, Member) and form not in (*_PLAIN.values(), _NAME)
 
 
 def _either(members: list[Form]) -> Form:
@@ -276,6 +293,18 @@ def quote(value: object) -> str:
     """A value as a message shows it, cut where it is long."""
     text = " ".join(repr(value).split())
     return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]} ..."
+
+
+def check_known(what: str, name: object, known: Iterable[str]) -> None:
+    """Refuse a name that a table does not have.
+
+    >>> check_known("cell", "gur", ["gru", "lstm"])
+    Traceback (most recent call last):
+    sparsernn.core.errors.InputError: cell 'gur' is unknown; known: gru, lstm. Did you mean 'gru'?
+    """
+    names = list(known)
+    if name not in names:
+        raise InputError(f"{what} '{name}' is unknown; known: {', '.join(names)}.{suggest(str(name), names)}")
 
 
 def check_names(what: str, given: Iterable[object], known: Sequence[str]) -> None:

@@ -6,7 +6,8 @@
 A limit is anything with `holds` and a text that continues the words "a whole number" or "a list".
 """
 
-from collections.abc import Container, Iterable, Mapping, Sized
+import re
+from collections.abc import Container, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Literal, Protocol
@@ -126,6 +127,49 @@ class OneOf:
     def holds(self, value: object) -> bool:
         """Whether the table has it."""
         return value in list(self.words)
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A list whose entries make a number in sum, up to rounding."""
+
+    total: float
+
+    def holds(self, value: Iterable[float]) -> bool:
+        """Whether they do."""
+        return abs(sum(value) - self.total) <= 1e-6
+
+    def __str__(self) -> str:
+        return f"that makes {self.total} in sum"
+
+
+@dataclass(frozen=True)
+class Named:
+    """A mapping whose names are among some words."""
+
+    words: Sequence[str]
+
+    def holds(self, value: Iterable[str]) -> bool:
+        """Whether they are."""
+        return all(name in self.words for name in value)
+
+    def __str__(self) -> str:
+        return f"named {' or '.join(self.words)}"
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """A string that a regular expression matches as a whole; `words` say which those are."""
+
+    pattern: str
+    words: str
+
+    def holds(self, value: str) -> bool:
+        """Whether it is spelt so."""
+        return re.fullmatch(self.pattern, value) is not None
+
+    def __str__(self) -> str:
+        return self.words
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TypeVar
 from sparsernn.core.checks import check_value as check_value
 from sparsernn.core.checks import forms_of
 from sparsernn.core.errors import InputError
-from sparsernn.core.forms import ANYTHING, check_names
+from sparsernn.core.forms import ANYTHING, check_known, check_names
 from sparsernn.core.forms import suggest as suggest
 from sparsernn.core.plain import Json
 
@@ -41,9 +41,7 @@ def make(
         255
     """
     name, settings = _split(kind, spec)
-    if name not in registry:
-        known = sorted(registry)
-        raise InputError(f"{kind} '{name}' is unknown; known: {', '.join(known)}.{suggest(str(name), known)}")
+    check_known(kind, name, sorted(registry))
     constructor = registry[name]
     parameters = inspect.signature(constructor).parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -61,13 +59,13 @@ def make(
         raise InputError(f"{kind} '{name}' cannot be built from {settings}: {reason}.") from error
 
 
-def name_of(spec: str | Mapping[str, Json]) -> str:
-    """The name in a component's spec.
+def name_of(spec: object) -> str:
+    """The name in a component's spec; "" where there is none.
 
-    >>> name_of("lstm"), name_of({"name": "rhn", "depth": 2})
-    ('lstm', 'rhn')
+    >>> name_of("lstm"), name_of({"name": "rhn", "depth": 2}), name_of(None)
+    ('lstm', 'rhn', '')
     """
-    return spec if isinstance(spec, str) else str(spec["name"])
+    return str((spec.get("name") if isinstance(spec, Mapping) else spec) or "")
 
 
 def _split(kind: str, spec: str | Mapping[str, Json]) -> tuple[Json, dict[str, Json]]:

@@ -22,6 +22,7 @@ from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Count, Entries, Kind, Size, Spec
 from sparsernn.core.plain import Json
 from sparsernn.core.registry import make
+from sparsernn.core.saved_tree import misfit
 from sparsernn.core.states import State, detached
 from sparsernn.gradients.generator import Dice
 from sparsernn.gradients.gradient_phases import PhaseSchedule, Source
@@ -331,9 +332,8 @@ def check_fits(saved: Mapping[str, Json], own: Mapping[str, Tensor], scale: str)
     if odd:
         raise InputError(f"holds another synthesizer: the tensor '{odd[0]}' is on one side only")
     for name, tensor in own.items():
-        if tensor.shape != theirs[name].shape:
-            sizes = f"{tuple(theirs[name].shape)} there and {tuple(tensor.shape)} here"
-            raise InputError(f"holds another synthesizer: '{name}' has shape {sizes}")
+        if why := misfit(theirs[name], tensor, same_type=False):
+            raise InputError(f"holds another synthesizer: '{name}' {why}")
     unit = saved.get("scale", scale)  # runs from before it was written down do not say
     if unit != scale:
         raise InputError(

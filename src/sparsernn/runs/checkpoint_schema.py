@@ -14,8 +14,9 @@ from torch import Tensor
 from sparsernn.contracts import Optimizer
 from sparsernn.core.errors import InputError
 from sparsernn.core.plain import Json
+from sparsernn.core.saved_tree import Types, misfit, wrong_keys
 
-LAST_KEYS: dict[str, type | tuple[type, ...]] = {
+LAST_KEYS: dict[str, Types] = {
     "recipe": str,
     "model": Mapping,
     "optimizer": Mapping,
@@ -25,7 +26,7 @@ LAST_KEYS: dict[str, type | tuple[type, ...]] = {
     "generators": Mapping,
     "history": Mapping,
 }
-BEST_KEYS: dict[str, type | tuple[type, ...]] = {
+BEST_KEYS: dict[str, Types] = {
     "recipe": str,
     "model": Mapping,
     "sparsifier": Mapping,
@@ -45,17 +46,13 @@ def told(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200].rstrip('.')}"
 
 
-def check_keys(
-    tree: Mapping[str, Json], wanted: Mapping[str, type | tuple[type, ...]], source: object
-) -> None:
+def check_keys(tree: Mapping[str, Json], wanted: Mapping[str, Types], source: object) -> None:
     """Raise InputError unless each key is there with a value of its type.
 
     >>> check_keys({"recipe": "small"}, {"recipe": str}, "last")
     """
-    for key, kind in wanted.items():
-        if not isinstance(tree.get(key), kind):
-            what = f"holds a {type(tree[key]).__name__} as" if key in tree else "has no"
-            raise InputError(f"{source} {what} '{key}', so it is not this kind of checkpoint.")
+    if why := wrong_keys(tree, wanted):
+        raise InputError(f"{source} {why}, so it is not this kind of checkpoint.")
 
 
 def check_position(position: Mapping[str, Json], kind: type, source: object) -> None:
@@ -93,18 +90,8 @@ def check_tensors(saved: object, own: Mapping[str, Tensor], source: object, fini
 
 
 def _check_tensor(name: str, saved: object, own: Tensor, source: object) -> None:
-    if not isinstance(saved, Tensor):
-        raise InputError(
-            f"{source} cannot be used: '{name}' is a {type(saved).__name__}, where a tensor is needed."
-        )
-    for what, there, here in (
-        ("shape", tuple(saved.shape), tuple(own.shape)),
-        ("type", saved.dtype, own.dtype),
-    ):
-        if there != here:
-            raise InputError(
-                f"{source} holds another model: '{name}' has {what} {there} there and {here} here."
-            )
+    if why := misfit(saved, own):
+        raise InputError(f"{source} holds another model: '{name}' {why}.")
 
 
 def check_finite(name: str, tensor: Tensor, source: object) -> None:

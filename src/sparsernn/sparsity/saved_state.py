@@ -3,10 +3,10 @@
 from collections.abc import Collection, Mapping
 from typing import NoReturn
 
-import torch
 from torch import Tensor
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.saved_tree import misfit, wrong_keys
 
 
 def check_keys(state: object, wanted: Collection[str], *, more: bool = False) -> None:
@@ -29,10 +29,8 @@ def check_keys(state: object, wanted: Collection[str], *, more: bool = False) ->
         raise InputError(
             f"the saved state is a {type(state).__name__}; it must be what state_dict() returned."
         )
-    missing = sorted(set(wanted) - state.keys())
-    surplus = [] if more else sorted(map(str, state.keys() - set(wanted)))
-    if missing or surplus:
-        refuse(f"it has no '{missing[0]}'" if missing else f"it has '{surplus[0]}'")
+    if why := wrong_keys(state, dict.fromkeys(sorted(wanted), object), more=more):
+        refuse(f"it {why}")
 
 
 def check_tensors(what: str, saved: object, own: Mapping[str, Tensor]) -> None:
@@ -49,12 +47,10 @@ def check_tensors(what: str, saved: object, own: Mapping[str, Tensor]) -> None:
     if not isinstance(saved, Mapping):
         refuse(f"'{what}' is a {type(saved).__name__}")
     for name, tensor in own.items():
-        found = saved.get(name)
-        if not isinstance(found, Tensor):
+        if name not in saved:
             refuse(f"'{what}' has no '{name}'")
-        if found.shape != tensor.shape or (tensor.dtype == torch.bool) != (found.dtype == torch.bool):
-            there = f"{found.dtype} {tuple(found.shape)}"
-            refuse(f"'{name}' of '{what}' is {there} there and {tensor.dtype} {tuple(tensor.shape)} here")
+        if why := misfit(saved[name], tensor, same_type=False):
+            refuse(f"'{name}' of '{what}' {why}")
 
 
 def refuse(why: str) -> NoReturn:

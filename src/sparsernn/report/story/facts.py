@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sparsernn.core.metrics import metric as row_of
 from sparsernn.core.plain import Json
+from sparsernn.core.registry import name_of
 from sparsernn.report.story.history import Event, RunRecord, number, tensors_now
 
 
@@ -95,21 +96,12 @@ def gather(run: RunRecord) -> Facts:
     return Facts(
         name=run.name,
         about=str(run.recipe.get("about") or ""),
-        method=component_name(run.recipe.get("sparsity")) or "dense",
+        method=name_of(run.recipe.get("sparsity")) or "dense",
         quality=_quality(run),
         size=_size(run),
         cost=_cost(run),
         progress=_progress(run),
     )
-
-
-def component_name(spec: object) -> str:
-    """The name of a component of a recipe, whether it is written as a name or as a mapping.
-
-    >>> component_name("sgd"), component_name({"name": "selfish", "density": 0.33}), component_name(None)
-    ('sgd', 'selfish', '')
-    """
-    return str(spec.get("name") or "") if isinstance(spec, Mapping) else str(spec or "")
 
 
 def metric_name(run: RunRecord) -> str:
