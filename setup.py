@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the optional native kernels, and a readme whose links work without its folder."""
+"""What pyproject.toml cannot say: the optional native kernels, and a readme without links to the files beside it."""
 
 import re
 import runpy

@@ -170,7 +170,7 @@ def test_the_command_prints_them(capsys):
     out = capsys.readouterr().out
     assert "rebase_every" in out
     assert "exp or cayley" in " ".join(out.split())
-    with pytest.raises(InputError, match=r"no kind 'mapp'.*Did you mean 'map'\?"):
+    with pytest.raises(InputError, match=r"kind 'mapp' is unknown.*Did you mean 'map'\?"):
         settings("mapp")
     with pytest.raises(InputError, match=r"map 'dens' is unknown.*Did you mean 'dense'\?"):
         settings("map", "dens")

@@ -24,12 +24,15 @@ from sparsernn.core.limits import (
     Entries,
     Kind,
     Multiple,
+    Named,
     OneOf,
     Positive,
     Rising,
     Share,
     Size,
     Spec,
+    Spelling,
+    Sum,
 )
 from sparsernn.core.registry import make
 
@@ -108,8 +111,8 @@ REFUSED = [
     ("inner", 1, "a finite number in (0, 1)"),
     ("dropout", 0.5, "a mapping with some of input, locked or null"),
     ("counts", {"a": 0}, "a mapping with a whole number of at least 1 for each name or null"),
-    ("map", 3, "a string or a mapping with the key 'name'"),
-    ("map", {"size": 3}, "a string or a mapping with the key 'name'"),
+    ("map", 3, "a name or a mapping with the key 'name'"),
+    ("map", {"size": 3}, "a name or a mapping with the key 'name'"),
     ("title", 3, "a string"),
     ("tensor", [1.0], "a Tensor or a finite number"),
 ]
@@ -217,3 +220,29 @@ def test_a_signature_keeps_its_docs_and_names():
     assert str(form_of(Path | None)) == ""
     assert str(form_of(Path | str)) == "a Path or a string"
     assert str(form_of(Any)) == ""
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "sentence"),
+    [
+        (
+            Annotated[Sequence[Positive], Entries(3, 3), Sum(100)],
+            [80, 10, 5],
+            "a list of 3 that makes 100 in sum",
+        ),
+        (Annotated[Mapping[str, Positive], Named(("norm", "value"))], {"size": 1}, "named norm or value"),
+        (Annotated[str, Spelling(r"\d+x\d+", "ROWSxCOLUMNS")], "16", "it must be ROWSxCOLUMNS"),
+        (Annotated[str, Spelling(r"\d+x\d+", "ROWSxCOLUMNS")], 16, "it must be ROWSxCOLUMNS"),
+        (Annotated[int, Between(0, 9)], 10**400, r"a whole number in \[0, 9\]"),
+    ],
+)
+def test_sums_names_spellings_and_numbers_too_large_for_a_float(hint, value, sentence):
+    with pytest.raises(InputError, match=sentence):
+        form_of(hint).refuse("it", value)
+
+
+def test_what_fits_a_sum_a_name_or_a_spelling_passes():
+    form_of(Annotated[Sequence[Positive], Sum(1)]).refuse("it", [0.1] * 10)
+    form_of(Annotated[Mapping[str, Positive], Named(("norm",))]).refuse("it", {"norm": 2})
+    form_of(Annotated[str, Spelling("[ab]+", "a and b")]).refuse("it", "abba")
+    form_of(int).refuse("it", 10**400)

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from sparsernn.core.errors import InputError
-from sparsernn.core.forms import Form, suggest
+from sparsernn.core.forms import Form, check_known
 from sparsernn.core.registry import Registry
 from sparsernn.core.signature import Setting, settings_of
 from sparsernn.data import CORPORA
@@ -67,13 +66,11 @@ def known(kind: str, name: str | None = None) -> None:
 
     >>> known("optimiser")
     Traceback (most recent call last):
-    sparsernn.core.errors.InputError: there is no kind 'optimiser'; known: model, ... Did you mean 'optimizer'?
+    sparsernn.core.errors.InputError: kind 'optimiser' is unknown; known: model, ... Did you mean 'optimizer'?
     """
-    if kind not in KINDS:
-        raise InputError(f"there is no kind '{kind}'; known: {', '.join(KINDS)}.{suggest(kind, list(KINDS))}")
-    members = list(KINDS[kind].registry)
-    if name is not None and name not in members:
-        raise InputError(f"{kind} '{name}' is unknown; known: {', '.join(members)}.{suggest(name, members)}")
+    check_known("kind", kind, KINDS)
+    if name is not None:
+        check_known(kind, name, KINDS[kind].registry)
 
 
 def members(kind: str) -> Mapping[str, Callable[..., object]]:

@@ -127,7 +127,7 @@ def test_a_part_held_out_depends_on_each_sentence_alone(tmp_path):
     ("settings", "message"),
     [
         ({"held_out": 0.6}, "held_out is 0.6"),
-        ({"splits": {"train": "dev"}}, "both must be train, valid or test"),
+        ({"splits": {"train": "dev"}}, "splits.train is .dev.; it must be one of train, valid, test"),
         ({"drop_tags": ["X", "-NONE-"]}, "leaves the valid split without a sentence"),
         ({"path": "nowhere"}, "'nowhere' is not a folder"),
         ({"path": None}, "has no path"),

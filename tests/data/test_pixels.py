@@ -240,5 +240,5 @@ def test_impossible_settings_are_one_sentence(tmp_path):
         Pixels(images="minst", data_dir=tmp_path)
     with pytest.raises(InputError, match="eval_batch_size is 0"):
         Pixels(eval_batch_size=0, data_dir=tmp_path)
-    with pytest.raises(InputError, match="the split is 'dev'"):
+    with pytest.raises(InputError, match="the split 'dev' is unknown"):
         Pixels(data_dir=tmp_path).evaluate(Lookup(Pixels(data_dir=tmp_path), "test"), "dev")

@@ -271,7 +271,7 @@ def test_a_layer_keeps_at_least_one_unit():
         ({"hidden_sizes": [4], "layer": ["lstm", "lstm"]}, r"layer is \['lstm', 'lstm'\]; it must be one"),
         (
             {"hidden_sizes": [4], "layer": 3},
-            "layer is 3; it must be a string or a mapping with the key 'name' or a list",
+            "layer is 3; it must be a name or a mapping with the key 'name' or a list",
         ),
         ({"hidden_sizes": [4], "embedding": "blok"}, "Did you mean 'block'"),
         ({"hidden_sizes": [4], "embedding": {"name": "block", "dropout": 0.1}}, "no setting 'dropout'"),

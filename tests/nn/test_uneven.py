@@ -190,7 +190,7 @@ def test_it_is_saved_copied_and_loaded_from_sizes():
         (("lstm", 3, []), r"hidden_sizes is \[\]"),
         (("lstm", 3, 7), "hidden_sizes is 7"),
         (("lstm", 3, [(2, 3), 4]), "must list a width for each layer"),
-        (("lstm", 3, [(2, 3, 4)]), "or a pair for each"),
+        (("lstm", 3, [(2, 3, 4)]), "each entry .* or a list of 1 to 2"),
     ],
 )
 def test_impossible_sizes_are_answered(arguments, message):

@@ -8,6 +8,7 @@ from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import get_args
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from sparsernn.runs.interruption import Interrupted
 from sparsernn.runs.loop import train
 from sparsernn.runs.ranks import Ranks
 from sparsernn.runs.recipe import Recipe
-from sparsernn.runs.validation import LOGS
+from sparsernn.runs.validation import Log
 from sparsernn.runs.watchers import WATCHERS, Apart, Watcher, numbers, watchers
 
 SETTINGS = {
@@ -265,7 +266,7 @@ def test_only_the_first_of_several_processes_is_watched(new, notes):
 
 @pytest.mark.parametrize("log", ["comet", ["wandb", "wandb"], 3, [["wandb"]], {"wandb": True}])
 def test_other_names_are_refused(log):
-    with pytest.raises(InputError, match=r"log is .* must be some of tensorboard, wandb, mlflow, each once"):
+    with pytest.raises(InputError, match=r"log is .* must be (one of )?tensorboard, wandb"):
         Recipe.from_settings({**SETTINGS, "log": log})
 
 
@@ -277,7 +278,7 @@ def test_one_name_needs_no_brackets_and_watching_is_no_other_experiment():
 
 
 def test_each_has_an_extra_of_its_name():
-    assert tuple(WATCHERS) == LOGS
+    assert tuple(WATCHERS) == get_args(Log)
     project = Path(__file__).parents[2] / "pyproject.toml"
     extras = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     for name, kind in WATCHERS.items():

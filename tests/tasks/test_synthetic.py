@@ -182,7 +182,7 @@ def test_a_good_answer_can_end_the_training():
         (lambda: Denoising(alphabet=0), "alphabet is 0"),
         (lambda: Adding(length=1), "length is 1"),
         (lambda: Adding(length=3, marks=4), "marks is 4"),
-        (lambda: TASKS[0].evaluate(Answers(perfect), "dev"), "the split is 'dev'"),
+        (lambda: TASKS[0].evaluate(Answers(perfect), "dev"), "the split 'dev' is unknown"),
     ],
 )
 def test_impossible_settings_are_one_sentence(build, message):

@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from sparsernn.cli.arguments import RunFolder, UnusedData
-from sparsernn.core.errors import InputError
+from sparsernn.core.checks import check_value
+from sparsernn.core.limits import Spelling
 
 
 def register(app: typer.Typer) -> None:
@@ -46,8 +47,9 @@ def bench(
         output().print("Not kept: the report takes these figures once the run has ended.", soft_wrap=True)
 
 
+_NUMBERS = Spelling(r"[\s,]*(0*([1-9]|1[0-6])([\s,]+|$))+", "numbers from 1 to 16, such as 1 or 1,4")
+
+
 def _batches(text: str) -> tuple[int, ...]:
-    words = text.replace(",", " ").split()
-    if not words or not all(word.isdigit() and 1 <= int(word) <= 16 for word in words):
-        raise InputError(f"--batch-size is '{text}'; it must be numbers from 1 to 16, such as 1 or 1,4.")
-    return tuple(int(word) for word in words)
+    check_value("--batch-size", text, Annotated[str, _NUMBERS])
+    return tuple(int(word) for word in text.replace(",", " ").split())

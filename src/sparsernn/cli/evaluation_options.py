@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparsernn.core.checks import forms_of
+from sparsernn.core.checks import check_value, forms_of
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import OneOf
 from sparsernn.core.plain import Json
 
 if TYPE_CHECKING:
@@ -128,8 +129,7 @@ def _make(name: str, settings: dict[str, Json]) -> Mode:
     if (preset := settings.pop("preset", None)) is None:
         made: Mode = MODES[name](**_without_tune(settings))
         return made
-    if preset not in PRESETS:
-        raise InputError(f"--preset is '{preset}'; it must be {' or '.join(PRESETS)}.")
+    check_value("--preset", preset, Annotated[str, OneOf(PRESETS)])
     return replace(PRESETS[preset], **_without_tune(settings))
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sparsernn.cli.arguments import Data, Device, Out, RunFolder
-from sparsernn.core.errors import InputError
+from sparsernn.core.checks import check_value
+from sparsernn.core.limits import Spelling
 from sparsernn.core.metrics import metric
 from sparsernn.core.plain import Json
 from sparsernn.runs.run_folders import fresh_folder
@@ -87,10 +87,9 @@ def _block(given: str | None) -> tuple[int, int] | None:
     """
     if given is None:
         return None
-    found = re.fullmatch(r"(\d+)x(\d+)", given)
-    if found is None:
-        raise InputError(f"block is '{given}'; it must be ROWSxCOLUMNS, such as 16x1.")
-    return int(found[1]), int(found[2])
+    check_value("block", given, Annotated[str, Spelling(r"\d+x\d+", "ROWSxCOLUMNS, such as 16x1")])
+    rows, _, columns = given.partition("x")
+    return int(rows), int(columns)
 
 
 def _table(record: Mapping[str, Json]) -> Table:

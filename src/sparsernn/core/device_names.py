@@ -1,9 +1,13 @@
 """How devices are called in recipes and on the command line. Nothing here imports torch."""
 
-import re
+from typing import Annotated
 
-FORM = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
-ALLOWED = "auto, cpu, cuda, cuda:N with the number of a device, or mps"
+from sparsernn.core.limits import Spelling
+
+SPELLING = Spelling(
+    r"auto|cpu|mps|cuda(:\d{1,3})?", "auto, cpu, cuda, cuda:N with the number of a device, or mps"
+)
+DeviceName = Annotated[str, SPELLING]
 
 
 def is_device_name(value: object) -> bool:
@@ -12,4 +16,4 @@ def is_device_name(value: object) -> bool:
     >>> is_device_name("cuda:1"), is_device_name("gpu"), is_device_name(0)
     (True, False, False)
     """
-    return isinstance(value, str) and FORM.fullmatch(value) is not None
+    return isinstance(value, str) and SPELLING.holds(value)

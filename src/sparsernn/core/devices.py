@@ -13,7 +13,8 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from sparsernn.core.device_names import ALLOWED, is_device_name
+from sparsernn.core.checks import check_value
+from sparsernn.core.device_names import DeviceName
 from sparsernn.core.errors import InputError
 from sparsernn.core.states import alike
 
@@ -38,8 +39,7 @@ def chosen(name: str) -> torch.device:
         >>> chosen("cpu")
         device(type='cpu')
     """
-    if not is_device_name(name):
-        raise InputError(f"the device is {name!r}; it must be {ALLOWED}.")
+    check_value("the device", name, DeviceName)
     if name == "auto":
         return chosen("cuda") if torch.cuda.is_available() else CPU
     if name == "mps" and not torch.backends.mps.is_available():

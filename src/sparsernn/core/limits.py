@@ -107,6 +107,22 @@ class Entries:
 
 
 @dataclass(frozen=True)
+class Distinct:
+    """A list without repetitions.
+
+    >>> Distinct().holds(["a", "b"]), Distinct().holds(["a", "a"])
+    (True, False)
+    """
+
+    def holds(self, value: Sequence[Json]) -> bool:
+        """Whether each entry is there once."""
+        return all(entry not in value[:place] for place, entry in enumerate(value))
+
+    def __str__(self) -> str:
+        return "without repetitions"
+
+
+@dataclass(frozen=True)
 class Rising:
     """A list whose entries rise."""
 

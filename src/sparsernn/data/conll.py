@@ -9,8 +9,7 @@ from sparsernn.core.checks import check_value
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Between
 from sparsernn.data.content_split import SPLITS, position
-from sparsernn.data.long_corpora import DATA_VARIABLE
-from sparsernn.data.split_files import find_split, origins
+from sparsernn.data.split_files import DATA_VARIABLE, find_split, origins, place_of
 from sparsernn.data.tag_columns import check_columns, read_columns
 from sparsernn.data.tagged_sentences import Sentence, TaggedCorpus, digest
 from sparsernn.data.text_files import read_text
@@ -58,11 +57,9 @@ def conll(
         ...     conll(folder).splits["train"]
         [Sentence(words=('Dogs', 'bark'), tags=('NOUN', 'VERB'))]
     """
-    given = data_dir if data_dir is not None else path
-    if given is None:
-        raise InputError("the corpus 'conll' has no path; give one as task.corpus.path or with --data.")
+    place = place_of("conll", path, data_dir)
     reader = _reader(tag, columns, separator)
-    return _read(Path(given).expanduser(), "conll", reader, drop_tags, splits, held_out)
+    return _read(place, "conll", reader, drop_tags, splits, held_out)
 
 
 def ud_ewt(

@@ -4,13 +4,15 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from sparsernn.core.checks import checked
+from sparsernn.core.checks import check_value, checked
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import Entries, Positive, Sum
 from sparsernn.data.text_styles import lines_of, paragraphs_of, prose_tokens
 
 SPLITS = ("train", "valid", "test")
+Shares = Annotated[Sequence[Positive], Entries(len(SPLITS), len(SPLITS)), Sum(100)]
 
 # Shares of the test and the validation split; what is left is trained on.
 TEST_SHARE = 0.1
@@ -159,12 +161,7 @@ def check_shares(shares: Sequence[float]) -> None:
 
     >>> check_shares([80, 10, 10])
     """
-    allowed = "it must be three numbers above 0 that make 100 in sum, such as [90, 5, 5]"
-    if not isinstance(shares, list | tuple) or len(shares) != len(SPLITS):
-        raise InputError(f"shares is {shares!r}; {allowed}.")
-    numbers = all(isinstance(n, int | float) and not isinstance(n, bool) and n > 0 for n in shares)
-    if not numbers or abs(sum(shares) - 100) > 1e-6:
-        raise InputError(f"shares is {list(shares)!r}; {allowed}.")
+    check_value("shares", shares, Shares)
 
 
 def split_contiguous(text: str, shares: Sequence[float] = SHARES, between_words: bool = True) -> Split:

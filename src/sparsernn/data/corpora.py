@@ -20,8 +20,9 @@ from sparsernn.data.content_split import (
     split_contiguous,
 )
 from sparsernn.data.embedded_text import embedded
-from sparsernn.data.long_corpora import DATA_VARIABLE, enwik8, wikitext103
-from sparsernn.data.split_texts import folder_parts, given_place, parts_corpus, read_splits
+from sparsernn.data.long_corpora import enwik8, wikitext103
+from sparsernn.data.split_files import DATA_VARIABLE, given_place, place_of
+from sparsernn.data.split_texts import folder_parts, parts_corpus, read_splits
 from sparsernn.data.subword_corpus import refuse_for_subwords, subword_corpus
 from sparsernn.data.text_corpus import LEVELS, Corpus, VocabularyRules, build_corpus, own_rules
 from sparsernn.data.text_files import read_text, sha256
@@ -74,7 +75,7 @@ def folder(
     Raises:
         InputError: no folder, a missing, empty, binary or undecodable file, a bad setting.
     """
-    place = _place(data_dir, path, "folder")
+    place = place_of("folder", path, data_dir)
     if level == "subword":
         refuse_for_subwords(min_count=min_count is not None, order=order != "first")
         parts, facts = folder_parts(place, splits)
@@ -129,7 +130,7 @@ def file(
         InputError: a missing, empty, binary or undecodable file, fewer than three different lines, a bad
             setting.
     """
-    place = _place(data_dir, path, "file")
+    place = place_of("file", path, data_dir)
     if place.is_dir() and path is not None:
         place = place / Path(path).name
     text = read_text(place)
@@ -184,7 +185,7 @@ def ptb(
     model, Interspeech 2010; M. Marcus, B. Santorini, M. A. Marcinkiewicz, Building a Large Annotated Corpus of
     English: The Penn Treebank, 1993.
     """
-    texts, info = read_splits(_locate("ptb", given_place(data_dir, path)), splits, "ptb")
+    texts, info = read_splits(_locate("ptb", given_place(path, data_dir)), splits, "ptb")
     style = Style("whitespace" if level == "word" else "penn_characters")
     rules = VocabularyRules(max_vocabulary, order=order)
     return build_corpus(texts, style, info | {"level": level}, rules, vocabulary)
@@ -209,7 +210,7 @@ def wikitext2(
     Source: S. Merity, C. Xiong, J. Bradbury, R. Socher, Pointer Sentinel Mixture Models, 2016,
         arXiv:1609.07843.
     """
-    texts, info = read_splits(_locate("wikitext-2", given_place(data_dir, path)), splits, "wikitext-2")
+    texts, info = read_splits(_locate("wikitext-2", given_place(path, data_dir)), splits, "wikitext-2")
     style = Style("whitespace" if level == "word" else "characters")
     rules = VocabularyRules(max_vocabulary, order=order)
     return build_corpus(texts, style, info | {"level": level}, rules, vocabulary)
@@ -234,13 +235,6 @@ def _locate(name: str, place: Path | None) -> Path:
     if variable and (found := Path(variable).expanduser() / name).is_dir():
         return found
     return download.fetch(name)
-
-
-def _place(data_dir: str | Path | None, path: str | Path | None, kind: str) -> Path:
-    place = given_place(data_dir, path)
-    if place is None:
-        raise InputError(f"the corpus '{kind}' has no path; give one as task.corpus.path or with --data.")
-    return place
 
 
 def _key(level: str, lowercase: bool) -> Key:

@@ -1,25 +1,23 @@
 """What data there are to name in a recipe, and which of them lie on this machine: read off the registries."""
 
-import importlib.util
 import inspect
-import os
 import typing
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
+from sparsernn.core.packages import is_installed
 from sparsernn.data import CORPORA
 from sparsernn.data.digit_images import IMAGES, Images
 from sparsernn.data.download import DATASETS, cache_folder, status
-from sparsernn.data.long_corpora import DATA_VARIABLE
 from sparsernn.data.questions import QuestionCorpus
 from sparsernn.data.series_corpus import SeriesCorpus
+from sparsernn.data.split_files import own_folder
 from sparsernn.data.tagged_sentences import TaggedCorpus
 from sparsernn.data.text_corpus import Corpus
 
 FILES_OF = {"mnist-10k": "mnist", "squad-articles": "squad"}
 """Corpora that read another one's files."""
-COMES_WITH = {"digits": "sklearn", "vowels": "aeon"}
+COMES_WITH = {"digits": ("sklearn", "scikit-learn"), "vowels": ("aeon", "--no-deps aeon")}
 """Corpora that an installed package brings along."""
 READ_AS: dict[object, str] = {
     Corpus: "text",
@@ -86,26 +84,18 @@ def _place(name: str, made: Callable[..., object]) -> str:
     files = FILES_OF.get(name, name)
     if files in DATASETS:
         return place(files)
-    if mine := _own_place(files):
+    if mine := own_folder(files):
         return str(mine)
-    return COMES_ALONG if _installed(COMES_WITH.get(name)) else "--data PLACE"
-
-
-def _installed(package: str | None) -> bool:
-    return package is not None and importlib.util.find_spec(package) is not None
+    if name not in COMES_WITH:
+        return "--data PLACE"
+    package, install = COMES_WITH[name]
+    return COMES_ALONG if is_installed(package) else f"pip install {install}"
 
 
 def place(name: str) -> str:
     """Where a corpus that can be downloaded lies on this machine; `NOT_HERE` if it does not."""
-    mine = _own_place(name)
+    mine = own_folder(name)
     for folder in (*([mine] if mine else []), cache_folder() / name):
         if folder.is_dir() and "missing" not in status(name, folder).values():
             return str(folder)
     return NOT_HERE
-
-
-def _own_place(name: str) -> Path | None:
-    """The folder of a corpus among the user's own data, if there is one."""
-    variable = os.environ.get(DATA_VARIABLE)
-    found = Path(variable).expanduser() / name if variable else None
-    return found if found and found.is_dir() else None

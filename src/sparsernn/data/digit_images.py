@@ -4,9 +4,7 @@
 """
 
 import hashlib
-import importlib.util
 import math
-import os
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,9 +15,10 @@ import torch
 from torch import Tensor
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.packages import check_installed, folder_of
 from sparsernn.core.plain import Json
 from sparsernn.data.download import cache_folder
-from sparsernn.data.long_corpora import DATA_VARIABLE
+from sparsernn.data.split_files import DATA_VARIABLE, named_place
 from sparsernn.data.text_files import read_bytes, read_text, unpacked
 
 ORDER_SEED = 1234
@@ -238,7 +237,7 @@ def _file(place: Path, stem: str) -> Path:
 
 def _place(name: str, path: str | Path | None, data_dir: str | Path | None) -> Path:
     """The folder of a data set: what is said, else what was downloaded."""
-    place = _given(name, path, data_dir)
+    place = named_place(name, path, data_dir)
     if place is None and (cache_folder() / name).is_dir():
         place = cache_folder() / name
     if place is None:
@@ -251,27 +250,14 @@ def _place(name: str, path: str | Path | None, data_dir: str | Path | None) -> P
     return place
 
 
-def _given(name: str, path: str | Path | None, data_dir: str | Path | None) -> Path | None:
-    """What the user says, or the environment; None where neither does."""
-    given = data_dir if data_dir is not None else path
-    if given is not None:
-        place = Path(given).expanduser()
-        return place / name if (place / name).is_dir() else place
-    variable = os.environ.get(DATA_VARIABLE)
-    found = Path(variable).expanduser() / name if variable else None
-    return found if found and found.is_dir() else None
+def _folder_of_sklearn() -> Path:
+    folder = "name a folder that has digits.csv.gz with --data"
+    check_installed("the digits", "sklearn", install="scikit-learn", instead=f"or {folder}")
+    return folder_of("sklearn") / "datasets" / "data"
 
 
 def _digits_file(path: str | Path | None, data_dir: str | Path | None) -> Path:
-    place = _given("digits", path, data_dir)
-    if place is None:
-        found = importlib.util.find_spec("sklearn")
-        if found is None or not found.submodule_search_locations:
-            raise InputError(
-                "the digits come with scikit-learn, which is not installed; install it, or name a folder that has "
-                "digits.csv.gz with --data."
-            )
-        place = Path(found.submodule_search_locations[0]) / "datasets" / "data"
+    place = named_place("digits", path, data_dir) or _folder_of_sklearn()
     for name in ("digits.csv.gz", "digits.csv"):
         if (place / name).is_file():
             return place / name

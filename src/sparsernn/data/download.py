@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.forms import check_known
 from sparsernn.data.byte_bar import ByteBar
 from sparsernn.data.text_files import GZIP_MAGIC, read_bytes
 
@@ -126,8 +127,7 @@ def fetch(name: str) -> Path:
 
 
 def _remotes(name: str) -> tuple[Remote, ...]:
-    if name not in DATASETS:
-        raise InputError(f"dataset '{name}' is unknown; these can be downloaded: {', '.join(DATASETS)}.")
+    check_known("dataset", name, DATASETS)
     return DATASETS[name]
 
 

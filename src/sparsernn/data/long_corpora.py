@@ -8,13 +8,12 @@ from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.data.content_split import SPLITS
 from sparsernn.data.long_text import long_corpus
-from sparsernn.data.split_texts import folder_parts, given_place, parts_corpus
+from sparsernn.data.split_files import DATA_VARIABLE, given_place
+from sparsernn.data.split_texts import folder_parts, parts_corpus
 from sparsernn.data.text_corpus import Corpus, VocabularyRules
 from sparsernn.data.text_parts import Part, file_stat
 from sparsernn.data.text_styles import Style
 from sparsernn.data.vocabulary import Order, Vocabulary
-
-DATA_VARIABLE = "SPARSERNN_DATA"
 
 ENWIK8_BYTES = 100_000_000
 ENWIK8_CUTS = (0, 90, 95, 100)
@@ -52,7 +51,7 @@ def wikitext103(
         arXiv:1609.07843.
     """
     place = _located(
-        "wikitext-103", given_place(data_dir, path), "wiki.train.tokens and its valid and test files"
+        "wikitext-103", given_place(path, data_dir), "wiki.train.tokens and its valid and test files"
     )
     rules = VocabularyRules(max_vocabulary, order=order)
     info = {"name": "wikitext-103", "level": "word"}
@@ -84,7 +83,7 @@ def enwik8(
 
     Source: M. Mahoney, Large Text Compression Benchmark, 2006, mattmahoney.net/dc/text.html.
     """
-    file = _enwik8_file(given_place(data_dir, path))
+    file = _enwik8_file(given_place(path, data_dir))
     size = file_stat(file)[2]
     if size < ENWIK8_CUTS[-1]:
         raise InputError(f"'{file}' has {size} bytes; enwik8 has {ENWIK8_BYTES:,}, unpacked.")

@@ -1,7 +1,5 @@
 """Series by name: a table of yours, and the Japanese vowels."""
 
-import importlib.util
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,11 +9,11 @@ import numpy as np
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Between
+from sparsernn.core.packages import check_installed, folder_of
 from sparsernn.core.plain import Json
 from sparsernn.data.content_split import SPLITS, check_shares, position
-from sparsernn.data.long_corpora import DATA_VARIABLE
 from sparsernn.data.series_corpus import Reading, Series, SeriesCorpus, digest, series_of
-from sparsernn.data.split_files import find_split, origins
+from sparsernn.data.split_files import find_split, named_place, origins, place_of
 from sparsernn.data.table_files import LABEL, READERS, SERIES, read_table
 
 ENDINGS = tuple(READERS)
@@ -67,10 +65,7 @@ def table(
         InputError: no such file or column, a number that is missing or none, a split without a series; the sentence
             names file, line and column.
     """
-    given = path if data_dir is None else data_dir
-    if given is None:
-        raise InputError("the corpus 'table' has no path; give one as task.corpus.path or with --data.")
-    place = Path(given).expanduser()
+    place = place_of("table", path, data_dir)
     if place.is_dir() and path is not None and (place / Path(path).name).is_file():
         place = place / Path(path).name
     named = None if columns is None else tuple(columns)
@@ -101,25 +96,14 @@ def vowels(
     Source: M. Kudo, J. Toyama and M. Shimbo, "Multidimensional Curve Classification Using Passing-Through Regions",
     Pattern Recognition Letters 20, 1999.
     """
-    place = _vowels_folder(path if data_dir is None else data_dir)
+    place = named_place("vowels", path, data_dir) or _folder_of_aeon()
     return _of_folder("vowels", place, Reading(None, LABEL, SERIES), None, held_out, (".ts",))
 
 
-def _vowels_folder(given: str | Path | None) -> Path:
-    if given is not None:
-        place = Path(given).expanduser()
-        return place / "vowels" if (place / "vowels").is_dir() else place
-    variable = os.environ.get(DATA_VARIABLE)
-    mine = Path(variable).expanduser() / "vowels" if variable else None
-    if mine and mine.is_dir():
-        return mine
-    found = importlib.util.find_spec("aeon")
-    if found is None or not found.submodule_search_locations:
-        raise InputError(
-            "the Japanese vowels come with aeon, which is not installed; install it (pip install --no-deps aeon), or "
-            "name a folder that has JapaneseVowels_TRAIN.ts and JapaneseVowels_TEST.ts with --data."
-        )
-    return Path(found.submodule_search_locations[0]) / "datasets" / "data" / "JapaneseVowels"
+def _folder_of_aeon() -> Path:
+    folder = "name a folder that has JapaneseVowels_TRAIN.ts and JapaneseVowels_TEST.ts with --data"
+    check_installed("the corpus 'vowels'", "aeon", install="--no-deps aeon", instead=f"or {folder}")
+    return folder_of("aeon") / "datasets" / "data" / "JapaneseVowels"
 
 
 def _of_folder(

@@ -1,10 +1,12 @@
 """Which file of a folder is which split: one list of names for every kind of corpus."""
 
+import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypedDict
 
+from sparsernn.core.checks import check_value
 from sparsernn.core.errors import InputError
 from sparsernn.data.content_split import SPLITS
 
@@ -15,6 +17,8 @@ SPLIT_NAMES: dict[str, tuple[str, ...]] = {
 }
 """Split -> the words that a file of it has in its name; testa and testb are CoNLL-2003's."""
 
+DATA_VARIABLE = "SPARSERNN_DATA"
+"""Of the environment: a folder that has corpora in folders of their names."""
 PACKED = ".gz"
 
 _WORDS = re.compile(r"[^\W_]+")
@@ -75,7 +79,52 @@ def find_split(place: Path, split: str, endings: Sequence[str], holds: str = "te
     return found[0].file
 
 
-def origins(splits: object) -> dict[str, str]:
+def given_place(path: str | Path | None, data_dir: str | Path | None) -> Path | None:
+    """Where a corpus is said to lie: `data_dir` counts before `path`; None where nobody says."""
+    given = path if data_dir is None else data_dir
+    return None if given is None else Path(given).expanduser()
+
+
+def place_of(kind: str, path: str | Path | None, data_dir: str | Path | None) -> Path:
+    """The same for a corpus that has to be told.
+
+    >>> place_of("folder", None, None)
+    Traceback (most recent call last):
+    sparsernn.core.errors.InputError: the corpus 'folder' has no path; give one as task.corpus.path or with --data.
+    """
+    place = given_place(path, data_dir)
+    if place is None:
+        raise InputError(f"the corpus '{kind}' has no path; give one as task.corpus.path or with --data.")
+    return place
+
+
+def named_place(name: str, path: str | Path | None, data_dir: str | Path | None) -> Path | None:
+    """The same for a corpus with a folder of its name: in the place that is said, else in $SPARSERNN_DATA."""
+    place = given_place(path, data_dir)
+    if place is not None:
+        return place / name if (place / name).is_dir() else place
+    return own_folder(name)
+
+
+def own_folder(name: str) -> Path | None:
+    """The folder of a corpus in $SPARSERNN_DATA, where there is one."""
+    variable = os.environ.get(DATA_VARIABLE)
+    found = Path(variable).expanduser() / name if variable else None
+    return found if found and found.is_dir() else None
+
+
+SplitName = Literal["train", "valid", "test"]
+
+
+class Origins(TypedDict, total=False):
+    """Which file a split is read from where it is not its own."""
+
+    train: SplitName
+    valid: SplitName
+    test: SplitName
+
+
+def origins(splits: Mapping[str, str] | None) -> dict[str, str]:
     """Which file each split is read from: what the setting `splits` says, else its own.
 
     Raises:
@@ -85,13 +134,8 @@ def origins(splits: object) -> dict[str, str]:
         >>> origins({"train": "valid"})
         {'train': 'valid', 'valid': 'valid', 'test': 'test'}
     """
-    given = {} if splits is None else splits
-    if not isinstance(given, Mapping):
-        raise InputError(f"splits is {splits!r}; it must be a mapping such as {{train: valid}}.")
-    for split, origin in given.items():
-        if split not in SPLITS or origin not in SPLITS:
-            raise InputError(f"splits says {split!r}: {origin!r}; both must be train, valid or test.")
-    return {split: given.get(split, split) for split in SPLITS}
+    check_value("splits", splits, Origins | None)
+    return {split: split for split in SPLITS} | dict(splits or {})
 
 
 def _candidates(place: Path, split: str, endings: Sequence[str]) -> list[_Candidate]:

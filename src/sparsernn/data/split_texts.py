@@ -103,9 +103,3 @@ def notes_on_origins(origin: Mapping[str, str]) -> list[str]:
 def _note_on_file(dataset: str, split: str, path: Path, content: bytes) -> str:
     standard = download.matches(content, download.standard_digest(dataset, split))
     return "" if standard else f"{path.name} is not the standard {dataset} file"
-
-
-def given_place(data_dir: str | Path | None, path: str | Path | None) -> Path | None:
-    """Where the user says that the data lie."""
-    given = data_dir if data_dir is not None else path
-    return None if given is None else Path(given).expanduser()

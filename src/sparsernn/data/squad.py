@@ -4,11 +4,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
+from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import Count, Entries
 from sparsernn.data.content_split import SPLITS, position
-from sparsernn.data.long_corpora import DATA_VARIABLE
 from sparsernn.data.questions import Paragraph, QuestionCorpus, digest
+from sparsernn.data.split_files import DATA_VARIABLE
 from sparsernn.data.squad_format import Oddities, read_questions
 
 TRAIN, DEV = "train-v1.1.json", "dev-v1.1.json"
@@ -45,10 +48,11 @@ def squad(
     return _corpus(splits, "squad", place / train, note, {train: in_train, dev: in_dev})
 
 
+@checked
 def squad_articles(
     path: str | Path | None = None,
     file: str = DEV,
-    held_out: Sequence[int] = (5, 5),
+    held_out: Annotated[Sequence[Count], Entries(2, 2)] = (5, 5),
     articles: int | None = None,
     *,
     data_dir: str | Path | None = None,
@@ -86,8 +90,6 @@ def squad_articles(
 
 
 def _places(titles: Sequence[str], held_out: Sequence[int]) -> dict[str, Sequence[str]]:
-    if len(held_out) != 2 or not all(type(n) is int and n >= 0 for n in held_out):
-        raise InputError(f"held_out is {held_out!r}; it must be two whole numbers, such as [5, 5].")
     if not any(held_out):
         return dict.fromkeys(SPLITS, titles)
     valid, test = held_out

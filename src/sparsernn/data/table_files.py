@@ -5,11 +5,15 @@ import io
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsernn.core.checks import check_value
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import OneOf
+from sparsernn.core.packages import check_installed
 from sparsernn.data.numeric_table import Table, column_array
 from sparsernn.data.text_files import read_bytes, read_text
 
@@ -34,8 +38,7 @@ def read_table(path: str | Path, separator: str | None = None) -> Table:
         InputError: no such file, another ending, or a file that is damaged or no table.
     """
     ending = _ending(path)
-    if separator is not None and separator not in SEPARATORS:
-        raise InputError(f"separator is {separator!r}; it must be one of {', '.join(SEPARATORS)}.")
+    check_value("separator", separator, Annotated[str, OneOf(SEPARATORS)] | None)
     if ending not in READERS:
         raise InputError(f"'{path}' ends in '{ending}'; a table is read from {', '.join(READERS)}.")
     made = READERS[ending](Path(path), separator)
@@ -161,13 +164,12 @@ def _whole_series(path: Path, arrays: dict[str, NDArray[np.generic]]) -> Table:
 
 
 def _read_parquet(path: Path, separator: str | None) -> Table:
-    try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import read_table as read
-    except ImportError:
-        raise InputError(
-            f"'{path}' is a Parquet file, which the package pyarrow reads; install it, or save the table as CSV."
-        ) from None
+    check_installed(
+        f"'{path}', a Parquet file,", "pyarrow", install="pyarrow", instead="CSV needs nothing else"
+    )
+    from pyarrow import ArrowException
+    from pyarrow.parquet import read_table as read
+
     data = read_bytes(path)
     try:
         held = read(io.BytesIO(data))

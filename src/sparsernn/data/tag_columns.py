@@ -3,11 +3,11 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, TypedDict
 
 from sparsernn.core.checks import check_value
 from sparsernn.core.errors import InputError
-from sparsernn.core.limits import OneOf
+from sparsernn.core.limits import OneOf, Size, Spelling
 from sparsernn.data.tagged_sentences import Sentence
 
 TAGS = ("upos", "xpos", "pos", "chunk", "ner")
@@ -117,21 +117,26 @@ def _check_not_blank(found: list[Sentence], layout: Layout, name: str) -> None:
             )
 
 
+PARTING = Spelling("(?s).+", "tab, space or the text that parts columns")
+
+
+class Columns(TypedDict):
+    """Where word and tag stand, counted from 1."""
+
+    word: Size
+    tag: Size
+
+
 def check_columns(tag: str, columns: Mapping[str, int] | None, separator: str | None) -> None:
     """Raise InputError unless these are settings of `read_columns`.
 
     >>> check_columns("upos", {"word": 1, "tag": 2}, "tab")
     """
     check_value("tag", tag, Annotated[str, OneOf(TAGS)])
-    if separator is not None and not (isinstance(separator, str) and separator):
-        raise InputError(f"separator is {separator!r}; it must be tab, space or the text that parts columns.")
-    if columns is None:
-        return
-    allowed = "it must say where word and tag stand, counted from 1, such as {word: 1, tag: 2}"
-    if not isinstance(columns, Mapping) or set(columns) != {"word", "tag"}:
-        raise InputError(f"columns is {columns!r}; {allowed}.")
-    if not all(type(n) is int and n >= 1 for n in columns.values()) or columns["word"] == columns["tag"]:
-        raise InputError(f"columns is {dict(columns)!r}; {allowed}, two different ones.")
+    check_value("separator", separator, Annotated[str, PARTING] | None)
+    check_value("columns", columns, Columns | None)
+    if columns is not None and columns["word"] == columns["tag"]:
+        raise InputError(f"columns is {dict(columns)!r}; word and tag must stand in two different ones.")
 
 
 def _lines(text: str, name: str | Path) -> Iterator[Line]:

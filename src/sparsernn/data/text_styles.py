@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.forms import check_known
 from sparsernn.core.plain import Json
 from sparsernn.data.subwords import text_of_tokens, tokens_of
 from sparsernn.numbering import cutting
@@ -47,8 +48,7 @@ class Style:
     tokenizer: str = ""
 
     def __post_init__(self) -> None:
-        if self.name not in STYLES:
-            raise InputError(f"style '{self.name}' is unknown; known: {', '.join(STYLES)}.")
+        check_known("style", self.name, STYLES)
         if bool(self.tokenizer) != (self.name == "subword"):
             raise InputError(
                 f"style '{self.name}' with tokenizer {self.tokenizer[:20]!r}; subwords alone need one."

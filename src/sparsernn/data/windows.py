@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparsernn.core.checks import check_value, checked
 from sparsernn.core.errors import InputError
+from sparsernn.core.forms import check_names
 from sparsernn.core.limits import AtLeast, Count, NonNegative, Share, Size
 from sparsernn.core.plain import Json
 from sparsernn.core.streams import draws
@@ -68,10 +69,8 @@ def random_windows(spec: RandomWindows | Mapping[str, Json] | bool | None) -> Ra
     if isinstance(spec, bool):
         return RandomWindows() if spec else None
     known = [field.name for field in fields(RandomWindows)]
-    if not isinstance(spec, Mapping) or not set(spec) <= set(known):
-        raise InputError(
-            f"random_windows is {spec!r}; false, true or a mapping of {', '.join(known)} is needed."
-        )
+    check_value("random_windows", spec, bool | Mapping[str, Json])
+    check_names("random_windows", spec, known)
     return RandomWindows(**spec)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from sparsernn.core.errors import InputError
+from sparsernn.core.checks import check_value
+from sparsernn.core.limits import OneOf
 from sparsernn.core.streams import stream
 from sparsernn.kernels.weight_formats import BLOCK, FORMATS, Format
 
@@ -60,8 +62,7 @@ def hold(weight: Tensor, mask: Tensor | None, product: str, *, int8: bool, batch
         InputError: no such format.
     """
     if product != "auto":
-        if product not in FORMATS:
-            raise InputError(f"product is {product!r}; it must be auto or one of {', '.join(FORMATS)}.")
+        check_value("product", product, Annotated[str, OneOf(("auto", *FORMATS))])
         return FORMATS[product](weight, mask)
     held = {name: FORMATS[name](weight, mask) for name in candidates(weight, mask, int8)}
     x = torch.randn(weight.shape[1], batch, generator=stream("autotune"))

@@ -125,7 +125,7 @@ class Window:
         if self.runtime.library is None:
             self._twin(self._token, torch.tensor([ids]), None)
         else:
-            self._ids[:] = ids
+            self._ids[: len(ids)] = [*ids]
             self.runtime.library.steps(self._list, ctypes.addressof(self._one))
         return self._answer
 

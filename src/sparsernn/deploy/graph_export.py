@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -25,6 +24,7 @@ from sparsernn.contracts import Model
 from sparsernn.core.checks import check_value
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Between
+from sparsernn.core.packages import check_installed
 from sparsernn.core.plain import Json
 from sparsernn.core.streams import stream
 from sparsernn.deploy.graphs.onnx_graph import NEWEST, OLDEST, USUAL
@@ -180,12 +180,8 @@ def export(
 
 
 def _require_onnx(graph: Form) -> None:
-    missing = [name for name in ONNX_NEEDS[graph] if find_spec(name) is None]
-    if missing:
-        raise InputError(
-            f"ONNX files need {' and '.join(missing)}: pip install 'sparsernn[onnx]'; a file that ends in .pt2 needs "
-            "nothing else."
-        )
+    otherwise = "a file that ends in .pt2 needs nothing else"
+    check_installed("an ONNX file", *ONNX_NEEDS[graph], install="'sparsernn[onnx]'", instead=otherwise)
 
 
 def _told(facts: Mapping[str, Json], start: Mapping[str, Json]) -> dict[str, str]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median, quantiles
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from sparsernn.core.errors import InputError
+from sparsernn.core.checks import check_value
+from sparsernn.core.limits import Entries, Size
 from sparsernn.core.plain import Json
 from sparsernn.core.streams import stream
 from sparsernn.deploy.compiled_runtime import CompiledRuntime
@@ -30,8 +32,8 @@ def measure_latency(
     candidates: Candidate | Mapping[str, Candidate],
     batch: int = 1,
     *,
-    repeats: int = 9,
-    tokens: int = 4,
+    repeats: Size = 9,
+    tokens: Size = 4,
     seed: int = 0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[dict[str, Json]]:
@@ -61,8 +63,7 @@ def measure_latency(
     """
     if not isinstance(candidates, Mapping):
         candidates = {"model": candidates}
-    if min(repeats, tokens) < 1 or not candidates:
-        raise InputError(f"repeats is {repeats} and tokens {tokens}; both start at 1, and so do candidates.")
+    check_value("candidates", candidates, Annotated[Mapping[str, object], Entries(1)])
     streams = {name: _stream(candidate, batch) for name, candidate in candidates.items()}
     generator = stream("measurement", seed)
     size = min(s.vocabulary_size for s in streams.values())

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.packages import check_installed
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -126,9 +127,8 @@ def load_optuna() -> ModuleType:
     Raises:
         InputError: it is not installed.
     """
-    try:
-        import optuna
-    except ImportError:
-        raise InputError("a sweep needs optuna: pip install 'sparsernn[sweep]'.") from None
+    check_installed("a sweep", "optuna", install="'sparsernn[sweep]'")
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna

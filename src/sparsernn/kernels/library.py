@@ -8,10 +8,14 @@ import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Annotated
 
 import torch
 
+from sparsernn.core.checks import check_value
 from sparsernn.core.errors import InputError
+from sparsernn.core.forms import form_of
+from sparsernn.core.limits import Between, OneOf
 
 INTERFACE = 12
 """Must equal sparsernn_interface() in sparse.c: signatures and structures agree."""
@@ -102,17 +106,18 @@ class Library:
         return torch.get_num_threads() if self.one_pool else 1
 
 
+_THREADS = form_of(Annotated[int, Between(1, MOST_THREADS)] | None)  # read once: every call of a kernel asks
+
+
 def check_threads(wanted: int | None) -> None:
     """Raise InputError unless the number of threads is None or one that a machine may have.
 
     Example:
         >>> check_threads(0)
         Traceback (most recent call last):
-        sparsernn.core.errors.InputError: threads is 0; it must be from 1 to 1024, or None.
+        sparsernn.core.errors.InputError: threads is 0; it must be a whole number in [1, 1024] or null.
     """
-    whole = isinstance(wanted, int) and not isinstance(wanted, bool)
-    if wanted is not None and not (whole and 1 <= wanted <= MOST_THREADS):
-        raise InputError(f"threads is {str(wanted)[:40]}; it must be from 1 to {MOST_THREADS}, or None.")
+    _THREADS.refuse("threads", wanted)
 
 
 def _one_pool() -> bool:
@@ -156,8 +161,8 @@ def _find(wish: str) -> tuple[Library | None, str]:
 
 def _wish() -> str:
     wish = os.environ.get("SPARSERNN_KERNELS", "")
-    if wish and wish not in NEEDS:
-        raise InputError(f"SPARSERNN_KERNELS is {wish!r}; it must be one of {', '.join(NEEDS)}, or unset.")
+    if wish:
+        check_value("SPARSERNN_KERNELS", wish, Annotated[str, OneOf(NEEDS)])
     return wish
 
 

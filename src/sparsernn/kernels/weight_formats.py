@@ -15,13 +15,15 @@ from __future__ import annotations
 import ctypes
 import warnings
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.forms import form_of
+from sparsernn.core.limits import Between
 from sparsernn.kernels.library import library
 
 BATCHES = (1, 4, 8, 16)
@@ -43,10 +45,12 @@ class CMatrix(ctypes.Structure):
     )
 
 
+_BATCH = form_of(Annotated[int, Between(1, BATCHES[-1])])  # read once: every product asks
+
+
 def padded(batch: int) -> int:
     """The number of columns computed for a batch of 1 to 16."""
-    if not isinstance(batch, int) or isinstance(batch, bool) or not 1 <= batch <= BATCHES[-1]:
-        raise InputError(f"batch is {batch!r}; the inference products take 1 to {BATCHES[-1]}.")
+    _BATCH.refuse("batch", batch)
     return next(size for size in BATCHES if size >= batch)
 
 

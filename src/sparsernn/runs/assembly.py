@@ -83,21 +83,10 @@ def assemble(
     per_epoch = task.steps_per_epoch(recipe.seed)
     steps = recipe.epochs * per_epoch
     schedule, optimizer = _optimizer(recipe, model, steps)
-    sparsifier = make(
-        "sparsity",
-        SPARSIFIERS,
-        recipe.sparsity,
-        model=model,
-        optimizer=optimizer,
-        total_steps=steps,
-        steps_per_epoch=per_epoch,
-        epochs=recipe.epochs,
-        seed=recipe.seed,
-        window=task.window,
-    )
-    boundary = make(
-        "boundary", BOUNDARIES, recipe.boundary, model=model, seed=recipe.seed, epochs=recipe.epochs
-    )
+    length = {"total_steps": steps, "steps_per_epoch": per_epoch, "window": task.window}
+    known = {"model": model, "seed": recipe.seed, "epochs": recipe.epochs}
+    sparsifier = make("sparsity", SPARSIFIERS, recipe.sparsity, optimizer=optimizer, **length, **known)
+    boundary = make("boundary", BOUNDARIES, recipe.boundary, **known)
     begin_dropout(recipe.seed)
     without = remembered is not None
     return Run(
@@ -177,7 +166,7 @@ def create(
         InputError: the folder already holds a run, the recipe cannot be assembled, or the library of what it is to be
             watched with is not installed.
     """
-    _check_free(folder)
+    check_free(folder)
     check_watchers(recipe.log)
     run = assemble(recipe, data_dir, vocabularies, remembered, device)
     take_synthesizer(run)
@@ -195,7 +184,7 @@ def create(
 
 def _written(run: Run, folder: Path, data_dir: Path | None, begin: Callable[[Run], None]) -> Run:
     """The new run in its folder, which nobody else writes to meanwhile."""
-    _check_free(folder)  # again: somebody else may have been quicker
+    check_free(folder)  # again: somebody else may have been quicker
     begin(run)
     (folder / ENVIRONMENT).write_text(json.dumps(environment(run, data_dir), indent=1), encoding="utf-8")
     for name, vocabulary in run.task.vocabularies.items():
@@ -207,7 +196,8 @@ def _written(run: Run, folder: Path, data_dir: Path | None, begin: Callable[[Run
     return run
 
 
-def _check_free(folder: Path) -> None:
+def check_free(folder: Path) -> None:
+    """Refuse a folder that holds a run."""
     if (folder / RECIPE).exists():
         raise InputError(
             f"{folder} already holds a run; resume it with 'sparsernn resume {folder}' or choose another."

@@ -19,7 +19,7 @@ from sparsernn.deploy.measurement import macs_per_token, measure_latency
 from sparsernn.deploy.proof import Proof, prove
 from sparsernn.deploy.shrink import Compaction, check_tolerance, count, nothing, units_of
 from sparsernn.runs.artifacts import measure, quicker_threads, reads_tokens, take_best
-from sparsernn.runs.assembly import RECIPE, MissingData, open_run, open_weights
+from sparsernn.runs.assembly import MissingData, check_free, open_run, open_weights
 from sparsernn.runs.checkpoint import load_checkpoint, save_checkpoint
 from sparsernn.runs.compact_folder import built, resized_recipe, write
 from sparsernn.runs.removable_units import Settings, dead_in_run, smaller
@@ -51,8 +51,7 @@ def compact_run(source: Path, folder: Path, settings: Settings | None = None) ->
     """
     settings = settings or Settings()
     check_tolerance(settings.tol, exact=not settings.tol)
-    if (folder / RECIPE).exists():
-        raise InputError(f"{folder} already holds a run; choose another folder.")
+    check_free(folder)
     original = _opened(source, settings.data_dir)
     state = copy.deepcopy(original.state())
     gone, weak = dead_in_run(original, settings)

@@ -7,7 +7,7 @@ from typing import ClassVar, Protocol
 from torch import Tensor
 
 from sparsernn.contracts import Model, Task
-from sparsernn.core.errors import InputError
+from sparsernn.core.forms import check_known
 from sparsernn.core.plain import Json
 from sparsernn.runs.run import Run
 
@@ -62,9 +62,7 @@ def evaluate_run(
         InputError: an unknown split, no best checkpoint yet, or a mode that cannot read the run.
     """
     run.require_data("evaluating")
-    known = sorted(run.task.examples)
-    if split not in known:
-        raise InputError(f"the split '{split}' is unknown; known: {', '.join(known)}.")
+    check_known("the split", split, sorted(run.task.examples))
     best = run.load_best()
     if mode is None:
         batch_size = batch_size or run.task.eval_batch_size

@@ -14,7 +14,7 @@ from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Size
 from sparsernn.core.plain import Json
 from sparsernn.runs.artifacts import take_best
-from sparsernn.runs.assembly import RECIPE, create, data_of, open_run
+from sparsernn.runs.assembly import check_free, create, data_of, open_run
 from sparsernn.runs.event_log import EventLog
 from sparsernn.runs.finetuning import first_best
 from sparsernn.runs.recipe import Recipe
@@ -59,8 +59,7 @@ def prune_run(
     check_value("batches", batches, Size)
     if source.is_file():
         raise InputError(f"{source} is a file; give the folder of the run that it was made of.")
-    if (folder / RECIPE).exists():
-        raise InputError(f"{folder} already holds a run; choose another folder.")
+    check_free(folder)
     original = open_run(source, data_dir, device or "cpu")
     best = take_best(original)
     before = original.task.evaluate(original.model, "valid", tick=lambda done: tick("valid", done))

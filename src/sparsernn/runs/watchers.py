@@ -12,14 +12,13 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from queue import Full, Queue
 from threading import Thread
 from typing import ClassVar
 
 from sparsernn.contracts import Reporter
-from sparsernn.core.errors import InputError
+from sparsernn.core.packages import check_installed
 from sparsernn.core.plain import Json
 from sparsernn.runs.run import Run
 
@@ -157,11 +156,7 @@ def check_watchers(names: Sequence[str]) -> None:
         InputError: the library of one of them is not installed.
     """
     for name in names:
-        if find_spec(WATCHERS[name].library) is None:
-            raise InputError(
-                f"log: {name} needs {WATCHERS[name].library}, which is not installed: "
-                f"pip install 'sparsernn[{name}]'."
-            )
+        check_installed(f"log: {name}", WATCHERS[name].library, install=f"'sparsernn[{name}]'")
 
 
 @contextmanager

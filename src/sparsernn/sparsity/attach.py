@@ -8,9 +8,10 @@ from torch import nn
 
 from sparsernn.core.checks import check_value
 from sparsernn.core.errors import InputError
+from sparsernn.core.forms import check_known
 from sparsernn.core.limits import Size
 from sparsernn.core.plain import Json
-from sparsernn.core.registry import make, suggest
+from sparsernn.core.registry import make
 from sparsernn.sparsity.dynamic.dense_to_sparse import DenseToSparse
 from sparsernn.sparsity.dynamic.engine import DynamicSparse
 from sparsernn.sparsity.dynamic.engine_settings import Settings, parse
@@ -115,11 +116,7 @@ def sparsify(
     _check_whole(model)
     if method in PENALTIES:
         return _penalty(model, optimizer, {"name": method, **settings}, attach)
-    if method not in DEFAULTS and method not in PRUNED_ON_THE_WAY:
-        known = sorted({*DEFAULTS, *PRUNED_ON_THE_WAY, *PENALTIES})
-        raise InputError(
-            f"method '{method}' is unknown; known: {', '.join(known)}.{suggest(str(method), known)}"
-        )
+    check_known("method", method, sorted({*DEFAULTS, *PRUNED_ON_THE_WAY, *PENALTIES}))
     from_dense = method in PRUNED_ON_THE_WAY
     parsed = parse_pruned(method, settings) if from_dense else parse(settings, DEFAULTS[method])
     length = _known_length(total_steps, steps_per_epoch)

@@ -6,10 +6,11 @@ from typing import Annotated
 
 from torch import nn
 
-from sparsernn.core.errors import InputError
-from sparsernn.core.limits import Entries, Kind, Spec
+from sparsernn.core.checks import check_value, checked
+from sparsernn.core.forms import check_names
+from sparsernn.core.limits import Entries, Kind, OneOf, Spec
 from sparsernn.core.plain import Json
-from sparsernn.core.registry import make, suggest
+from sparsernn.core.registry import make
 from sparsernn.core.streams import stream_seed
 from sparsernn.sparsity.dynamic.dense_to_sparse import DenseToSparse
 from sparsernn.sparsity.dynamic.engine import DynamicSparse
@@ -83,14 +84,8 @@ def parse_pruned(preset: str, settings: Mapping[str, Json]) -> Settings:
     Raises:
         InputError: an unknown or impossible one.
     """
-    for key in settings:
-        if key not in OF_THESE:
-            hint = suggest(str(key), list(OF_THESE))
-            raise InputError(
-                f"sparsity '{preset}' has no setting '{key}'; it accepts: {', '.join(OF_THESE)}.{hint}"
-            )
-    if settings.get("prune", BY_MAGNITUDE[0]) not in BY_MAGNITUDE:
-        raise InputError(f"prune is {settings['prune']!r}; '{preset}' knows {' and '.join(BY_MAGNITUDE)}.")
+    check_names(f"sparsity '{preset}'", settings, OF_THESE)
+    check_value("prune", settings.get("prune", BY_MAGNITUDE[0]), Annotated[str, OneOf(BY_MAGNITUDE)])
     return parse(settings, PRUNED_ON_THE_WAY[preset][0])
 
 
@@ -163,6 +158,7 @@ def _preset(name: str) -> Callable[..., Sparsifier]:
 PENALTIES: Mapping[str, Callable[..., Penalty]] = {**SINGLE, "together": Together}
 
 
+@checked
 def chain(
     model: nn.Module,
     optimizer: Optimizers = None,
@@ -192,10 +188,6 @@ def chain(
         >>> [type(member).__name__ for member in made.members]
         ['DynamicSparse', 'L1']
     """
-    if not isinstance(of, list | tuple) or not of:
-        raise InputError(
-            f"of is {of!r}; it must list methods, such as [{{name: selfish, density: 0.3}}, {{name: iss, ...}}]."
-        )
     known = {
         "total_steps": total_steps,
         "steps_per_epoch": steps_per_epoch,

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.packages import check_installed
 from sparsernn.core.streams import stream
 from sparsernn.structure.units import Slice, Units
 
@@ -292,8 +293,7 @@ def _share_that_differs(shared: Tensor, union: Tensor) -> Tensor:
 
 def _assignment(costs: Tensor) -> Tensor:
     """For each row the column that it is matched with, at least total cost."""
-    try:
-        from scipy.optimize import linear_sum_assignment
-    except ImportError as fault:
-        raise InputError("matching units needs scipy; install sparsernn[analysis].") from fault
+    check_installed("matching units", "scipy", install="'sparsernn[analysis]'")
+    from scipy.optimize import linear_sum_assignment
+
     return torch.as_tensor(linear_sum_assignment(costs.numpy())[1], dtype=torch.int64)

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
-from sparsernn.core.limits import OneOf, Share, Size
+from sparsernn.core.limits import Entries, OneOf, Share, Size
 from sparsernn.core.states import State
 from sparsernn.structure.gates import TORCH_GATES, GateBlock, stacked
 
@@ -70,7 +70,7 @@ class UnevenRNN(nn.Module):
         self,
         kind: Annotated[str, OneOf(KERNELS)],
         input_size: Size,
-        hidden_sizes: Sequence[Size | Sequence[Size]],
+        hidden_sizes: Annotated[Sequence[Size | Annotated[Sequence[Size], Entries(1, 2)]], Entries(1)],
         *,
         bias: bool = True,
         batch_first: bool = False,
@@ -254,7 +254,7 @@ class UnevenRNN(nn.Module):
 def _widths(hidden_sizes: Sequence[int | Sequence[int]]) -> list[tuple[int, ...]]:
     """The widths of each layer's directions."""
     layers = [tuple(w) if isinstance(w, Sequence) else (w,) for w in hidden_sizes]
-    if not layers or len({len(layer) for layer in layers}) != 1 or len(layers[0]) not in (1, 2):
+    if len({len(layer) for layer in layers}) != 1:
         raise InputError(
             f"hidden_sizes is {hidden_sizes!r}; it must list a width for each layer, such as [200, 150], or a pair "
             "for each, such as [(100, 80), (60, 70)]."

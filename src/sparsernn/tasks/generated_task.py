@@ -12,7 +12,7 @@ from torch.nn import functional
 from sparsernn.contracts import Tick
 from sparsernn.core.checks import checked
 from sparsernn.core.devices import device_of, moved
-from sparsernn.core.errors import InputError
+from sparsernn.core.forms import check_known
 from sparsernn.core.limits import Share, Size
 from sparsernn.core.plain import Json
 from sparsernn.core.streams import stream
@@ -138,8 +138,7 @@ class Synthetic(Task):
 
     def _parts(self, split: str) -> Iterator[Sequences]:
         """A fixed set, in parts of `eval_batch_size`."""
-        if split not in self.examples:
-            raise InputError(f"the split is {split!r}; it must be train, valid or test.")
+        check_known("the split", split, self.examples)
         assert self.eval_batch_size
         for number, first in enumerate(range(0, self.eval_sequences, self.eval_batch_size)):
             yield self._part(split, number, min(self.eval_batch_size, self.eval_sequences - first))

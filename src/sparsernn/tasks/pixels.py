@@ -11,7 +11,7 @@ from torch.nn import functional
 from sparsernn.contracts import Tick
 from sparsernn.core.checks import checked
 from sparsernn.core.devices import device_of, moved
-from sparsernn.core.errors import InputError
+from sparsernn.core.forms import check_known
 from sparsernn.core.limits import Kind, Size, Spec
 from sparsernn.core.plain import Json
 from sparsernn.core.registry import make
@@ -132,8 +132,7 @@ class Pixels(Task):
             `loss` in nats, `accuracy`, and `manifold_error`, the worst of the model's recurrent maps, where it has
             such.
         """
-        if split not in self.examples:
-            raise InputError(f"the split is {split!r}; it must be train, valid or test.")
+        check_known("the split", split, self.examples)
         nats, right, count = 0.0, 0.0, self.examples[split]
         with dropouts_off(model):
             for chosen in torch.split(torch.arange(count), batch_size or self.eval_batch_size):

@@ -15,6 +15,7 @@ from sparsernn.contracts import Tick
 from sparsernn.core.checks import checked
 from sparsernn.core.devices import device_of, moved
 from sparsernn.core.errors import InputError
+from sparsernn.core.forms import check_known
 from sparsernn.core.limits import Size
 from sparsernn.core.plain import Json
 from sparsernn.core.streams import stream
@@ -273,8 +274,7 @@ class NumericSeries(Task):
         tick: Tick = lambda fraction: None,
     ) -> dict[str, float]:
         """The scores of a split; see the class."""
-        if split not in self.whole:
-            raise InputError(f"the split is {split!r}; it must be train, valid or test.")
+        check_known("the split", split, self.whole)
         nats, error, squared, count = 0.0, 0.0, 0.0, 0
         for said, exact, loss in self._said(model, split, batch_size, tick):
             nats += loss

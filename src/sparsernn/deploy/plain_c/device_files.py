@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from torch import nn
 
+from sparsernn.core.checks import check_value
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import Spelling
 from sparsernn.core.safe_files import replacing
 from sparsernn.deploy.plain_c.golden_vectors import checked_by
 from sparsernn.deploy.plain_c.sample_units import NoUnits, SampleUnits, Scaling
@@ -19,6 +21,10 @@ from sparsernn.deploy.plain_c.step_program import StepProgram
 NAME = "model"
 TAKEN = ("check", "golden", "main")
 """Names that other files and functions have."""
+IDENTIFIER = Spelling(
+    rf"(?!({'|'.join(TAKEN)})$)[a-z][a-z0-9_]*",
+    f"lower-case letters, digits and _, begin with a letter, and not be {', '.join(TAKEN[:-1])} or {TAKEN[-1]}",
+)
 ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -77,11 +83,7 @@ def write_c(
         ('model.c', 'model.h', 'golden.h', 'check.c', 'Makefile')
     """
     folder = Path(folder)
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in TAKEN:
-        raise InputError(
-            f"the name is {name!r}; it must be lower-case letters, digits and _, begin with a letter, and not be "
-            f"{', '.join(TAKEN[:-1])} or {TAKEN[-1]}."
-        )
+    check_value("the name", name, Annotated[str, IDENTIFIER])
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; plain C is written to a folder.")
     model = copy.deepcopy(model).cpu().float().eval()

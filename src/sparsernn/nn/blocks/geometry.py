@@ -11,8 +11,11 @@ import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from itertools import pairwise
+from typing import Annotated
 
+from sparsernn.core.checks import check_value
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import Density, Entries, Size
 from sparsernn.core.plain import Json
 
 FINEST = 10**6
@@ -85,10 +88,11 @@ def check_blocks(inputs: int, hidden: int, blocks: int, density: float | Fractio
     Raises:
         InputError: outside those ranges.
     """
-    if isinstance(blocks, bool) or not isinstance(blocks, int) or not 1 <= blocks <= min(inputs, hidden):
+    check_value("blocks", blocks, Size)
+    if blocks > min(inputs, hidden):
         raise InputError(
-            f"blocks is {blocks!r}; it must be a whole number from 1 to {min(inputs, hidden)}, the smaller of "
-            f"input_size {inputs} and hidden_size {hidden}."
+            f"blocks is {blocks}; it must be at most {min(inputs, hidden)}, the smaller of input_size {inputs} and "
+            f"hidden_size {hidden}."
         )
     part = exact(density)
     if not Fraction(1, blocks) <= part <= 1:
@@ -129,13 +133,9 @@ def reduced_blocks(inputs: int, hidden: int, reduce: Sequence[float]) -> tuple[i
     return blocks, min((budget - Fraction(hidden, blocks)) / inputs, Fraction(1))
 
 
-def _fractions(reduce: object) -> tuple[Fraction, Fraction]:
-    pair = list(reduce) if isinstance(reduce, list | tuple) else []
-    if len(pair) != 2 or not all(isinstance(r, int | float) and 0 < r <= 1 for r in pair):
-        raise InputError(
-            f"reduce is {reduce!r}; it must be two numbers in (0, 1], the parts of inputs and of hidden units."
-        )
-    return exact(pair[0]), exact(pair[1])
+def _fractions(reduce: Sequence[float]) -> tuple[Fraction, Fraction]:
+    check_value("reduce", reduce, Annotated[Sequence[Density], Entries(2, 2)])
+    return exact(reduce[0]), exact(reduce[1])
 
 
 Strips = tuple[tuple[int, ...], tuple[int, ...]]

@@ -8,12 +8,13 @@ import dataclasses
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, TypeGuard, TypeVar
+from typing import Annotated, TypeVar
 
 from sparsernn.core.errors import InputError
-from sparsernn.core.limits import Count, DropRate, Entries, OneOf, Positive, Share, Size
+from sparsernn.core.forms import check_names
+from sparsernn.core.limits import Count, Density, DropRate, Entries, OneOf, Positive, Share, Size
 from sparsernn.core.plain import Json
-from sparsernn.core.registry import check_value, suggest
+from sparsernn.core.registry import check_value
 from sparsernn.sparsity.dynamic.growth import GROW
 from sparsernn.sparsity.dynamic.pruning import PRUNE
 
@@ -41,10 +42,10 @@ class Tensors:
         block_fallback: a tensor that the block does not divide becomes unstructured instead of an error.
     """
 
-    density: float
+    density: Density
     include: Sequence[str] = ("*",)
     exclude: Sequence[str] = ()
-    densities: Mapping[str, float] = field(default_factory=dict)
+    densities: Mapping[str, Density] = field(default_factory=dict)
     block: Annotated[Sequence[Size], Entries(2, 2)] = (1, 1)
     block_fallback: bool = False
 
@@ -178,7 +179,7 @@ def parse(given: Mapping[str, Json], defaults: Mapping[str, Json] | None = None)
         0.25
     """
     given = dict(given)
-    _check_names(given, accepted(), "sparsity")
+    check_names("sparsity", given, accepted())
     flat = _density_only(given)
     faithful = flat.pop("faithful", False)
     check_value("faithful", faithful, bool)
@@ -186,7 +187,8 @@ def parse(given: Mapping[str, Json], defaults: Mapping[str, Json] | None = None)
     update: dict[str, Json] = {}
     merged: dict[str, Json] = {}
     for layer in layers:
-        update |= _mapping("update", layer.get("update", {}))
+        check_value("update", layer.get("update", {}), Mapping[str, Json])
+        update |= layer.get("update", {})
         merged |= {key: value for key, value in layer.items() if key != "update"}
     return Settings(
         tensors=_build(Tensors, merged),
@@ -197,40 +199,15 @@ def parse(given: Mapping[str, Json], defaults: Mapping[str, Json] | None = None)
     )
 
 
-def _check_names(given: Mapping[str, Json], known: Sequence[str], what: str) -> None:
-    for key in given:
-        if key not in known:
-            hint = suggest(str(key), list(known))
-            raise InputError(f"{what} has no setting '{key}'; it accepts: {', '.join(known)}.{hint}")
-
-
 def _density_only(given: dict[str, Json]) -> dict[str, Json]:
     if ("density" in given) == ("sparsity" in given):
         both = "both" if "density" in given else "neither"
         raise InputError(f"{both} of density and sparsity given; give one (density = 1 - sparsity).")
     if "sparsity" in given:
         sparsity = given.pop("sparsity")
-        if not _is_number(sparsity) or not 0 <= sparsity < 1:
-            raise InputError(f"sparsity is {sparsity!r}; it is the fraction removed, in [0, 1).")
+        check_value("sparsity", sparsity, DropRate)
         given["density"] = 1 - sparsity
-    check_density("density", given["density"])
     return given
-
-
-def check_density(what: str, value: object) -> None:
-    """Refuse a density outside (0, 1]."""
-    if not _is_number(value) or not 0 < value <= 1:
-        raise InputError(f"{what} is {value!r}; it is the fraction kept, in (0, 1].")
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _mapping(what: str, value: object) -> Mapping[str, Json]:
-    if not isinstance(value, Mapping):
-        raise InputError(f"{what} is {value!r}; it must be a mapping such as {{every: 100, unit: step}}.")
-    return value
 
 
 def _build(group: type[Group], merged: Mapping[str, Json]) -> Group:
@@ -238,14 +215,11 @@ def _build(group: type[Group], merged: Mapping[str, Json]) -> Group:
     mine = {name: merged[name] for name in hints if name in merged}
     for key, value in mine.items():
         check_value(key, value, hints[key])
-        if key == "densities":
-            for pattern, density in value.items():
-                check_density(f"the density of '{pattern}'", density)
     return group(**mine)
 
 
 def _updates(given: Mapping[str, Json]) -> Updates:
-    _check_names(given, [f.name for f in dataclasses.fields(Updates)], "update")
+    check_names("update", given, [f.name for f in dataclasses.fields(Updates)])
     hints = typing.get_type_hints(Updates, include_extras=True)
     for key, value in given.items():
         check_value(f"update.{key}", value, hints[key])

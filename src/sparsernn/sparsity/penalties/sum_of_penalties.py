@@ -1,10 +1,12 @@
 """Several penalties at once: their gradients add up, and each has its own threshold."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated
 
 from torch import nn
 
-from sparsernn.core.errors import InputError
+from sparsernn.core.checks import checked
+from sparsernn.core.limits import Entries, Kind, Spec
 from sparsernn.core.plain import Json
 from sparsernn.core.registry import make
 from sparsernn.sparsity.optimizer_state import Optimizers
@@ -39,19 +41,16 @@ class Together(Penalty):
         ([[0.75, -0.75]], 3.75)
     """
 
+    @checked
     def __init__(
         self,
         model: nn.Module,
         optimizer: Optimizers = None,
         *,
-        of: Sequence[Mapping[str, Json]],
+        of: Annotated[Sequence[Annotated[Spec, Kind("penalty")]], Entries(1)],
         window: int | None = None,
     ) -> None:
         super().__init__(model, optimizer)
-        if not isinstance(of, list | tuple) or not of:
-            raise InputError(
-                f"of is {of!r}; it must list penalties, such as [{{name: iss, strength: 1e-3}}, {{name: l1, ...}}]."
-            )
         context = {"model": model, "optimizer": optimizer, "window": window}
         self.members: list[Penalty] = [make("sparsity.of", SINGLE, spec, **context) for spec in of]
 

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sparsernn.core.checks import checked
+from sparsernn.core.checks import check_value, checked
 from sparsernn.core.errors import InputError
-from sparsernn.core.limits import Entries, OneOf, Size
+from sparsernn.core.limits import Density, Entries, OneOf, Size
 from sparsernn.core.plain import Json
 from sparsernn.core.streams import stream
 from sparsernn.sparsity.dynamic.budget import uniform_counts
-from sparsernn.sparsity.dynamic.engine_settings import Tensors, check_density
+from sparsernn.sparsity.dynamic.engine_settings import Tensors
 from sparsernn.sparsity.dynamic.first_masks import none_empty
 from sparsernn.sparsity.dynamic.masked_tensors import MaskedTensor, choose_tensors
 from sparsernn.sparsity.dynamic.selection import by_magnitude, count_true
@@ -123,9 +123,8 @@ class PruneSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_density("density", self.density)
-        for pattern, density in self.densities.items():
-            check_density(f"the density of '{pattern}'", density)
+        check_value("density", self.density, Density)
+        check_value("densities", self.densities, Mapping[str, Density])
 
     def tensors(self, model: nn.Module) -> list[MaskedTensor]:
         """The tensors of a model that these settings choose.
