@@ -63,6 +63,7 @@ UNTYPED: dict[str, tuple[int, str]] = {
     "core/forms.py": (1, "reads annotations, of which Any is one"),
     "core/onednn.py": (1, "torch makes this switch when it is imported"),
     "core/plain.py": (1, "Json itself"),
+    "core/precision.py": (2, "states in any form, whose tensors alone change"),
     "deploy/graph_export.py": (1, "a model of words or one of vectors; only its `reads` says which"),
     "deploy/plain_c/const_tables.py": (1, "arrays of each type that C knows"),
     "deploy/plain_c/layer_parts.py": (1, "each part takes its own layer"),

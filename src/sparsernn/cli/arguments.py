@@ -26,6 +26,14 @@ Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run fold
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.")]
 
 
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        metavar="PRECISION",
+        help="float32, tf32 or bfloat16: how products of training steps are taken; as the recipe says if not given.",
+    ),
+]
 Log = Annotated[
     list[str] | None,
     typer.Option(
@@ -36,13 +44,18 @@ Log = Annotated[
 ]
 
 
-def with_options(overrides: list[str] | None, device: str | None, log: list[str] | None = None) -> list[str]:
+def with_options(
+    overrides: list[str] | None,
+    device: str | None,
+    log: list[str] | None = None,
+    precision: str | None = None,
+) -> list[str]:
     """The settings to change, those of the options among them that were given.
 
     >>> with_options(["epochs=2"], "cuda:1", ["wandb"]), with_options(None, None)
     (['epochs=2', 'device=cuda:1', 'log=[wandb]'], [])
     """
-    given = {"device": device, "log": f"[{', '.join(log)}]" if log else None}
+    given = {"device": device, "precision": precision, "log": f"[{', '.join(log)}]" if log else None}
     return [*(overrides or []), *(f"{name}={value}" for name, value in given.items() if value is not None)]
 
 

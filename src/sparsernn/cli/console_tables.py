@@ -105,7 +105,9 @@ def plan_lines(plan: Mapping[str, Json]) -> list[str]:
         f"{'phases' if k == 0 else '':<12}{_phase(row)}" for k, row in enumerate(plan.get("phases") or ())
     ]
     if plan.get("device"):
-        lines.append(f"device      {plan['device']}")
+        precision = plan.get("precision", "float32")
+        said = "" if precision == "float32" else f", products in {precision}"
+        lines.append(f"device      {plan['device']}{said}")
     if plan.get("estimated_seconds") is not None:
         lines.append(f"time        about {duration(plan['estimated_seconds'])} on this machine")
     return lines

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from sparsernn.cli.arguments import Data, Device, Log, Out, Overrides, RunFolder, with_options
+from sparsernn.cli.arguments import Data, Device, Log, Out, Overrides, Precision, RunFolder, with_options
 from sparsernn.cli.training import train_together
 from sparsernn.runs.run_folders import fresh_folder
 
@@ -25,6 +25,7 @@ def finetune(
     data: Data = None,
     out: Out = None,
     device: Device = None,
+    precision: Precision = None,
     log: Log = None,
 ) -> None:
     """Train on from the best weights of a run, with averaging from the first step and masks that stay.
@@ -41,7 +42,7 @@ def finetune(
     def begin() -> Run:
         folder = out or fresh_folder(next_name(run.name))
         with make_reporter(output(), "") as reporter:
-            changes = with_options(overrides, device, log)
+            changes = with_options(overrides, device, log, precision)
             new = start(run, folder, changes, data, lambda done: reporter.phase("valid", done))
         to_beat.append(new.position.best)
         output().print(

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from sparsernn.cli.arguments import Data, Device, DryRun, Log, Out, Overrides, with_options
+from sparsernn.cli.arguments import Data, Device, DryRun, Log, Out, Overrides, Precision, with_options
 from sparsernn.cli.training import show_plan, train_new
 from sparsernn.runs.run_folders import fresh_folder
 
@@ -20,13 +20,14 @@ def train(
     data: Data = None,
     out: Out = None,
     device: Device = None,
+    precision: Precision = None,
     log: Log = None,
     dry_run: DryRun = False,
 ) -> None:
     """Train a recipe. KEY=VALUE changes any setting by its dotted path: epochs=3 optimizer.lr=10."""
     from sparsernn.runs.recipe import load_recipe
 
-    loaded = load_recipe(recipe, with_options(overrides, device, log))
+    loaded = load_recipe(recipe, with_options(overrides, device, log, precision))
     if dry_run:
         from sparsernn.runs.assembly import assemble
         from sparsernn.runs.plan import plan

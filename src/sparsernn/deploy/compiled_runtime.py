@@ -95,7 +95,7 @@ class Window:
         self._scratch = torch.zeros(self.threads * runtime.compiled.scratch, dtype=torch.int16)
         self._list = ctypes.addressof(runtime.compiled.structure)
         self._token = torch.zeros(1, runtime.steps.moving, self.width)  # the moving store of a single token
-        self._ids = (ctypes.c_int64 * batch)()
+        self._ids: ctypes.Array[ctypes.c_int64] = (ctypes.c_int64 * batch)()
         self._one = self._call(self._token, ctypes.addressof(self._ids), None)
         self._answer = self._answers(self._token)[0]
         self.begin()
@@ -125,7 +125,7 @@ class Window:
         if self.runtime.library is None:
             self._twin(self._token, torch.tensor([ids]), None)
         else:
-            self._ids[: len(ids)] = [*ids]
+            self._ids[:] = ids  # type: ignore[assignment]
             self.runtime.library.steps(self._list, ctypes.addressof(self._one))
         return self._answer
 

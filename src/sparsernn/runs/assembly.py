@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -18,6 +19,7 @@ from sparsernn.contracts import Model, Optimizer
 from sparsernn.core.devices import chosen, described, same_bits
 from sparsernn.core.errors import InputError
 from sparsernn.core.plain import Json
+from sparsernn.core.precision import Precision, PrecisionName
 from sparsernn.core.registry import make
 from sparsernn.core.safe_files import sole_user
 from sparsernn.core.streams import begin_dropout, begin_weights
@@ -69,6 +71,7 @@ def assemble(
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     where = chosen(device or recipe.device)
+    precision = Precision(cast(PrecisionName, recipe.precision), where)
     if recipe.deterministic:
         same_bits()
     begin_weights(recipe.seed)
@@ -78,6 +81,7 @@ def assemble(
         task = _task_without_data(recipe, vocabularies or {}, remembered)
     model = model_of(recipe, task)
     task.check_model(model)
+    precision.check(model)
     model.to(where)
     task.settle(where)
     per_epoch = task.steps_per_epoch(recipe.seed)
@@ -88,10 +92,8 @@ def assemble(
     sparsifier = make("sparsity", SPARSIFIERS, recipe.sparsity, optimizer=optimizer, **length, **known)
     boundary = make("boundary", BOUNDARIES, recipe.boundary, **known)
     begin_dropout(recipe.seed)
-    without = remembered is not None
-    return Run(
-        recipe, task, model, optimizer, sparsifier, boundary, schedule, without_data=without, device=where
-    )
+    parts = (recipe, task, model, optimizer, sparsifier, boundary, schedule)
+    return Run(*parts, without_data=remembered is not None, device=where, precision=precision)
 
 
 def model_of(recipe: Recipe, task: contracts.Task) -> Model:
@@ -358,6 +360,7 @@ def environment(run: Run, data_dir: Path | None = None) -> dict[str, Json]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": described(run.device),
+        "precision": run.precision.name,
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
         "command": " ".join(["sparsernn", *sys.argv[1:]]),
         "data_dir": str(data_dir.resolve()) if data_dir else None,

@@ -45,7 +45,8 @@ def _seconds_per_step(run: Run, epoch: int) -> float:
         started = time.perf_counter()
         batch = moved(next(iter(run.task.batches(run.recipe.seed, 0))), run.device)
         state = run.boundary.enter(run.model.initial_state(run.task.batch_size), first)
-        _, objective, state = run.task.loss(run.model, batch, state)
+        with run.precision.step(run.model):
+            _, objective, state = run.task.loss(run.model, batch, state)
         tensors, gradients = run.boundary.roots(state, batch.targets.numel(), last=False)
         torch.autograd.backward([objective, *tensors], [None, *gradients])
         run.boundary.learn()

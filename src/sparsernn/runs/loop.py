@@ -91,7 +91,8 @@ def _epoch(run: Run, watch: Watch, keep: Safekeeping, ledger: Ledger, request: R
         first = run.carried is None
         state = run.model.initial_state(task.batch_size // ranks.count) if first else run.carried
         state = run.boundary.enter(state, first)
-        loss, objective, state = task.loss(run.model, batch, state)
+        with run.precision.step(run.model):
+            loss, objective, state = task.loss(run.model, batch, state)
         total = objective + run.model.penalty() + run.sparsifier.penalty()
         run.optimizer.zero_grad()
         tensors, gradients = run.boundary.roots(state, batch.targets.numel(), last)

@@ -26,8 +26,8 @@ def plan(run: Run, measure: bool = True) -> dict[str, Json]:
         products: [{module, setting, sparse, seconds}] of the modules that choose how to multiply with masked weights,
         as `ProductChoice` has it; clip_over, where gradients are clipped;
         examples, scored targets per split; counts, what they are called; vocabularies {name: size}; metric;
-        steps, epochs, steps_per_epoch; phases, see `phase_rows`; device; estimated_seconds for the whole run on
-        this machine.
+        steps, epochs, steps_per_epoch; phases, see `phase_rows`; device; precision; estimated_seconds for the
+        whole run on this machine.
     """
     seconds = estimated_seconds(run, run.task.steps_per_epoch(run.recipe.seed)) if measure else None
     masks, gates = run.sparsifier.masks(), gate_blocks(run.model)
@@ -59,6 +59,7 @@ def plan(run: Run, measure: bool = True) -> dict[str, Json]:
             run.boundary.phases(), run.schedule.cycles(run.recipe.epochs), run.recipe.epochs
         ),
         "device": described(run.device),
+        "precision": run.precision.name,
         "products": _products(run),
         "clip_over": None if run.recipe.clip is None else run.recipe.clip_over,
         "estimated_seconds": seconds,

@@ -46,6 +46,7 @@ class Recipe:
         threads: torch's threads; None leaves them to torch.
         device: where it computes, "auto" (a CUDA device where there is one, else the CPU), "cpu", "cuda", "cuda:N" or
             "mps".
+        precision: of the products in training steps, "float32", "tf32" (on CUDA devices) or "bfloat16".
         deterministic: ask torch for algorithms that give the same bits every time, on accelerators too; slower.
         log: where the run can be watched besides, some of "tensorboard", "wandb", "mlflow"; each needs the extra of
             its name. metrics.jsonl is written in any case.
@@ -74,6 +75,7 @@ class Recipe:
     checkpoint_seconds: float = 120
     threads: int | None = None
     device: str = "auto"
+    precision: str = "float32"
     deterministic: bool = False
     log: list[str] = field(default_factory=list)
     about: str = ""
@@ -129,6 +131,7 @@ _ORDER = (
         "checkpoint_seconds",
         "threads",
         "device",
+        "precision",
         "deterministic",
         "log",
     ),

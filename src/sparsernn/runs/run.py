@@ -11,6 +11,7 @@ from sparsernn.contracts import Boundary, Model, Optimizer, Schedule, Sparsifier
 from sparsernn.core.devices import CPU, generator_states, moved, set_generator_states
 from sparsernn.core.errors import InputError
 from sparsernn.core.plain import Json
+from sparsernn.core.precision import Precision
 from sparsernn.runs.checkpoint import Values, load_checkpoint, save_checkpoint, with_places
 from sparsernn.runs.checkpoint_schema import (
     BEST_KEYS,
@@ -73,6 +74,7 @@ class Run:
         folder: where it is written; None until `create` or `open_run` gives it one.
         without_data: the task was put together without its data: what it reads is random, so that nothing may be
             trained on it or scored by it.
+        precision: in how many bits its training steps multiply.
         device: where it computes; model, optimizer, sparsifier and boundary are there.
         ranks: the processes that train it together.
         shares: what of the restored state belongs to each of them but the first.
@@ -92,6 +94,7 @@ class Run:
     log_bytes: int | None = None
     without_data: bool = False
     device: torch.device = CPU
+    precision: Precision = field(default_factory=lambda: Precision("float32", CPU))
     ranks: Alone = ALONE
     shares: list[Mapping[str, Json]] = field(default_factory=list)
 

@@ -73,6 +73,7 @@ _ANNOTATIONS: dict[str, object] = {
     "checkpoint_seconds": Annotated[float, Between(0, MOST_SECONDS)],
     "threads": Annotated[int, Between(1, MOST_THREADS)],
     "device": DeviceName,
+    "precision": Literal["float32", "tf32", "bfloat16"],
     "deterministic": bool,
     "clip_over": Literal["all", "existing"],
     "log": Log | Annotated[Sequence[Log], Distinct()],

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.precision import exactly, widened
 from sparsernn.nn.blocks import strips
 from sparsernn.nn.blocks.block_embedding import BlockEmbedding
 from sparsernn.nn.words.heads import EVAL_ROWS, Head, unused_prior
@@ -47,7 +48,7 @@ class BlockHead(Head):
         x, wanted = y.reshape(-1, y.shape[-1]), self.table.row[target.reshape(-1)]
         bias = self.bias[self.table.word]
         if torch.is_grad_enabled():
-            return strips.nll(x, bias, wanted, self.table.strips)
+            return exactly(strips.nll, x, bias, wanted, self.table.strips)
         pairs = zip(torch.split(x, EVAL_ROWS), torch.split(wanted, EVAL_ROWS), strict=True)
         scores = ((self.table.scores(rows, bias), t) for rows, t in pairs)
         return torch.cat([functional.cross_entropy(row, t, reduction="none") for row, t in scores])
@@ -58,7 +59,8 @@ class BlockHead(Head):
 
     def log_prob(self, y: Tensor) -> Tensor:
         """log P(word), (..., V)."""
-        return self.logits(y).log_softmax(-1)
+        scores: Tensor = widened(self.logits(y))
+        return scores.log_softmax(-1)
 
     def inputs(self) -> tuple[Slice, ...]:
         """Feature k is a column of one strip."""

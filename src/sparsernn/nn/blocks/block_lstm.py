@@ -15,6 +15,7 @@ from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Density, DropRate, Entries, Size
 from sparsernn.core.plain import Json
+from sparsernn.core.precision import exactly
 from sparsernn.kernels.lstm_kernel import Part
 from sparsernn.nn.blocks import parallel_lstm
 from sparsernn.nn.blocks.geometry import Components, arrangement
@@ -169,7 +170,10 @@ class BlockLSTM(Layer):
                 f"the components have {self.hidden_spans()} units forwards and {self.hidden_spans('_reverse')} "
                 "backwards; remove equally many from both."
             )
-        y, h, c = self._read(x, h, c) if lengths is None else self._read_ragged(x, h, c, lengths)
+        if lengths is None:
+            y, h, c = exactly(self._read, x, h, c)
+        else:
+            y, h, c = exactly(self._read_ragged, x, h, c, lengths)
         if not self.bidirectional:
             h, c = h.squeeze(0), c.squeeze(0)
         return (y.transpose(0, 1) if self.batch_first else y), (h, c)

@@ -10,6 +10,7 @@ from torch.nn import functional
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Kind, OneOf, Size, Spec
+from sparsernn.core.precision import exactly
 from sparsernn.core.registry import make
 from sparsernn.nn.drive.cell import CellState, Kept, Rule, Stage, StagedCell
 from sparsernn.nn.drive.recurrent import Recurrent
@@ -208,7 +209,7 @@ class ElmanCell(SparseProducts, StagedCell):
             held = self.map.held("weight")
             if (sparse := self.sparse_weight("map.weight", held)) is not None:
                 return (Stage(held, self._rule(), sparse=sparse),)
-        return (Stage(self.map(), self._rule()),)
+        return (Stage(exactly(self.map), self._rule()),)
 
     def _rule(self) -> Rule:
         if self.nonlinearity == "modrelu":

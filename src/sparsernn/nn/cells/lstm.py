@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from sparsernn.core.checks import checked
 from sparsernn.core.limits import DropRate, Size
+from sparsernn.core.precision import rounding
 from sparsernn.nn.cells.lstm_gates import LSTMGates
 from sparsernn.nn.drive.cell import CellState, Stage
 from sparsernn.nn.drive.layer import Layer
@@ -127,8 +128,9 @@ class LSTM(SparseProducts, Layer):
         """
         x = x.transpose(0, 1) if self.batch_first else x
         h, c = state if state is not None else self.initial_state(x.shape[1])
-        if self.multiplies_sparsely(x):
-            y, (h, c) = self._read_sparsely(x, h, c, lengths)
+        # Rounded on a CPU: torch's kernel needs a processor with such arithmetic, and is nowhere else.
+        if self.multiplies_sparsely(x) or (rounding(x.device) is not None and x.device.type == "cpu"):
+            y, (h, c) = self._read_by_products(x, h, c, lengths)
             return (y.transpose(0, 1) if self.batch_first else y), (h, c)
         read = self._read if lengths is None else self._read_ragged
         y, h, c = read(x, h.unsqueeze(0), c.unsqueeze(0), lengths)
@@ -138,14 +140,21 @@ class LSTM(SparseProducts, Layer):
         recurrent = drop_weight(self.weight_hh, self.weight_drop, self.training)
         return [self.weight_ih, recurrent, self.bias_ih, self.bias_hh]
 
-    def _read_sparsely(
+    def _read_by_products(
         self, x: Tensor, h: Tensor, c: Tensor, lengths: Tensor | None
     ) -> tuple[Tensor, CellState]:
-        recurrent, scale = self.dropped("weight_hh", self.weight_drop)
-        weight, bias = self.held("weight_ih"), self.bias_ih + self.bias_hh
-        inputs = self.sparse_weight("weight_ih", weight)
+        bias = self.bias_ih + self.bias_hh
+        if self.multiplies_sparsely(x):
+            weight, (recurrent, scale) = self.held("weight_ih"), self.dropped("weight_hh", self.weight_drop)
+            inputs, fed = (
+                self.sparse_weight("weight_ih", weight),
+                self.sparse_weight("weight_hh", recurrent, scale),
+            )
+        else:
+            weight, recurrent = self._weights()[:2]
+            inputs = fed = None
         u = (functional.linear if inputs is None else inputs.linear)(x, weight, bias)
-        stage = Stage(recurrent, LSTMGates(), sparse=self.sparse_weight("weight_hh", recurrent, scale))
+        stage = Stage(recurrent, LSTMGates(), sparse=fed)
         valid = None if lengths is None else within(lengths, *x.shape[:2])
         return scan((stage,), u, (h, c), valid)
 

@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sparsernn.core.autograd_context import Context
+from sparsernn.core.precision import exactly, rounding
 from sparsernn.core.torch_releases import is_exporting
 from sparsernn.kernels import recurrence_kernel
 from sparsernn.nn.drive.cell import CellState, Kept, Stage, step
 from sparsernn.nn.drive.sparse_weight import SparseBack, SparseForth
-from sparsernn.nn.drive.step_product import Product, recurrent_product
+from sparsernn.nn.drive.step_product import Product, RoundedProduct, recurrent_product
 
 Outcome = tuple[Tensor, CellState]
 SHORT = 10
@@ -73,13 +74,22 @@ def scan(stages: Sequence[Stage], u: Tensor, state: CellState, valid: Tensor | N
     """
     if is_exporting():  # a graph for other programs holds none of our kernels
         return scan_naively(lambda u_t, before: step(stages, u_t, before), u, state, valid)
+    return exactly(_scan, stages, u, state, valid, rounding(u.device))
+
+
+def _scan(
+    stages: Sequence[Stage], u: Tensor, state: CellState, valid: Tensor | None, rounded: torch.dtype | None
+) -> Outcome:
+    """With operands of the recurrent products rounded to a type, or not; all else as it comes."""
     learnt = [_learnt(stage) for stage in stages]
     flat = [t for tensors in learnt for t in tensors if t is not None]
     if not (torch.is_grad_enabled() and any(t.requires_grad for t in (u, *state, *flat))):
-        return _run(stages, u, state, valid, NoTape(state[0], len(u), len(stages)))
+        return _run(
+            Frame(stages, valid, len(state), rounded), u, state, NoTape(state[0], len(u), len(stages))
+        )
     if len(u) < (SHORT if stages[0].rule.window else 2):
         return scan_naively(lambda u_t, before: step(stages, u_t, before), u, state, valid)
-    frame = Frame(stages, valid, len(state))
+    frame = Frame(stages, valid, len(state), rounded)
     y, *last = _Scan.apply(frame, u, *state, *chain(*learnt))  # type: ignore[no-untyped-call]
     return y, tuple(last)
 
@@ -90,6 +100,32 @@ class Frame(NamedTuple):
     stages: Sequence[Stage]
     valid: Tensor | None
     parts: int
+    rounded: torch.dtype | None
+
+    def forth(self, stage: Stage, rows: int, uses: int) -> Product:
+        """base + a W^T of a stage."""
+        if stage.sparse is not None:
+            return SparseForth(stage.sparse)
+        return self._product(stage.weight.detach(), rows, uses)
+
+    def back(self, stage: Stage, rows: int, uses: int) -> Product:
+        """base + d W."""
+        if stage.sparse is not None:
+            return SparseBack(stage.sparse)
+        return self._product(stage.weight.detach().t(), rows, uses)
+
+    def _product(self, weight: Tensor, rows: int, uses: int) -> Product:
+        if self.rounded is None:
+            return recurrent_product(weight, rows, uses)
+        return RoundedProduct(weight, self.rounded)
+
+    def weight_gradient(self, stage: Stage, operand: Tensor, rows: Tensor) -> Tensor:
+        """Of a stage's weight, from what was multiplied with it (N, H) and the gradients of the products (N, G)."""
+        if stage.sparse is not None:
+            return stage.sparse.gradient(operand, rows)
+        if self.rounded is None:
+            return torch.mm(rows.t(), operand)
+        return torch.mm(rows.t().to(self.rounded), operand.to(self.rounded)).to(rows.dtype)
 
 
 def _learnt(stage: Stage) -> list[Tensor | None]:
@@ -146,17 +182,17 @@ class Tape:
         return self.fed[stage :: self.stages][: self.steps]
 
 
-def _run(
-    stages: Sequence[Stage], u: Tensor, state: CellState, valid: Tensor | None, tape: Tape | NoTape
-) -> Outcome:
+def _run(frame: Frame, u: Tensor, state: CellState, tape: Tape | NoTape) -> Outcome:
     """The forward loop; in one call where there is one stage without mask, and a kernel for its rule."""
-    if len(stages) == len(state) == 1 and valid is stages[0].mask is None and stages[0].sparse is None:
+    stages, valid = frame.stages, frame.valid
+    plain = frame.rounded is None and stages[0].sparse is None
+    if plain and len(stages) == len(state) == 1 and valid is stages[0].mask is None:
         weight, rule = stages[0].weight.detach(), stages[0].rule
         if rule.window and recurrence_kernel.takes_window(rule.window, u, weight, state[0], *rule.parameters):
             y = tape.outputs()
             recurrence_kernel.window_forward(rule.window, u, weight, state[0], y, *rule.parameters)
             return y, (y[-1],)
-    products = [_forth(stage, u.shape[1], len(u)) for stage in stages]
+    products = [frame.forth(stage, u.shape[1], len(u)) for stage in stages]
     links = [(p, s.bias, s.mask, s.rule.forward) for p, s in zip(products, stages, strict=True)]
     bases = u.clone().unbind(0)  # a product may add to its base in place
     for t, slots in enumerate(tape.slots()):
@@ -172,18 +208,6 @@ def _run(
     return (y if valid is None else y * valid), state
 
 
-def _forth(stage: Stage, rows: int, uses: int) -> Product:
-    if stage.sparse is not None:
-        return SparseForth(stage.sparse)
-    return recurrent_product(stage.weight.detach(), rows, uses)
-
-
-def _back(stage: Stage, rows: int, uses: int) -> Product:
-    if stage.sparse is not None:
-        return SparseBack(stage.sparse)
-    return recurrent_product(stage.weight.detach().t(), rows, uses)
-
-
 def _hold(valid: Tensor, new: CellState, old: CellState) -> CellState:
     """The new state where a sequence goes on; in place, for the tape holds the first tensor."""
     torch.where(valid, new[0], old[0], out=new[0])
@@ -196,7 +220,7 @@ class _Scan(torch.autograd.Function):
         tape = Tape(tensors[0], len(u), len(frame.stages))
         # Copies here too: rules keep states, and the caller may go on to change the ones given.
         state = (tape.fed[0], *(part.clone() for part in tensors[1 : frame.parts]))
-        y, last = _run(frame.stages, u, state, frame.valid, tape)
+        y, last = _run(frame, u, state, tape)
         ctx.frame, ctx.tape = frame, tape
         # Copies: outputs that lie in the tape would let a caller change in place what backward reads.
         return y.clone(), *(part.clone() for part in last)
@@ -204,16 +228,16 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Context, d_y: Tensor, *d_last: Tensor) -> tuple[Tensor | None, ...]:
-        stages, valid, _ = ctx.frame
+        stages, valid = ctx.frame.stages, ctx.frame.valid
         d_pre = [d_y.new_empty(*d_y.shape[:2], s.rows) for s in stages]
         if len(d_y) and not ctx.tape.kept:  # the window ran in one call
             d_state: CellState = (_window_back(stages[0], ctx.tape.outputs(), d_y, d_last[0], d_pre[0]),)
         else:
             # A copy in any case: the loop adds to it in place.
             d_y = d_y.clone(memory_format=torch.contiguous_format) if valid is None else d_y * valid
-            d_state = _run_back(stages, valid, ctx.tape.kept, d_y, d_last, d_pre)
+            d_state = _run_back(ctx.frame, ctx.tape.kept, d_y, d_last, d_pre)
         of_stages = [
-            _gradients(stage, pre, ctx.tape, k)
+            _gradients(ctx.frame, stage, pre, ctx.tape, k)
             for k, (stage, pre) in enumerate(zip(stages, d_pre, strict=True))
         ]
         return None, d_pre[0], *d_state, *chain(*of_stages)
@@ -226,15 +250,15 @@ def _window_back(stage: Stage, y: Tensor, d_y: Tensor, d_last: Tensor, d_pre: Te
 
 
 def _run_back(
-    stages: Sequence[Stage],
-    valid: Tensor | None,
+    frame: Frame,
     kept: list[list[Kept]],
     d_y: Tensor,
     d_last: Sequence[Tensor],
     d_pre: list[Tensor],
 ) -> CellState:
     """The backward loop: fills `d_pre`, adds to `d_y` and returns the gradient of the first state."""
-    products = [_back(stage, d_y.shape[1], len(d_y)) for stage in stages]
+    stages, valid = frame.stages, frame.valid
+    products = [frame.back(stage, d_y.shape[1], len(d_y)) for stage in stages]
     links = [(s.rule.backward, p, s.mask) for s, p in zip(stages, products, strict=True)][::-1]
     # What arrives at the state before each step; before the first, nothing does.
     arriving = (torch.zeros_like(d_y[0]), *d_y.unbind(0))
@@ -273,17 +297,14 @@ def _through(product: Product, mask: Tensor | None, d_pre: Tensor, base: Tensor)
     return base.addcmul_(product(base.new_zeros(base.shape[1]), d_pre), mask)
 
 
-def _weight_gradient(stage: Stage, operand: Tensor, rows: Tensor) -> Tensor:
-    return torch.mm(rows.t(), operand) if stage.sparse is None else stage.sparse.gradient(operand, rows)
-
-
-def _gradients(stage: Stage, d_pre: Tensor, tape: Tape, k: int) -> list[Tensor | None]:
+def _gradients(frame: Frame, stage: Stage, d_pre: Tensor, tape: Tape, k: int) -> list[Tensor | None]:
     """Gradients of a stage's tensors, in the order of `_learnt`: one product over all time steps."""
     operand = tape.read(k)
     if stage.mask is not None:
         operand = operand * stage.mask
     rows = d_pre.flatten(0, 1)
-    d_weight = _weight_gradient(stage, operand.flatten(0, 1), rows) if stage.weight.requires_grad else None
+    wanted = stage.weight.requires_grad
+    d_weight = frame.weight_gradient(stage, operand.flatten(0, 1), rows) if wanted else None
     d_bias = None if stage.bias is None else rows.sum(0)
     outputs = tape.read(k + 1) if stage.rule.parameters else operand
     return [d_weight, d_bias, *stage.rule.parameter_gradients(d_pre, outputs)]

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from sparsernn.core.autograd_context import Context
 from sparsernn.core.errors import InputError
+from sparsernn.core.precision import rounding
 from sparsernn.core.torch_releases import is_exporting
 from sparsernn.kernels.sparse_layout import MOST, Layout
 from sparsernn.kernels.sparse_products import SparseFactor, value_gradient
@@ -147,7 +148,7 @@ class SparseProducts(HoldsPlaces):
     def multiplies_sparsely(self, x: Tensor) -> bool:
         """Whether a window x (T, B, I) is read with sparse products; decides it where that is left to measurement."""
         now = self._places and self.training and torch.is_grad_enabled() and not is_exporting()
-        if not (now and x.device.type == "cpu" and x.numel()):
+        if not (now and rounding(x.device) is None and x.device.type == "cpu" and x.numel()):
             return False
         if self._chosen is None:
             self._choose(*x.shape[:2])

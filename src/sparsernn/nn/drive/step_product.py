@@ -82,6 +82,27 @@ class CompiledProduct(Product):
         return self.factor(base, a)
 
 
+class RoundedProduct(Product):
+    """With operands of 16 bits; sums and what comes of them are float32.
+
+    Args:
+        weight: (G, H); rounded once.
+        kind: what to.
+
+    Example:
+        >>> RoundedProduct(torch.full((1, 1), 1.001), torch.bfloat16)(torch.zeros(1, 1), torch.ones(1, 1))
+        tensor([[1.]])
+    """
+
+    def __init__(self, weight: Tensor, kind: torch.dtype) -> None:
+        self.kind, self.transposed = kind, weight.t().to(kind)
+
+    def __call__(self, base: Tensor, a: Tensor) -> Tensor:
+        """See `Product`."""
+        product = torch.mm(a.to(self.kind), self.transposed)
+        return base + product if base.dim() == 1 else base.add_(product)
+
+
 def recurrent_product(weight: Tensor, rows: int, uses: int) -> Product:
     """The faster product for a weight that meets `rows` rows `uses` times.
 

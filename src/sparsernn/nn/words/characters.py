@@ -83,5 +83,6 @@ class Highway(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (..., size) -> (..., size)."""
         for transform, gate in zip(self.transforms, self.gates, strict=True):
-            x = torch.lerp(x, transform(x).relu(), gate(x).sigmoid())
+            candidate, share = (part(x).to(x.dtype) for part in (transform, gate))
+            x = torch.lerp(x, candidate.relu(), share.sigmoid())
         return x

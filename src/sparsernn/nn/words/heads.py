@@ -11,6 +11,7 @@ from torch.nn import functional
 from sparsernn.core.autograd_context import Context
 from sparsernn.core.errors import InputError
 from sparsernn.core.plain import Json
+from sparsernn.core.precision import rounding, widened
 from sparsernn.nn.drive.sparse_weight import ProductName, SparseProducts, SparseWeight
 from sparsernn.structure.units import Slice
 
@@ -78,6 +79,9 @@ def softmax_nll(
         >>> softmax_nll(torch.ones(1, 3), torch.zeros(4, 3), torch.zeros(4), torch.tensor([2])).exp()
         tensor([4.])
     """
+    if rounding(rows.device) is not None:  # the product alone is rounded
+        scores = functional.linear(rows, weight, bias).float()
+        return functional.cross_entropy(scores, target, reduction="none")
     if torch.is_grad_enabled():
         nll: Tensor = _SoftmaxNLL.apply(rows, weight, bias, target, sparse)  # type: ignore[no-untyped-call]
         return nll
@@ -203,7 +207,8 @@ class LinearHead(SparseProducts, Head):
 
     def log_prob(self, y: Tensor) -> Tensor:
         """log P(word), (..., V)."""
-        return self.logits(y).log_softmax(-1)
+        scores: Tensor = widened(self.logits(y))
+        return scores.log_softmax(-1)
 
     def inputs(self) -> tuple[Slice, ...]:
         """Feature k is a column of the weight."""

@@ -19,6 +19,7 @@ from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import DropRate, Size
 from sparsernn.core.plain import Json
+from sparsernn.core.precision import exactly
 from sparsernn.core.torch_releases import is_exporting
 from sparsernn.nn.dropout import drop
 from sparsernn.nn.words.heads import Head, decoder
@@ -227,6 +228,9 @@ class MixtureHead(Head):
 
     def nll(self, y: Tensor, target: Tensor) -> Tensor:
         """y (..., H), target (...) int64 -> nats per token, (N,) in row-major order."""
+        return exactly(self._nll, y, target)
+
+    def _nll(self, y: Tensor, target: Tensor) -> Tensor:
         bias, rows, bands = self._table(target.reshape(-1))
         mixture = _Mixture(*self._mixed(y), bias, rows, bands)
         if torch.is_grad_enabled():
@@ -236,6 +240,9 @@ class MixtureHead(Head):
 
     def log_prob(self, y: Tensor) -> Tensor:
         """log P(word), (..., V)."""
+        return exactly(self._log_prob, y)
+
+    def _log_prob(self, y: Tensor) -> Tensor:
         latents, log_prior = self._mixed(y)
         height = max(1, PIECE // (self.experts * len(self.bias)))
         if is_exporting():  # where the number of rows is free, that of the pieces cannot be

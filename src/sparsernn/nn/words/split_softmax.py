@@ -11,6 +11,7 @@ from torch.nn import functional
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Rising, Size
+from sparsernn.core.precision import widened
 from sparsernn.nn.words.heads import Head, decoder, softmax_nll
 from sparsernn.structure.units import Slice
 
@@ -88,7 +89,7 @@ class SplitHead(Head):
 
     def log_prob(self, y: Tensor) -> Tensor:
         """log P(word), (..., V)."""
-        first, *tails = (functional.linear(y, *part).log_softmax(-1) for part in self._classes())
+        first, *tails = (widened(functional.linear(y, *part)).log_softmax(-1) for part in self._classes())
         words, tombs = torch.split(first, [first.shape[-1] - len(tails), len(tails)], -1)
         behind = (tail + tombs[..., k : k + 1] for k, tail in enumerate(tails))
         return torch.cat([words, *behind], -1)
