@@ -332,7 +332,7 @@ def test_a_killed_process_leaves_no_workers_and_its_work_is_taken_up(tmp_path):
     command = [sys.executable, "-c", SCRIPT, str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
     until = time.time() + 120
-    while not list((tmp_path / "cache").glob("numbered/*/.*.part")) and time.time() < until:
+    while not list((tmp_path / "cache").glob("numbered/*/.*.ids.*")) and time.time() < until:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()

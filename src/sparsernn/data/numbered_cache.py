@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from sparsernn.core.errors import InputError
 from sparsernn.core.plain import Json
-from sparsernn.core.safe_files import PART, replacing
+from sparsernn.core.safe_files import PART, replacing, sole_user
 from sparsernn.data.download import cache_folder
 from sparsernn.data.numbered_file import Damaged, NumberedFile, open_numbered
 from sparsernn.data.text_parts import Part, digest, file_stat
@@ -50,7 +50,11 @@ def digest_of(part: Part, raw: bool = False) -> str:
         return str(known["sha256"])
     found = digest(part, raw)
     if part.stat() == now:
-        _remember(place, {"path": str(part.path), "stat": now, "sha256": found}, max(now[3:]))
+        with suppress(OSError):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with sole_user(place.parent, wait=True):
+                sweep(place.parent)
+                _remember(place, {"path": str(part.path), "stat": now, "sha256": found}, max(now[3:]))
     return found
 
 
@@ -91,10 +95,8 @@ def _record(place: Path) -> dict[str, Json]:
 def _remember(place: Path, facts: Mapping[str, Json], changed: int) -> None:
     if time.time_ns() - changed < SETTLED:
         return
-    with suppress(OSError):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(place) as beside:
-            beside.write_text(json.dumps(facts), encoding="utf-8")
+    with suppress(OSError), replacing(place) as beside:
+        beside.write_text(json.dumps(facts), encoding="utf-8")
 
 
 class Kept(NamedTuple):
