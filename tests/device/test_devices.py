@@ -16,10 +16,12 @@ from sparsernn.cli.app import app
 from sparsernn.core import devices
 from sparsernn.core.errors import InputError
 from sparsernn.core.streams import stream
+from sparsernn.data import CORPORA
 from sparsernn.deploy import compact, pack, unpack
 from sparsernn.experiments import load
 from sparsernn.experiments import train as train_whole
 from sparsernn.models import LanguageModel
+from sparsernn.numbering import crew
 from sparsernn.report import load_run
 from sparsernn.runs.artifacts import generate, take_best
 from sparsernn.runs.assembly import create, open_run, open_weights, read_environment
@@ -30,6 +32,7 @@ from sparsernn.runs.loop import train
 from sparsernn.runs.recipe import Recipe, load_recipe
 from sparsernn.runs.run import LAST, weights
 from sparsernn.sparsity import sparsify
+from sparsernn.tasks import LanguageModelling
 from sparsernn.tasks.cache_pointer import NeuralCache
 from sparsernn.tasks.dynamic_evaluation import DynamicEvaluation
 from test_recipes_train import data  # noqa: F401 - a fixture
@@ -109,6 +112,25 @@ def test_a_text_that_is_too_large_stays_where_it_is(monkeypatch):
         assert found["valid"] is found["train"]  # one text under two names is one text there
         monkeypatch.setattr(devices, "RESIDENT_UP_TO", 79)
         assert devices.resident({"train": ids}, DEVICE)["train"] is ids
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_windows_of_a_mapped_text_arrive_there(monkeypatch, tmp_path, fits):
+    monkeypatch.setenv("SPARSERNN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(crew, "cores", lambda: 0)
+    (tmp_path / "enwik8").write_bytes(bytes(range(64)) * 8)
+    if not fits:
+        monkeypatch.setattr(devices, "RESIDENT_UP_TO", 1)
+    task = LanguageModelling(CORPORA["enwik8"](data_dir=tmp_path), batch_size=2, eval_batch_size=1, window=5)
+    expected = [batch.words.tolist() for batch in task.batches(0, 0)]
+    with pretended():
+        model = LanguageModel(64, 4, [4]).to(DEVICE)
+        task.settle(DEVICE)
+        assert is_here(task.corpus.splits["train"]) is fits
+        found = [devices.moved(batch, DEVICE).words for batch in task.batches(0, 0)]
+        assert all(map(is_here, found))
+        assert task.evaluate(model, "valid")["tokens"] == 25
+        assert [words.cpu().tolist() for words in found] == expected
 
 
 def finished(recipe, folder, device=None):
