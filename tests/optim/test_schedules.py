@@ -6,7 +6,7 @@ import pytest
 
 from sparsernn.core.errors import InputError
 from sparsernn.optim import Plateau, make_learning_rate
-from sparsernn.optim.schedules import cosine, linear, make_schedule
+from sparsernn.optim.schedules import constant, cosine, exponential, linear, make_schedule
 from sparsernn.runs.assembly import assemble, create, open_run
 from sparsernn.runs.loop import train
 
@@ -46,6 +46,22 @@ def test_a_schedule_may_set_its_own_length():
 def test_bad_schedules_are_answered_in_one_sentence(spec, words):
     with pytest.raises(InputError, match=words):
         make_schedule(spec, steps=10)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: constant("high"), "value is 'high'"),
+        (lambda: cosine(1.0, 0.0, 0), "steps is 0"),
+        (lambda: linear(1.0, 0.0, 0), "steps is 0"),
+        (lambda: linear(1.0, None, 5), "end is None"),
+        (lambda: exponential(1.0, 0.0, 3), "factor is 0.0"),
+        (lambda: exponential(1.0, 0.5, 0), "every is 0"),
+    ],
+)
+def test_who_calls_a_schedule_is_answered_as_a_recipe_is(call, words):
+    with pytest.raises(InputError, match=f"{words}; it must be"):
+        call()
 
 
 def test_a_plateau_cuts_after_each_epoch_that_is_not_the_best_so_far():
