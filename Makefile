@@ -4,6 +4,7 @@
 # make test-levels   the suite on every level of instructions that this machine has, on twins only and on two threads
 # make test-lowest   the suite on the oldest versions that are supported, in a virtual environment of its own
 # make mutants   how many small changes of the code the tests notice, in a sample; see tests/mutants.py
+# make gpu-check   a table of full-size recipes on a GPU, in under five minutes; needs a torch with CUDA in the environment
 # make docs   the site, offline and strict, into site/
 # make lint   style and types
 # make results RUNS=DIR   mean and spread over seeds of the runs in DIR, into docs/results.jsonl, the pages and the recipes
@@ -20,7 +21,7 @@ RUNS ?= runs
 # Pages with a table that is printed from results.
 PAGES = $(shell grep -ls '<!-- results:' README.md docs/*.md)
 
-.PHONY: demo test test-slow test-levels test-lowest mutants lint docs results clean
+.PHONY: demo test test-slow test-levels test-lowest gpu-check mutants lint docs results clean
 demo: $(VENV)/.installed-report
 	$(BIN)/python -m sparsernn demo
 
@@ -41,6 +42,9 @@ mutants: $(VENV)/.installed-dev $(VENV)/.installed-mutants
 	$(BIN)/python tests/mutants.py sample
 	$(BIN)/python tests/mutants.py run
 	$(BIN)/python tests/mutants.py report
+
+gpu-check: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/gpu_check.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ Speed does not depend on which words are read, only on how many there are to cho
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -60,15 +60,22 @@ def random_run(recipe: str, overrides: Sequence[str], folder: Path, words: int, 
 
 
 def seconds_per_step(
-    recipe: str, overrides: Sequence[str], steps: int, words: int = 10_000, tokens: int = 200_000
+    recipe: str,
+    overrides: Sequence[str],
+    steps: int,
+    words: int = 10_000,
+    tokens: int = 200_000,
+    prepare: Callable[[Run], object] = lambda run: None,
 ) -> tuple[float, Run]:
     """Seconds of a step, the first third of them left out; and the run.
 
     Args:
         steps: to be taken, at least 3 times `log_every` on an accelerator, where figures are read that often.
+        prepare: may change the run before the first step.
     """
     with tempfile.TemporaryDirectory() as place:
         run = random_run(recipe, overrides, Path(place) / "run", words, tokens)
+        prepare(run)
         clock = Clock(steps)
         with suppress(Interrupted):
             train(run, clock)

@@ -58,6 +58,15 @@ FAMILIES = {
         "optimizer": SGD,
         "sparsity": {"name": "iss", "strength": 0.01, "threshold": 0.01, "freeze_dead": True},
     },
+    "orthogonal recurrence": {
+        "task": {"name": "adding", "length": 8, "batch_size": 4, "iterations": 12, "eval_sequences": 8},
+        "model": {
+            "name": "sequence_model",
+            "hidden_sizes": [8],
+            "layer": {"name": "elman", "nonlinearity": "modrelu", "map": {"name": "orthogonal"}},
+        },
+        "optimizer": {"name": "adam", "lr": 0.01},
+    },
     "task without a state": {
         "task": {"name": "adding", "length": 8, "batch_size": 4, "iterations": 12, "eval_sequences": 8},
         "model": {"name": "sequence_model", "hidden_sizes": [8]},

@@ -1,0 +1,154 @@
+"""Whether a GPU computes what the CPU computes, and how fast the recipes of full size train on it: `make gpu-check`.
+
+    python benchmarks/gpu_check.py                        all of it, under five minutes
+    python benchmarks/gpu_check.py --device cpu --tiny    the same program in small, without a GPU
+
+Prints a table and writes it to gpu-check.md. Recipes read random words in the shapes of Penn Treebank. The same step
+is taken beside it by torch's own modules (nn.Embedding, nn.LSTM, nn.Linear, SGD), and with the naive loop over time
+where a layer has one. Recipes that the last part of `--minutes` has come for are left out, and the table says so.
+"""
+
+import argparse
+import platform
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from recipe_steps import random_run, seconds_per_step
+from torch import nn
+from torch.nn import functional
+
+from sparsernn.core.devices import chosen, described, moved, wait_for
+from sparsernn.runs.assembly import processor
+from sparsernn.runs.recipe import load_recipe
+from sparsernn.runs.run import Run
+
+RECIPES = ("selfish/lstm-ptb", "selfish/rhn-ptb", "selfish/onlstm-ptb", "iss/lstm-ptb", "awd/qrnn-ptb")
+PEAKS = {"H200": 67.0, "H100": 67.0, "A100": 19.5, "L40S": 91.6, "RTX 4090": 82.6, "V100": 15.7, "T4": 8.1}
+"""10^12 float32 operations a second outside tensor cores, by the makers' data sheets (SXM where there are several)."""
+TINY = ("task.window=6", "task.batch_size=2", "task.eval_batch_size=2")
+CLOSE = 1e-4
+"""Largest relative difference of a first loss between CPU and device, whose float32 sums are in another order."""
+
+
+def first_loss(recipe: str, settings: list[str], folder: Path, words: int, tokens: int) -> float:
+    """Of the first window, without dropouts, which each device draws by itself."""
+    run = random_run(recipe, settings, folder, words, tokens)
+    run.model.eval()
+    batch = moved(next(iter(run.task.batches(0, 0))), run.device)
+    with torch.no_grad():
+        return float(run.task.loss(run.model, batch, run.model.initial_state(run.task.batch_size))[0])
+
+
+def plain_seconds(run: Run, words: int, steps: int) -> float:
+    """A step of nn.LSTM layers as wide as the run's, by hand."""
+    device, widths = run.device, [layer.hidden_size for layer in run.model.layers.members]
+    sizes = [run.model.layers.members[0].input_size, *widths]
+    embedding, head = nn.Embedding(words, sizes[0]).to(device), nn.Linear(widths[-1], words).to(device)
+    layers = [nn.LSTM(i, h).to(device) for i, h in zip(sizes, widths, strict=False)]
+    parts = nn.ModuleList([embedding, *layers, head])
+    optimizer = torch.optim.SGD(parts.parameters(), lr=0.1)
+    read = torch.randint(words, (run.task.window, run.task.batch_size), device=device)
+    for number in range(steps + 2):
+        if number == 2:  # the first two choose kernels
+            wait_for(device)
+            start = time.perf_counter()
+        y = embedding(read)
+        for layer in layers:
+            y, _ = layer(y)
+        optimizer.zero_grad()
+        functional.cross_entropy(head(y).flatten(0, 1), read.flatten()).backward()
+        nn.utils.clip_grad_norm_(parts.parameters(), 0.25)
+        optimizer.step()
+    wait_for(device)
+    return (time.perf_counter() - start) / steps
+
+
+def naively(run: Run) -> bool:
+    """Let all layers that can use the naive loop; whether there is one."""
+    found = [part for part in run.model.modules() if hasattr(part, "naive")]
+    for part in found:
+        part.naive = True
+    return bool(found)
+
+
+def share_of_peak(run: Run, seconds: float) -> str:
+    """Of the card's float32 peak: 6 operations a weight and token, embeddings looked up counting nothing."""
+    name = described(run.device)
+    peak = next((peak for card, peak in PEAKS.items() if card in name), None)
+    if peak is None:
+        return "not known"
+    weights = sum(p.numel() for n, p in run.model.named_parameters() if not n.startswith("embedding"))
+    return f"{6 * weights * run.task.window * run.task.batch_size / seconds / (peak * 1e12):.1%}"
+
+
+def row(recipe: str, settings: list[str], given: argparse.Namespace, folder: Path) -> str:
+    """A recipe's line of the table."""
+    place = folder / recipe.replace("/", "-")
+    here = first_loss(recipe, [*settings, "device=cpu"], place / "cpu", given.words, given.tokens)
+    there = first_loss(
+        recipe, [*settings, f"device={given.device}"], place / "device", given.words, given.tokens
+    )
+    away = abs(here - there) / abs(here)
+    settings = [*settings, f"device={given.device}", "log_every=2"]
+    seconds, run = seconds_per_step(recipe, settings, given.steps, given.words, given.tokens)
+    slow = "none"
+    if any(hasattr(part, "naive") for part in run.model.modules()):
+        slow = f"{seconds_per_step(recipe, settings, given.steps, given.words, given.tokens, naively)[0]:.4f}"
+    cells = (
+        recipe,
+        f"{seconds:.4f}",
+        share_of_peak(run, seconds),
+        f"{plain_seconds(run, given.words, given.steps):.4f}",
+        slow,
+        f"{away:.1e}{'' if away <= CLOSE else ' TOO FAR'}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Print the table and write it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--tiny", action="store_true", help="sizes for a machine without a GPU")
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--minutes", type=float, default=4.5)
+    parser.add_argument("--out", type=Path, default=Path("gpu-check.md"))
+    parser.add_argument("--recipes", nargs="*", default=list(RECIPES))
+    given = parser.parse_args()
+    device, started = chosen(given.device), time.monotonic()
+    given.words, given.tokens = (50, 2000) if given.tiny else (10_000, 200_000)
+    given.steps = 6 if given.tiny else given.steps
+    lines = [
+        f"{described(device)}; {processor()}, torch {torch.__version__}, Python {platform.python_version()}; float32",
+        "",
+        "| recipe | seconds a step | of peak | nn.LSTM, as wide | naive loop | loss off the CPU's |",
+        "| :-- | --: | --: | --: | --: | --: |",
+    ]
+    print("\n".join(lines), flush=True)
+    with tempfile.TemporaryDirectory() as place:
+        for recipe in given.recipes:
+            late = time.monotonic() - started > 60 * given.minutes * (1 - 1 / len(given.recipes))
+            settings = [*TINY, *tiny_sizes(recipe)] if given.tiny else []
+            lines.append(
+                f"| {recipe} | no time left |" if late else row(recipe, settings, given, Path(place))
+            )
+            print(lines[-1], flush=True)
+    given.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if any("TOO FAR" in line for line in lines):
+        raise SystemExit(1)
+
+
+def tiny_sizes(recipe: str) -> list[str]:
+    """Widths in small, as many layers as before."""
+    model = load_recipe(recipe).model
+    layers = len(model["hidden_sizes"])
+    chunks = ["model.layer.chunk_size=4"] if "chunk_size" in str(model.get("layer")) else []
+    return ["model.embedding_size=16", f"model.hidden_sizes={[16] * layers}", *chunks]
+
+
+if __name__ == "__main__":
+    main()
