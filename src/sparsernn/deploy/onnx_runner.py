@@ -193,9 +193,9 @@ class OnnxModel:
 
 
 def _softmax(scores: Array) -> Array:
-    shifted: Array = np.exp(scores - scores.max(-1, keepdims=True))
-    shares: Array = shifted / shifted.sum(-1, keepdims=True)
-    return shares
+    shifted = np.exp(scores - scores.max(-1, keepdims=True))
+    chances: Array = shifted / shifted.sum(-1, keepdims=True)
+    return chances
 
 
 def _padded(rows: Sequence[Array]) -> Array:

@@ -134,13 +134,15 @@ def pack_run(run: Run, path: Path, values: str = "float32") -> int:
 def export_run(run: Run, path: Path, graph: Form = "step", opset: int | None = None) -> Exported:
     """Write the run's model as a graph, with what a program that feeds it must know; see `deploy.graph_export`.
 
-    That is what `read_as` says; of series also their `scaling`, which columns they `read`, the `goal`, `horizon` and
-    `per`; of questions the `letters` that a word is cut to.
+    That is the recipe's `name` and what `read_as` says; of series also their `scaling`, which columns they `read`,
+    the `goal`, `horizon` and `per`; of questions the `letters` that a word is cut to.
     """
     told = {key: run.task.info[key] for key in SERIES_FACTS if key in run.task.info}
     if answers_questions(run):
         told["letters"] = _questions_of(run).limits["letters"]
-    return export(run.model, path, {**read_as(run), **told}, graph=graph, opset=opset)
+    return export(
+        run.model, path, {"name": run.recipe.name, **read_as(run), **told}, graph=graph, opset=opset
+    )
 
 
 def export_c(run: Run, folder: Path, *, int8: bool = False, name: str = "model") -> WrittenC:

@@ -36,6 +36,8 @@ from sparsernn.report.story.formats import (
 from sparsernn.report.story.history import RunRecord
 from sparsernn.report.story.tables import Table
 
+WEB_PAGE = "https://github.com/sparsernn/sparsernn/tree/main/examples/web"
+
 
 def run_document(run: RunRecord) -> Document:
     """Everything that one run folder tells. Sections without data are left out."""
@@ -210,7 +212,8 @@ def _samples(run: RunRecord) -> Section:
     texts = [
         Text("sample", str(e.get("text", "")), _prompt(e)) for e in run.of("sample")[-3:] if e.get("text")
     ]
-    return Section("Sample text", "Written by the model.", texts=tuple(texts))
+    page = [Text("link", WEB_PAGE, "How to make a web page in which this model writes")] if texts else []
+    return Section("Sample text", "Written by the model.", texts=(*texts, *page))
 
 
 def _prompt(event: Mapping[str, Json]) -> str:

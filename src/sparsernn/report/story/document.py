@@ -18,7 +18,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Text:
-    """Text as it is. `kind`: "sample" (prose of the model) or "code"; `title` stands above it."""
+    """Text as it is, under its `title`. `kind`: "sample" (prose of the model), "code" or "link" (an address)."""
 
     kind: str
     text: str
