@@ -26,7 +26,7 @@ from sparsernn.runs.run import Run
 
 RECIPES = ("selfish/lstm-ptb", "selfish/rhn-ptb", "selfish/onlstm-ptb", "iss/lstm-ptb", "awd/qrnn-ptb")
 PEAKS = {"H200": 67.0, "H100": 67.0, "A100": 19.5, "L40S": 91.6, "RTX 4090": 82.6, "V100": 15.7, "T4": 8.1}
-"""10^12 float32 operations a second outside tensor cores, by the makers' data sheets (SXM where there are several)."""
+"""10^12 float32 operations a second outside tensor cores, by the makers' data sheets (SXM if there are several)."""
 TINY = ("task.window=6", "task.batch_size=2", "task.eval_batch_size=2")
 CLOSE = 1e-4
 """Largest relative difference of a first loss between CPU and device, whose float32 sums are in another order."""

@@ -423,6 +423,7 @@ def test_export_says_which_formats_there_are(trained, tmp_path):
 def test_bench_holds_sparse_against_dense_and_keeps_it_for_the_report(spoiled):
     output = invoke("bench", spoiled, "--repeats", "1").output
     assert all(f" {name} " in output for name in ("torch", "dense", "csr"))
+    assert "\nbatch 1: " in output
     assert '"sizes"' in (spoiled / "metrics.jsonl").read_text()
     assert "--batch-size is 'many'" in fault("bench", spoiled, "--batch-size", "many")
 

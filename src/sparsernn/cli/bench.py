@@ -27,10 +27,9 @@ def bench(
     A run that has ended keeps the figures for its report.
     """
     from sparsernn.cli.console_tables import latency_rows
-    from sparsernn.deploy import gain
     from sparsernn.report import load_run
     from sparsernn.report.console import output
-    from sparsernn.runs.artifacts import measure, reads_tokens, require, take_best
+    from sparsernn.runs.artifacts import gains, measure, reads_tokens, require, take_best
     from sparsernn.runs.assembly import open_weights
 
     opened = open_weights(run)
@@ -38,9 +37,8 @@ def bench(
     take_best(opened)
     measured = measure(opened, _batches(batch_size), repeats, graph=True)
     output().print(latency_rows(measured))
-    for batch in _batches(batch_size):
-        rows = [row for row in measured["latency"] if row["batch"] == batch]
-        output().print(gain(rows), soft_wrap=True)
+    for sentence in gains(measured):
+        output().print(sentence, soft_wrap=True)
     if load_run(run).of("test"):
         opened.events.append(measured)
     else:  # what is written beyond the last checkpoint, a resumed run forgets

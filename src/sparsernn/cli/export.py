@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparsernn.cli.arguments import RunFolder, UnusedData
+from sparsernn.cli.arguments import Data, RunFolder
 from sparsernn.core.checks import check_value
 from sparsernn.core.limits import OneOf
 from sparsernn.core.plain import Json
@@ -71,15 +71,28 @@ def export(
         str | None,
         typer.Option("--name", metavar="NAME", help="For c: of files and functions; 'model' if not given."),
     ] = None,
-    data: UnusedData = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="With --int8: choose each row's range on validation data, and score before and after.",
+        ),
+    ] = False,
+    data: Data = None,
 ) -> None:
     """Write the model so that it runs without this library: as a graph (pt2, onnx), or one step as plain C (c)."""
+    from sparsernn.core.errors import InputError
     from sparsernn.runs.artifacts import take_best
-    from sparsernn.runs.assembly import open_weights
+    from sparsernn.runs.assembly import open_run, open_weights
+    from sparsernn.runs.int8_scores import calibrate_run
 
     _check(form, out, graph, opset, int8 or name)
-    opened = open_weights(run)
+    if calibrate and not int8:
+        raise InputError("--calibrate is for --int8; leave it out, or ask for that.")
+    opened = open_run(run, data, "cpu") if calibrate else open_weights(run)
     take_best(opened)
+    if calibrate:
+        print(calibrate_run(opened).line())
     target = out or run / FORMATS[form or "pt2"]
     if form == PLAIN_C:
         _as_c(opened, target, int8, name)

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from sparsernn.cli.arguments import RunFolder, UnusedData
+from sparsernn.cli.arguments import Data, RunFolder
+from sparsernn.core.errors import InputError
 
 
 def register(app: typer.Typer) -> None:
@@ -19,15 +20,27 @@ def pack(
         Path | None, typer.Option("--out", metavar="FILE", help="RUN/packed.safetensors if not given.")
     ] = None,
     values: Annotated[str, typer.Option(help="float32, or int8 for smaller files.")] = "float32",
-    data: UnusedData = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="For int8: choose each row's range on validation data, and score before and after.",
+        ),
+    ] = False,
+    data: Data = None,
 ) -> None:
     """Write the best weights of a run as one small file: a bit per position, a number per active weight."""
     from sparsernn.report.story.formats import size
     from sparsernn.runs.artifacts import PACKED, pack_run, take_best
-    from sparsernn.runs.assembly import open_weights
+    from sparsernn.runs.assembly import open_run, open_weights
+    from sparsernn.runs.int8_scores import calibrate_run
 
-    opened, target = open_weights(run), out or run / PACKED
+    if calibrate and values != "int8":
+        raise InputError("--calibrate is for --values int8; leave it out, or ask for that.")
+    opened, target = open_run(run, data, "cpu") if calibrate else open_weights(run), out or run / PACKED
     take_best(opened)
+    if calibrate:
+        print(calibrate_run(opened).line())
     packed = pack_run(opened, target, values)
     dense = 4 * sum(p.numel() for p in opened.model.parameters())
     print(f"{target}: {size(packed)}, {dense / packed:.2f} times smaller than {size(dense)} of dense weights")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparsernn.core.errors import InputError
 from sparsernn.deploy.autotune import fastest
-from sparsernn.deploy.step_list import CCall, CompiledList, Place, StepList
+from sparsernn.deploy.step_list import CCall, CompiledList, Place, Step, StepList
 from sparsernn.deploy.step_twins import TWINS
 from sparsernn.deploy.token_stream import Stream
 from sparsernn.kernels.library import check_threads, library
@@ -95,7 +95,7 @@ class Window:
         self._scratch = torch.zeros(self.threads * runtime.compiled.scratch, dtype=torch.int16)
         self._list = ctypes.addressof(runtime.compiled.structure)
         self._token = torch.zeros(1, runtime.steps.moving, self.width)  # the moving store of a single token
-        self._ids: ctypes.Array[ctypes.c_int64] = (ctypes.c_int64 * batch)()
+        self._ids: Any = (ctypes.c_int64 * batch)()
         self._one = self._call(self._token, ctypes.addressof(self._ids), None)
         self._answer = self._answers(self._token)[0]
         self.begin()
@@ -125,7 +125,7 @@ class Window:
         if self.runtime.library is None:
             self._twin(self._token, torch.tensor([ids]), None)
         else:
-            self._ids[:] = ids  # type: ignore[assignment]
+            self._ids[:] = ids
             self.runtime.library.steps(self._list, ctypes.addressof(self._one))
         return self._answer
 
@@ -155,7 +155,10 @@ class Window:
                         if lengths is not None:
                             y[:, : self.batch][:, t >= lengths] = 0
                     else:
-                        TWINS[step.kind](y, a, b, c, step)
+                        self._do(step, y, a, b, c)
+
+    def _do(self, step: Step, y: Tensor, a: Tensor, b: Tensor, c: Tensor) -> None:
+        TWINS[step.kind](y, a, b, c, step)
 
     def _operand(self, place: Place, moving: Tensor) -> Tensor:
         store = moving if place.moving else self.fixed

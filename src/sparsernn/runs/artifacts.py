@@ -1,7 +1,7 @@
 """What is made of a trained run: text, a packed model, and its measured size and speed."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import islice
@@ -18,7 +18,7 @@ from sparsernn.core.streams import stream
 from sparsernn.data.text_corpus import Corpus
 from sparsernn.data.text_styles import style_of
 from sparsernn.data.vocabulary import EOS
-from sparsernn.deploy import compare, macs_per_token, measure_latency, pack, sizes
+from sparsernn.deploy import compare, gain, macs_per_token, measure_latency, pack, sizes
 from sparsernn.deploy.graph_export import ONNX_NEEDS, Exported, Form, export
 from sparsernn.deploy.onnx_stream import OnnxRuntime
 from sparsernn.deploy.plain_c import WrittenC, write_c
@@ -254,6 +254,13 @@ def _per_token(run: Run, batches: Sequence[int], repeats: int, graph: bool) -> d
         "macs_per_token": macs_per_token(run.model, masks),
         "macs_per_token_dense": macs_per_token(run.model),
     }
+
+
+def gains(measured: Mapping[str, Json]) -> list[str]:
+    """What the rows of a record "sizes" say, a sentence for each batch; see `deploy.measurement.gain`."""
+    rows = measured["latency"]
+    batches = dict.fromkeys(row["batch"] for row in rows)
+    return [gain([row for row in rows if row["batch"] == batch]) for batch in batches]
 
 
 def _as_graph(model: nn.Module) -> OnnxRuntime | None:

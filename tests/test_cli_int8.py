@@ -1,0 +1,43 @@
+"""8 bits from the command line: calibrated on validation data, scored before and after."""
+
+import re
+
+import torch
+
+from sparsernn.deploy import unpack
+from sparsernn.deploy.calibration import round_to_int8
+from sparsernn.runs.artifacts import take_best
+from sparsernn.runs.assembly import open_run
+from sparsernn.runs.int8_scores import calibrate_run
+from test_cli import corpus, fault, invoke, recipe, trained  # noqa: F401 - fixtures
+
+SAID = r"test perplexity: ([\d.]+) in float32, ([\d.]+) in 8 bits, ([\d.]+) calibrated on validation data \(\d+ of"
+
+
+def test_pack_calibrates_and_says_what_rounding_costs(trained, tmp_path):  # noqa: F811
+    target = tmp_path / "m.safetensors"
+    output = invoke("pack", trained[0], "--values", "int8", "--calibrate", "--out", target).output
+    exact, rounded, calibrated = map(float, re.search(SAID, " ".join(output.split())).groups())
+    assert abs(rounded / exact - 1) < 0.05
+    assert abs(calibrated / exact - 1) < 0.05
+    run = open_run(trained[0], None, "cpu")
+    take_best(run)
+    scores = calibrate_run(run)
+    assert f"{scores.calibrated:.4f}" == f"{calibrated:.4f}"
+    round_to_int8(run.model)
+    for name, tensor in unpack(target).items():
+        torch.testing.assert_close(tensor, run.model.state_dict()[name], rtol=1e-5, atol=1e-6)
+
+
+def test_export_to_c_calibrates(trained, tmp_path):  # noqa: F811
+    output = invoke(
+        "export", trained[0], "--format", "c", "--int8", "--calibrate", "--out", tmp_path / "c"
+    ).output
+    assert re.search(SAID, " ".join(output.split())), output
+    assert (tmp_path / "c" / "model.c").exists()
+
+
+def test_calibration_is_for_8_bits_and_needs_the_data(trained, tmp_path):  # noqa: F811
+    assert "--calibrate is for --values int8" in fault("pack", trained[0], "--calibrate")
+    assert "--calibrate is for --int8" in fault("export", trained[0], "--format", "c", "--calibrate")
+    assert "--data" in fault("pack", trained[0], "--values", "int8", "--calibrate", "--data", tmp_path)
