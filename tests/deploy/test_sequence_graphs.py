@@ -83,7 +83,7 @@ def onnx_runner(path):
 
 def pt2_runner(path):
     loaded = torch.export.load(path).module()
-    return lambda inputs: tensors(loaded(*inputs.values()))
+    return lambda inputs: list(tensors(loaded(*inputs.values())))
 
 
 RUNNERS = {".onnx": onnx_runner, ".pt2": pt2_runner}
