@@ -14,10 +14,10 @@ from sparsernn.core.errors import InputError
 from sparsernn.report.charts.result_chart import size_chart
 from sparsernn.report.story import recipe_figures
 from sparsernn.report.story.history import load_run
-from sparsernn.report.story.obtained import find_runs, merged, obtained, read_book, write_book
+from sparsernn.report.story.obtained import find_runs, merged, obtained, read_book, settings_hash, write_book
 from sparsernn.report.story.recipe_figures import write_figures
 from sparsernn.report.story.result_tables import renewed, result_tables
-from sparsernn.runs.recipe import load_recipe
+from sparsernn.runs.recipe import list_recipes, load_recipe
 
 PAGE = "# Title\n\n<!-- results: demo/* -->\n<!-- end -->\n\nThe end.\n"
 
@@ -168,3 +168,11 @@ def test_no_run_and_no_result_are_one_sentence(tmp_path):
     (tmp_path / "book.jsonl").write_text('{"recipe": "a"}\n')
     with pytest.raises(InputError, match="line 1: this is no result"):
         read_book(tmp_path / "book.jsonl")
+
+
+@pytest.mark.parametrize("family", ["alternate", "awd", "budget", "iss", "nnrnn", "selfish", "series"])
+def test_a_run_folder_says_the_settings_of_its_recipe(family):
+    for name in list_recipes():
+        if name.startswith(f"{family}/"):
+            recipe = load_recipe(name)
+            assert settings_hash(yaml.safe_load(recipe.to_yaml())) == settings_hash(recipe.settings()), name
