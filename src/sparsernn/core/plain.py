@@ -11,3 +11,6 @@ expects; whoever takes it from a user checks it first (forms.py).
 
 Plain = dict[str, Json]
 """Records, scores, plans, the settings of a component, the state of a part."""
+
+Part: TypeAlias = Any
+"""A module, or a model, that is handed to the row of a table made for its type: the key of the row says which."""

@@ -5,20 +5,20 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
+from sparsernn.core.plain import Part
 from sparsernn.deploy.layer_steps import HeldWeights, plain
 from sparsernn.deploy.step_list import Place, Step, StepList
 from sparsernn.nn import LinearHead, MixtureHead, SplitHead
 
-Build = Callable[[StepList, HeldWeights, Any, Place], Place]
+Build = Callable[[StepList, HeldWeights, Part, Place], Place]
 """(list, weights, head, what it reads) -> the scores, in the moving store."""
 WEIGHT = "head.weight"
 
 
-def _linear(steps: StepList, weights: HeldWeights, head: Any, y: Place) -> Place:
+def _linear(steps: StepList, weights: HeldWeights, head: Part, y: Place) -> Place:
     scores = steps.moving_room(len(head.bias))
     steps.add(Step("affine", scores, y, vector=plain(head.bias), first=weights.take(WEIGHT, head.weight)))
     return scores

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sparsernn.core.plain import Part
 from sparsernn.deploy.autotune import hold
 from sparsernn.deploy.step_list import Place, Step, StepList
 from sparsernn.kernels.weight_formats import Format
@@ -61,11 +61,11 @@ def plain(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
 
 
-Build = Callable[[StepList, HeldWeights, Any, str, Place], Place]
+Build = Callable[[StepList, HeldWeights, Part, str, Place], Place]
 """(list, weights, layer, the layer's name, what it reads) -> what it puts out, with the state's places entered."""
 
 
-def _lstm(steps: StepList, weights: HeldWeights, layer: Any, name: str, x: Place) -> Place:
+def _lstm(steps: StepList, weights: HeldWeights, layer: Part, name: str, x: Place) -> Place:
     size = layer.weight_hh.shape[1]
     h, c, gates = steps.room(size), steps.room(size), steps.room(4 * size)
     steps.states.append((h, c))
@@ -126,7 +126,7 @@ def _gru(steps: StepList, weights: HeldWeights, layer: GRU, name: str, x: Place)
 
 
 def _rhn(steps: StepList, weights: HeldWeights, layer: RHN, name: str, x: Place) -> Place:
-    cell: Any = layer.cell
+    cell: Part = layer.cell
     s, pre = steps.room(cell.hidden_size), steps.room(len(cell.gates) * cell.hidden_size)
     _enter(steps, layer, (s,))
     for level in range(cell.depth):
@@ -144,7 +144,7 @@ def _rhn(steps: StepList, weights: HeldWeights, layer: RHN, name: str, x: Place)
 
 
 def _onlstm(steps: StepList, weights: HeldWeights, layer: ONLSTM, name: str, x: Place) -> Place:
-    cell: Any = layer.cell
+    cell: Part = layer.cell
     size, chunks = cell.hidden_size, cell.chunks
     h, c, masters = steps.room(size), steps.room(size), steps.room(2 * size)
     pre = steps.room(2 * chunks + 4 * size)
@@ -165,7 +165,7 @@ RULES = {"none": "copy", "tanh": "tanh", "relu": "relu", "modrelu": "modrelu"}
 
 
 def _elman(steps: StepList, weights: HeldWeights, layer: Elman, name: str, x: Place) -> Place:
-    cell: Any = layer.cell
+    cell: Part = layer.cell
     h, pre = steps.room(cell.hidden_size), steps.room(cell.hidden_size)
     _enter(steps, layer, (h,))
     own = f"{name}.cell.map.weight" if isinstance(cell.map, Dense) else f"{name}.cell.map"
@@ -201,7 +201,7 @@ def _qrnn(steps: StepList, weights: HeldWeights, layer: QRNN, name: str, x: Plac
     return h
 
 
-def _enter(steps: StepList, layer: Any, state: tuple[Place, ...]) -> None:
+def _enter(steps: StepList, layer: Part, state: tuple[Place, ...]) -> None:
     """The state's places, with what they begin with where that was learnt."""
     steps.states.append(state)
     steps.constants += [(place, plain(start)) for place, start in zip(state, layer.start, strict=False)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Part
 from sparsernn.deploy.autotune import kept_of
 from sparsernn.deploy.compiled_runtime import LOOKED_UP
 from sparsernn.deploy.head_steps import HEADS
@@ -79,7 +80,7 @@ def is_written_tagger(model: nn.Module) -> bool:
     )
 
 
-def of_language_model(model: Any, weights: HeldWeights) -> Written:
+def of_language_model(model: Part, weights: HeldWeights) -> Written:
     """Its layers and head."""
     table, head = model.embedding.weight, model.head
     named = [(f"layers.{n}", layer) for n, layer in enumerate(model.layers)]
@@ -96,7 +97,7 @@ def of_tensors(state: Mapping[str, Tensor], layers: int, weights: HeldWeights) -
     return _of_parts(state[TABLE], named, head, weights)
 
 
-def _of_parts(table: Tensor, named: list[tuple[str, Any]], head: Any, weights: HeldWeights) -> Written:
+def _of_parts(table: Tensor, named: list[tuple[str, Part]], head: Part, weights: HeldWeights) -> Written:
     steps, tied = StepList(), _alike(table, head.weight)
     if tied:
         weights.other_names["head.weight"] = TABLE
@@ -113,7 +114,7 @@ def _of_parts(table: Tensor, named: list[tuple[str, Any]], head: Any, weights: H
     return Written(steps, outputs, {**weights.held, TABLE: lookup.first})
 
 
-def of_tagger(model: Any, weights: HeldWeights) -> Written:
+def of_tagger(model: Part, weights: HeldWeights) -> Written:
     """Words, both directions of each layer, tanh, tags: each a pass over the sentence."""
     steps = StepList()
     table = _table(model.embedding.weight, weights.masks.get(TABLE))
@@ -157,7 +158,7 @@ def _table(weight: Tensor, mask: Tensor | None) -> Format:
 
 
 def check_given(
-    state: Mapping[str, Any], masks: Mapping[str, Tensor], products: str | Mapping[str, str]
+    state: Mapping[str, Tensor], masks: Mapping[str, Tensor], products: str | Mapping[str, str]
 ) -> None:
     """Refuse numbers that are not finite, and masks or products that do not fit.
 

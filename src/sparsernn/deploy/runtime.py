@@ -8,12 +8,12 @@ callers need not know.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json, Part
 from sparsernn.deploy.compiled_runtime import CompiledRuntime, TaggerRuntime
 from sparsernn.deploy.layer_steps import HeldWeights
 from sparsernn.deploy.lstm_tensors import count_layers
@@ -34,7 +34,7 @@ SETTINGS = {"products", "int8", "threads", "batch"}
 
 
 def runtime(
-    model: nn.Module | Mapping[str, Tensor], masks: Mapping[str, Tensor] | None = None, **settings: Any
+    model: nn.Module | Mapping[str, Tensor], masks: Mapping[str, Tensor] | None = None, **settings: Json
 ) -> CompiledRuntime | ModuleRuntime:
     """The runtime that fits: compiled for this library's language models and taggers, else the own forward pass.
 
@@ -67,7 +67,7 @@ def runtime(
 def _compiled(
     kind: type[CompiledRuntime],
     model: nn.Module,
-    write: Callable[[Any, HeldWeights], Written],
+    write: Callable[[Part, HeldWeights], Written],
     masks: Mapping[str, Tensor] | None,
     *,
     products: str | Mapping[str, str] = "auto",

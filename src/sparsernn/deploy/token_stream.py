@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Size
+from sparsernn.core.plain import Part
 from sparsernn.nn.drive.single_step import no_repacking
 
 
@@ -116,7 +117,7 @@ class ModuleStream(Stream):
     """Texts read by a model's own forward pass."""
 
     def __init__(self, runtime: ModuleRuntime, batch: int) -> None:
-        model: Any = runtime.model
+        model: Part = runtime.model
         self.runtime, self.model, self.batch, self.state = runtime, model, batch, None
         self.vocabulary_size = model.vocabulary_size
         self._scores = model.head.logits if hasattr(model.head, "logits") else model.head.log_prob

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json, Part
 
 FLOAT, INT, BOOL = "FLOAT", "INT64", "BOOL"
 OLDEST, USUAL, NEWEST = 13, 18, 23
@@ -34,7 +36,7 @@ class Node:
     op: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    attributes: dict[str, Any]
+    attributes: dict[str, Json]
 
 
 class Graph:
@@ -57,7 +59,7 @@ class Graph:
         self.nodes: list[Node] = []
         self.inputs: list[tuple[str, str, Shape | None]] = []
         self.outputs: list[tuple[str, str, Shape | None]] = []
-        self.tables: dict[str, np.ndarray[Any, Any]] = {}
+        self.tables: dict[str, NDArray[np.generic]] = {}
         self._own = {id(t): name for name, t in (*model.named_parameters(), *model.named_buffers())}
         self._scopes: list[str] = []
         self._used: dict[str, int] = {}
@@ -93,13 +95,13 @@ class Graph:
         self.nodes.append(Node("Identity", (value,), (name,), {}))
         self.outputs.append((name, kind, shape))
 
-    def several(self, op: str, *inputs: str, outputs: int, **attributes: Any) -> list[str]:
+    def several(self, op: str, *inputs: str, outputs: int, **attributes: Json) -> list[str]:
         """An operation of several outputs; an input that is left out is ''."""
         names = [self.name(op) for _ in range(outputs)]
         self.nodes.append(Node(op, inputs, tuple(names), attributes))
         return names
 
-    def do(self, op: str, *inputs: str, **attributes: Any) -> str:
+    def do(self, op: str, *inputs: str, **attributes: Json) -> str:
         """An operation of one output, whose name is returned."""
         return self.several(op, *inputs, outputs=1, **attributes)[0]
 
@@ -213,7 +215,7 @@ class Graph:
 Step = Callable[[Graph, list[str], list[str]], tuple[list[str], list[str]]]
 
 
-def writer_of(writers: Mapping[type[Any], Any], part: object) -> Any:
+def writer_of(writers: Mapping[type[Part], Part], part: object) -> Part:
     """What writes a part of exactly this type; what derives from it may do something else.
 
     Raises:
@@ -227,7 +229,7 @@ def writer_of(writers: Mapping[type[Any], Any], part: object) -> Any:
     return writers[type(part)]
 
 
-def _proto(graph: Graph, title: str, tables: Mapping[str, np.ndarray[Any, Any]]) -> Any:
+def _proto(graph: Graph, title: str, tables: Mapping[str, NDArray[np.generic]]) -> Any:
     """onnx's form of a graph."""
     from onnx import helper, numpy_helper
 

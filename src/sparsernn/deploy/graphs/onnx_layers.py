@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json, Part
 from sparsernn.deploy.graphs.onnx_graph import BOOL, END, FLOAT, Graph, writer_of
 from sparsernn.deploy.graphs.onnx_rules import RULE_WRITERS
 from sparsernn.nn import GRU, LSTM, ONLSTM, QRNN, RHN, BlockLSTM, Elman
@@ -27,7 +27,7 @@ from sparsernn.nn.drive.recurrent import Recurrent
 
 LSTM_ORDER, GRU_ORDER, RNN_ORDER = (0, 3, 1, 2), (1, 0, 2), (0,)
 """Which of our gates (i, f, g, o; r, z, n) stands where in ONNX's operators (i, o, f, g; z, r, n)."""
-ACTIVATIONS: dict[type[Any], dict[str, Any]] = {
+ACTIVATIONS: dict[type[Part], dict[str, Part]] = {
     Tanh: {"activations": ["Tanh"]},
     ReLU: {"activations": ["Relu"]},
     Identity: {"activations": ["Affine"], "activation_alpha": [1.0], "activation_beta": [0.0]},
@@ -70,7 +70,7 @@ class Lengths:
 
 Written = tuple[str, list[str]]
 """y (T, B, H), and the state after it as in the leaves of `Layer.initial_state`."""
-Writer = Callable[[Graph, Any, str, Lengths, Sequence[str]], Written]
+Writer = Callable[[Graph, Part, str, Lengths, Sequence[str]], Written]
 
 
 def write_layer(g: Graph, layer: Layer, x: str, lengths: Lengths, state: Sequence[str]) -> Written:
@@ -99,7 +99,7 @@ def operator(
     lengths: Lengths,
     state: Sequence[str],
     weights: Sequence[Sequence[Tensor]],
-    **more: Any,
+    **more: Json,
 ) -> list[str]:
     """LSTM, GRU or RNN.
 
@@ -138,12 +138,12 @@ def _ordered(weight: Tensor, order: Sequence[int]) -> Tensor:
 def _one_way(
     g: Graph,
     op: str,
-    layer: Any,
+    layer: Part,
     x: str,
     lengths: Lengths,
     state: Sequence[str],
     weights: Sequence[Tensor],
-    **more: Any,
+    **more: Json,
 ) -> Written:
     """An operator in one direction, of a state (B, H)."""
     axis = g.numbers(0)
@@ -152,7 +152,7 @@ def _one_way(
     return g.do("Squeeze", y, g.numbers(1)), [g.do("Squeeze", s, axis) for s in after]
 
 
-def _weights(layer: Any) -> list[Tensor]:
+def _weights(layer: Part) -> list[Tensor]:
     return [layer.weight_ih, layer.weight_hh, layer.bias_ih, layer.bias_hh]
 
 
@@ -186,7 +186,7 @@ def _block_lstm(g: Graph, layer: BlockLSTM, x: str, lengths: Lengths, state: Seq
 
 def _recurrent(g: Graph, layer: Recurrent, x: str, lengths: Lengths, state: Sequence[str]) -> Written:
     """A cell of stages."""
-    cell: Any = layer.cell
+    cell: Part = layer.cell
     weight, bias = writer_of(CELL_INPUTS, cell)(cell)
     stages: Sequence[Stage] = cell.stages(1)
     for stage in stages:
@@ -271,7 +271,7 @@ LAYER_WRITERS: dict[type[Layer], Writer] = {
     Recurrent: _recurrent,
 }
 """Layer -> what writes it."""
-CELL_INPUTS: dict[type[Cell], Callable[[Any], tuple[Tensor, Tensor | None]]] = {
+CELL_INPUTS: dict[type[Cell], Callable[[Part], tuple[Tensor, Tensor | None]]] = {
     ElmanCell: lambda cell: (cell.weight_ih, cell.bias_ih),
     ONLSTMCell: lambda cell: (cell.weight_ih, cell.bias_ih + cell.bias_hh),
     RHNCell: lambda cell: (cell.weight_ih, cell.bias_ih + cell.bias_hh_0),

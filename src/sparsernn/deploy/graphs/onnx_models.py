@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from torch import Tensor, nn
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Part
 from sparsernn.core.states import tensors
 from sparsernn.deploy.graphs.onnx_graph import END, FLOAT, Graph
 from sparsernn.deploy.graphs.onnx_layers import Lengths, operator, write_layer
@@ -147,7 +147,7 @@ def _both_ends(g: Graph, reader: BothEnds, x: str, lengths: Lengths, name: str) 
     """An operator for each direction, which may be of different widths."""
     found = []
     for way, lstm, direction in (("ahead", reader.ahead, "forward"), ("back", reader.back, "reverse")):
-        weights: list[Any] = [lstm.weight_ih, lstm.weight_hh, lstm.bias_ih, lstm.bias_hh]
+        weights: list[Tensor] = [lstm.weight_ih, lstm.weight_hh, lstm.bias_ih, lstm.bias_hh]
         with g.scope(f"{name}.{way}"):
             y, *_ = operator(g, "LSTM", x, lengths, [], [weights], direction=direction)
             found.append(g.do("Squeeze", y, g.numbers(1)))
@@ -182,7 +182,7 @@ def _pointer(g: Graph, layer: nn.Linear, x: str, p: str, lengths: Lengths, name:
     return g.do("Where", _inside(g, lengths), g.do("Transpose", scores, perm=[1, 0]), g.number(NEVER))
 
 
-MODEL_WRITERS: dict[type[nn.Module], Callable[[Graph, Any, Values], Values]] = {
+MODEL_WRITERS: dict[type[nn.Module], Callable[[Graph, Part, Values], Values]] = {
     BiDAF: _bidaf,
     LanguageModel: _language_model,
     SequenceModel: _sequence_model,

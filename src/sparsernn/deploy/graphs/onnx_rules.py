@@ -4,10 +4,10 @@ All have the signature (graph of the step, rule, pre (B, G), state before) -> st
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
+from sparsernn.core.plain import Part
 from sparsernn.deploy.graphs.onnx_graph import Graph
 from sparsernn.nn.cells.elman import Identity, ModReLU, ReLU, Tanh
 from sparsernn.nn.cells.onlstm import OrderedMemory
@@ -77,7 +77,7 @@ def _cumax(g: Graph, z: str) -> str:
     return g.do("CumSum", g.do("Softmax", z, axis=-1), last)
 
 
-RULE_WRITERS: dict[type[Rule], Callable[[Graph, Any, str, list[str]], list[str]]] = {
+RULE_WRITERS: dict[type[Rule], Callable[[Graph, Part, str, list[str]], list[str]]] = {
     FreeHighway: _free_highway,
     Highway: _highway,
     Identity: _same,

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
 
 from torch import Tensor, nn
 
+from sparsernn.core.plain import Part
 from sparsernn.deploy.graphs.onnx_graph import Graph, writer_of
 from sparsernn.nn import BlockEmbedding, BlockHead, Embedding, LinearHead, MixtureHead, SplitHead
 from sparsernn.nn.blocks.block_mixture import BlockMixtureHead
@@ -58,7 +58,7 @@ def _strips(g: Graph, table: BlockEmbedding, words: str) -> str:
     return g.joined(parts)
 
 
-EMBEDDING_WRITERS: dict[type[nn.Module], Callable[[Graph, Any, str], str]] = {
+EMBEDDING_WRITERS: dict[type[nn.Module], Callable[[Graph, Part, str], str]] = {
     BlockEmbedding: _strips,
     Embedding: _dense,
     WordTable: _word_table,
@@ -148,7 +148,7 @@ def _behind(g: Graph, tombs: Sequence[str], tails: Sequence[str]) -> list[str]:
     return [g.do("Add", tomb, tail) for tomb, tail in zip(tombs, tails, strict=True)]
 
 
-HEAD_WRITERS: dict[type[nn.Module], Callable[[Graph, Any, str], str]] = {
+HEAD_WRITERS: dict[type[nn.Module], Callable[[Graph, Part, str], str]] = {
     BlockHead: _block,
     BlockMixtureHead: _block_mixture,
     LinearHead: _linear,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from sparsernn.contracts import Model
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Part
 from sparsernn.core.states import rebuilt, tensors
 from sparsernn.core.streams import stream
 from sparsernn.models.bidaf import BiDAF, Text
@@ -59,9 +60,9 @@ class WholeSequence(nn.Module):
     inputs: list[Named]
     outputs: list[Named]
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Part) -> None:
         super().__init__()
-        self.model: Any = model
+        self.model: Part = model
 
     def start(self) -> dict[str, list[float]]:
         """What each input of state begins with, for one sequence."""
@@ -98,7 +99,7 @@ class Carried(WholeSequence):
         ['x', 'lengths', 'state.0', 'state.1']
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Part) -> None:
         super().__init__(model)
         self.words = model.reads == "words"
         leaves = list(tensors(model.initial_state(1)))
@@ -161,9 +162,9 @@ class Tagged(WholeSequence):
 
     def __init__(self, model: Tagger) -> None:
         super().__init__(model)
-        layers: Any = model.layers
-        self.ways: Any = nn.ModuleList(nn.ModuleList(one_way(layer)) for layer in layers)
-        words: Any = model.embedding.vocabulary_size
+        layers: Part = model.layers
+        self.ways: Part = nn.ModuleList(nn.ModuleList(one_way(layer)) for layer in layers)
+        words: Part = model.embedding.vocabulary_size
         self.inputs = [Named("words", "INT64", ("T", "B"), words), Named("lengths", "INT64", ("B",))]
         self.outputs = [Named("scores", "FLOAT", ("T", "B", model.output.out_features))]
 
@@ -273,7 +274,7 @@ def whole_sequence(model: nn.Module) -> WholeSequence:
     )
 
 
-READERS: dict[type[nn.Module], Callable[[Any], WholeSequence]] = {BiDAF: Asked, Tagger: Tagged}
+READERS: dict[type[nn.Module], Callable[[Part], WholeSequence]] = {BiDAF: Asked, Tagger: Tagged}
 """Models that read whole texts -> their form."""
 
 
@@ -300,7 +301,7 @@ def both_ways(ahead: nn.Module, back: nn.Module, x: Tensor, lengths: Tensor) -> 
     """Two LSTMs over the same sequences, one from each end, from zeros: (T, B, both)."""
     valid, batch = within(x, lengths), x.shape[1]
 
-    def read(layer: Any, x: Tensor) -> Tensor:
+    def read(layer: Part, x: Tensor) -> Tensor:
         return scanned(layer, x, [x.new_zeros(batch, layer.hidden_size) for _ in range(2)], valid)[0]
 
     return torch.cat([read(ahead, x), turned(read(back, turned(x, lengths)), lengths)], -1)
@@ -318,7 +319,7 @@ def one_way(layer: BlockLSTM) -> Iterator[BlockLSTM]:
         yield one.eval()
 
 
-def scanned(layer: Any, x: Tensor, state: Sequence[Tensor], valid: Tensor) -> tuple[Tensor, list[Tensor]]:
+def scanned(layer: Part, x: Tensor, state: Sequence[Tensor], valid: Tensor) -> tuple[Tensor, list[Tensor]]:
     """A layer, one step at a time: x (T, B, I) -> y (T, B, H), and the leaves of the state after it."""
     from torch._higher_order_ops.scan import scan
 
