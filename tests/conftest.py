@@ -9,6 +9,8 @@ from sparsernn import kernels
 from sparsernn.kernels import build
 from sparsernn.runs.recipe import Recipe
 
+collect_ignore = ["mutants.py", "lines_of_tests.py"]  # programs, which need the extra `mutants`
+
 settings.register_profile("any machine", deadline=None)  # a busy machine is no failure
 settings.load_profile("any machine")
 
