@@ -25,8 +25,6 @@ from sparsernn.runs.recipe import load_recipe
 from sparsernn.runs.run import Run
 
 RECIPES = ("selfish/lstm-ptb", "selfish/rhn-ptb", "selfish/onlstm-ptb", "iss/lstm-ptb", "awd/qrnn-ptb")
-PEAKS = {"H200": 67.0, "H100": 67.0, "A100": 19.5, "L40S": 91.6, "RTX 4090": 82.6, "V100": 15.7, "T4": 8.1}
-"""10^12 float32 operations a second outside tensor cores, by the makers' data sheets (SXM if there are several)."""
 TINY = ("task.window=6", "task.batch_size=2", "task.eval_batch_size=2")
 CLOSE = 1e-4
 """Largest relative difference of a first loss between CPU and device, whose float32 sums are in another order."""
@@ -73,14 +71,22 @@ def naively(run: Run) -> bool:
     return bool(found)
 
 
-def share_of_peak(run: Run, seconds: float) -> str:
-    """Of the card's float32 peak: 6 operations a weight and token, embeddings looked up counting nothing."""
-    name = described(run.device)
-    peak = next((peak for card, peak in PEAKS.items() if card in name), None)
-    if peak is None:
-        return "not known"
+def product_rate(device: torch.device, size: int, repeats: int = 10) -> float:
+    """Float32 operations a second in a product of square matrices, the peak that a step is held against."""
+    matrix = torch.randn(size, size, device=device)
+    for number in range(repeats + 2):
+        if number == 2:  # the first two choose kernels
+            wait_for(device)
+            start = time.perf_counter()
+        matrix @ matrix
+    wait_for(device)
+    return 2 * size**3 * repeats / (time.perf_counter() - start)
+
+
+def share_of_peak(run: Run, seconds: float, peak: float) -> str:
+    """Of `product_rate`: 6 operations a weight and token, embeddings looked up counting nothing."""
     weights = sum(p.numel() for n, p in run.model.named_parameters() if not n.startswith("embedding"))
-    return f"{6 * weights * run.task.window * run.task.batch_size / seconds / (peak * 1e12):.1%}"
+    return f"{6 * weights * run.task.window * run.task.batch_size / seconds / peak:.1%}"
 
 
 def row(recipe: str, settings: list[str], given: argparse.Namespace, folder: Path) -> str:
@@ -99,7 +105,7 @@ def row(recipe: str, settings: list[str], given: argparse.Namespace, folder: Pat
     cells = (
         recipe,
         f"{seconds:.4f}",
-        share_of_peak(run, seconds),
+        share_of_peak(run, seconds, given.peak),
         f"{plain_seconds(run, given.words, given.steps):.4f}",
         slow,
         f"{away:.1e}{'' if away <= CLOSE else ' TOO FAR'}",
@@ -122,8 +128,10 @@ def main() -> None:
     device, started = chosen(given.device), time.monotonic()
     given.words, given.tokens = (50, 2000) if given.tiny else (10_000, 200_000)
     given.steps = 6 if given.tiny else given.steps
+    given.peak = product_rate(device, 256 if given.tiny else 8192)
     lines = [
-        f"{described(device)}; {processor()}, torch {torch.__version__}, Python {platform.python_version()}; float32",
+        f"{described(device)}; {processor()}, torch {torch.__version__}, Python {platform.python_version()}; "
+        f"float32, whose products reach {given.peak:.2e} operations a second here",
         "",
         "| recipe | seconds a step | of peak | nn.LSTM, as wide | naive loop | loss off the CPU's |",
         "| :-- | --: | --: | --: | --: | --: |",
@@ -131,7 +139,7 @@ def main() -> None:
     print("\n".join(lines), flush=True)
     with tempfile.TemporaryDirectory() as place:
         for recipe in given.recipes:
-            late = time.monotonic() - started > 60 * given.minutes * (1 - 1 / len(given.recipes))
+            late = time.monotonic() - started > 60 * given.minutes * (1 - 1 / (1 + len(given.recipes)))
             settings = [*TINY, *tiny_sizes(recipe)] if given.tiny else []
             lines.append(
                 f"| {recipe} | no time left |" if late else row(recipe, settings, given, Path(place))
