@@ -100,6 +100,7 @@ def measure(names: list[str], width: int, threads: int, rounds: int) -> dict[str
     for name in names:
         pipes[name], far = context.Pipe()
         context.Process(target=work, args=(far, name, width, threads), daemon=True).start()
+        far.close()  # so that a contestant that ends is heard
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for number in range(rounds + WARM):
         for name, pipe in pipes.items():

@@ -258,12 +258,12 @@ def test_flags_are_the_same_in_bits():
     not Path("/proc/self/clear_refs").exists(), reason="the peak of a process is Linux's to tell"
 )
 def test_most_memory_in_steps_against_dense(monkeypatch):
-    """Of processes that train the benchmark's language model, half as wide; blocks of 16 rows at density .1."""
+    """Of processes that train the benchmark's language model; measured: 37 % and 40 %."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     sys.modules.pop("sparse_training", None)
     import sparse_training
 
-    names = [sparse_training.DENSE, "blocks 16x1 0.1"]
-    found = sparse_training.measure(names, width=750, threads=1, rounds=2)
+    names = [sparse_training.DENSE, "blocks 16x1 .1"]
+    found = sparse_training.measure(names, width=1500, threads=1, rounds=1)
     dense, blocks = (found[name][1] for name in names)
-    assert blocks < 0.55 * dense
+    assert blocks < 0.45 * dense
