@@ -127,3 +127,12 @@ def test_clipped_over_existing_weights_dense_products_are_the_sparse_ones(tiny_r
         train(create(recipe, tmp_path / product))
     dense, sparse = (scores(tmp_path / p, "step", "loss") for p in ("dense", "sparse"))
     assert sparse == pytest.approx(dense, rel=2e-4)
+
+
+def test_what_a_plan_tries_out_leaves_no_gradient_to_grow_by(tiny_recipe, tmp_path):
+    run = create(make_recipe(tiny_recipe, "sparse", "rigl", "momentum"), tmp_path / "run")
+    for places in run.sparsifier._places.values():
+        places.expect(True)  # as where the masks are updated at the first step
+    assert run.sparsifier.dense_gradients() == []
+    plan(run)
+    assert run.sparsifier.dense_gradients() == []

@@ -80,6 +80,7 @@ def untouched(run: Run) -> Iterator[None]:
     before = [(t, t.detach().clone()) for name, t in named if name not in masked]
     yield
     run.optimizer.zero_grad()
+    run.sparsifier.forget_gradients()
     set_generator_states(generators, run.device)
     run.task.load_state_dict(counted)
     run.boundary.load_state_dict(learnt)
