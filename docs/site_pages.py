@@ -9,7 +9,6 @@ import ast
 import inspect
 import posixpath
 import re
-import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -33,13 +32,7 @@ NOTES = {
 }
 """What the page of settings says of a kind beside its tables."""
 CODE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s]+)(\))")
-
-
-def source() -> str:
-    """The address of the repository."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return str(project["urls"]["Source"])
+LINK = re.compile(r"(!?\[[^\]]*\])\(([^)\s]+)\)")
 
 
 def written() -> dict[str, Path]:
@@ -95,25 +88,22 @@ def relinked(text: str, place: str) -> str:
         text: Markdown.
         place: the file's folder in the repository, "" or "docs".
 
-    >>> relinked("[a](docs/iss.md#b), [c](Makefile), `[d](e)`", "").replace(source(), "SOURCE")
-    '[a](iss.md#b), [c](SOURCE/blob/main/Makefile), `[d](e)`'
+    >>> relinked("[a](docs/iss.md#b), [c](Makefile), `[d](e)`", "")
+    '[a](iss.md#b), c (`Makefile`), `[d](e)`'
     """
     parts = CODE.split(text)
-    parts[::2] = [
-        LINK.sub(lambda found: found[1] + _target(found[2], place) + found[3], p) for p in parts[::2]
-    ]
+    parts[::2] = [LINK.sub(lambda found: _linked(found[1], found[2], place), p) for p in parts[::2]]
     return "".join(parts)
 
 
-def _target(link: str, place: str) -> str:
+def _linked(label: str, link: str, place: str) -> str:
+    """A link on the site; a file that the site does not have is named."""
     if re.match(r"[a-z]+:|#", link):
-        return link
+        return f"{label}({link})"
     path, mark, anchor = link.partition("#")
     path = posixpath.normpath(posixpath.join(place, path))
-    if path in BESIDE:
-        return BESIDE[path] + mark + anchor
-    inside = path.removeprefix("docs/")
-    return (inside if inside != path else f"{source()}/blob/main/{path}") + mark + anchor
+    inside = BESIDE.get(path, path.removeprefix("docs/"))
+    return f"{label}({inside}{mark}{anchor})" if inside != path else f"{label[1:-1]} (`{path}`)"
 
 
 # --- tables

@@ -91,7 +91,7 @@ def test_another_ending_is_refused(tmp_path):
 
 def test_missing_packages_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr("sparsernn.deploy.graph_export.ONNX_NEEDS", {"step": ("no_such_package",)})
-    with pytest.raises(InputError, match=r"need no_such_package: pip install 'sparsernn\[onnx\]'"):
+    with pytest.raises(InputError, match=r"needs no_such_package: pip install 'sparsernn\[onnx\]'"):
         export(LanguageModel(9, 4, [4]), tmp_path / "m.onnx")
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparsernn.data.subwords import subwords, trained
 from sparsernn.data.text_styles import STYLES, Style
 from sparsernn.deploy import onnx_runner
 from sparsernn.deploy.graph_export import export
@@ -68,11 +70,27 @@ def opened(folder):
 
 
 @given(TEXTS, st.booleans())
-@pytest.mark.parametrize("name", STYLES)
+@pytest.mark.parametrize("name", sorted(STYLES.keys() - {"subword"}))
 def test_texts_are_cut_as_the_library_cuts_them(name, text, lowercase):
     ours = CUT[name](text.lower() if lowercase else text)
     assert ours == Style(name, lowercase).tokens(text)
     assert JOIN[name](ours) == Style(name).text(ours)
+
+
+@given(TEXTS, st.booleans())
+def test_subwords_are_cut_as_the_library_cuts_them(text, lowercase):
+    pytest.importorskip("tokenizers", reason="needs the extra subword")
+    style = Style("subword", lowercase, trained_subwords())
+    ours = onnx_runner._cut(text, style.plain())
+    assert ours == style.tokens(text)
+    model = OnnxModel.__new__(OnnxModel)
+    model.told, known = {"style": style.plain()}, subwords(style.tokenizer, "it").index
+    assert model.decode([known[token] for token in ours]) == style.text(ours)
+
+
+@lru_cache
+def trained_subwords():
+    return trained(["a dog barks\n", "the dog, a dog.\n"] * 3, 300).tokenizer
 
 
 def test_it_needs_no_torch(folder):

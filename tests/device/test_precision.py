@@ -58,7 +58,9 @@ def test_a_rounded_step_is_close_to_the_step(name, data):  # noqa: F811
         torch.stack([t.norm() for t in ts]).norm()
         for ts in ([f - w for f, w in zip(found, wanted, strict=True)], wanted)
     )
-    assert error <= 16 * BIT * size, "of all gradients together, after a window and as many layers"
+    # Of all gradients together. Rounding takes some units over the edge of a rectifier, and a recurrence that forgets
+    # nothing carries that through the window: 0.18 was seen there, and 1 is what one gradient left out makes.
+    assert error <= 64 * BIT * size
 
 
 RESUMED = ("demo/selfish", "selfish/onlstm-ptb-small", "iss/rhn-ptb-small")

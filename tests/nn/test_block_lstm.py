@@ -319,7 +319,7 @@ def test_directions_must_stay_of_one_size():
         ((20, 30), {"reduce": (0.5, 0)}, "reduce is .*; it must be .* a list of 2"),
         ((20, 30), {"reduce": 0.5}, "reduce is .*; it must be .* a list of 2"),
         ((20, 30), {"reduce": (0.5, 0.5), "blocks": 2}, "one or the other"),
-        ((20, 30), {"blocks": 21}, "from 1 to 20"),
+        ((20, 30), {"blocks": 21}, "at most 20"),
         ((20, 30), {"blocks": 0}, "blocks is 0; it must be a whole number of at least 1"),
         ((20, 30), {"blocks": 4, "density": 0.2}, r"\[1/4, 1\]"),
         ((20, 30), {"blocks": 1, "density": 0.5}, r"\[1/1, 1\]"),

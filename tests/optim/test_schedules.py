@@ -33,8 +33,8 @@ def test_a_schedule_may_set_its_own_length():
     [
         ("cosin", "Did you mean 'cosine'"),
         ({"name": "cosine", "start": 1.0}, "needs a value for 'end'"),
-        (None, "a finite number or a string or a mapping"),
-        (True, "a finite number or a string or a mapping"),
+        (None, "a finite number or a name or a mapping"),
+        (True, "a finite number or a name or a mapping"),
         (float("nan"), "a schedule is nan; it must be a finite number"),
         ({"name": "cosine", "start": "high", "end": 0.0}, "schedule.start is 'high'; it must be a finite"),
         ({"name": "constant", "value": "x"}, "schedule.value is 'x'"),

@@ -16,7 +16,6 @@ from test_resume import StopAt, assert_same_run
 from toy import register
 
 from sparsernn.core.errors import InputError
-from sparsernn.runs import watchers as room
 from sparsernn.runs.assembly import create, open_run
 from sparsernn.runs.interruption import Interrupted
 from sparsernn.runs.loop import train
@@ -244,7 +243,7 @@ def test_nobody_waits_for_one_that_hangs(longest, why):
 
 @pytest.mark.parametrize("name", WATCHERS)
 def test_a_missing_library_is_one_sentence_before_anything_is_made(new, monkeypatch, name, tmp_path):
-    monkeypatch.setattr(room, "find_spec", lambda library: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda library: None)
     with pytest.raises(InputError, match=rf"^log: {name} needs .*pip install 'sparsernn\[{name}\]'\.$"):
         new("run", [name])
     assert not (tmp_path / "run").exists()

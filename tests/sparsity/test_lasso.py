@@ -306,7 +306,7 @@ def test_the_dead_are_part_of_the_state():
     fresh = group_lasso(language(), strength=0.1, freeze_dead=True)
     fresh.load_state_dict(penalty.state_dict())
     assert fresh.dead.nonzero().flatten().tolist() == [8, 11]
-    with pytest.raises(InputError, match=r"\(12,\) there and torch.bool \(5,\) here"):
+    with pytest.raises(InputError, match=r"\(12,\) there and \(5,\) here"):
         group_lasso(language(hidden=(5,)), strength=0.1, freeze_dead=True).load_state_dict(
             penalty.state_dict()
         )

@@ -23,8 +23,10 @@ def wrong_keys(saved: Mapping[str, Json], wanted: Mapping[str, Types], *, more: 
         ("holds a str as 'step'", "has 'b'")
     """
     for key, kind in wanted.items():
-        if not isinstance(saved.get(key), kind):
-            return f"holds a {type(saved[key]).__name__} as '{key}'" if key in saved else f"has no '{key}'"
+        if key not in saved:
+            return f"has no '{key}'"
+        if not isinstance(saved[key], kind):
+            return f"holds a {type(saved[key]).__name__} as '{key}'"
     surplus = [] if more else sorted(map(str, saved.keys() - wanted.keys()))
     return f"has '{surplus[0]}'" if surplus else ""
 

@@ -63,6 +63,8 @@ def measure_latency(
     """
     if not isinstance(candidates, Mapping):
         candidates = {"model": candidates}
+    check_value("repeats", repeats, Size)
+    check_value("tokens", tokens, Size)
     check_value("candidates", candidates, Annotated[Mapping[str, object], Entries(1)])
     streams = {name: _stream(candidate, batch) for name, candidate in candidates.items()}
     generator = stream("measurement", seed)

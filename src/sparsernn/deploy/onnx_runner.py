@@ -106,16 +106,17 @@ class OnnxModel:
 
     def encode(self, text: str) -> Array:
         """The beginning of a text as ids (T, 1), cut as the training text was."""
-        style = self.told["style"]
-        text = text.lower() if style["lowercase"] else text
-        tokens = CUT[style["name"]](text) if text.strip() else []
+        tokens = _cut(text, self.told["style"]) if text.strip() else []
         tokens = tokens[:-1] if tokens[-1:] == [EOS] else tokens
         first = EOS if EOS in self.index["vocabulary"] else self.tokens["vocabulary"][0]
         return np.array(self.ids(tokens or [first])).reshape(-1, 1)
 
     def decode(self, ids: Sequence[int]) -> str:
         """A text that people read."""
-        return JOIN[self.told["style"]["name"]]([self.tokens["vocabulary"][k] for k in ids])
+        style = self.told["style"]
+        if "tokenizer" in style:
+            return str(_tokenizer(style).decode(list(ids), skip_special_tokens=False))
+        return JOIN[style["name"]]([self.tokens["vocabulary"][k] for k in ids])
 
     def write(self, prompt: str = "", tokens: int = 50, temperature: float = 0.8, seed: int = 1) -> str:
         """A text from a language model: the beginning, and so many tokens more; a temperature of 0 takes the best."""
@@ -208,6 +209,21 @@ def _padded(rows: Sequence[Array]) -> Array:
     return made
 
 
+def _cut(text: str, style: dict[str, Any]) -> list[str]:
+    """Tokens of a text in the style of the training text."""
+    text = text.lower() if style["lowercase"] else text
+    if "tokenizer" not in style:
+        return CUT[style["name"]](text)
+    lines = _tokenizer(style).encode_batch(re.findall(r"[^\n]*\n|[^\n]+", text), add_special_tokens=False)
+    return [token for line in lines for token in line.tokens]
+
+
+def _tokenizer(style: dict[str, Any]) -> Any:
+    from tokenizers import Tokenizer  # of subwords alone
+
+    return Tokenizer.from_str(style["tokenizer"])
+
+
 def _lines(text: str) -> list[str]:
     return text.removesuffix("\n").split("\n")
 
@@ -230,15 +246,23 @@ def _joined_prose(tokens: Sequence[str]) -> str:
     return re.sub(r"(?<=[(\[{]) ", "", re.sub(r" (?=[,.;:!?)\]}])", "", text))
 
 
+def _joined_bytes(tokens: Sequence[str]) -> str:
+    return bytes(ord(t) if len(t) == 1 and t < "\u0100" else ord("?") for t in tokens).decode(
+        errors="replace"
+    )
+
+
 CUT: dict[str, Callable[[str], list[str]]] = {
     "whitespace": lambda text: [t for line in _lines(text) for t in (*line.split(), EOS)],
     "prose": _prose,
     "characters": list,
+    "bytes": lambda text: list(text.encode().decode("latin-1")),
     "penn_characters": lambda text: [t for line in _lines(text) for t in (*"_".join(line.split()), EOS)],
 }
 JOIN: dict[str, Callable[[Sequence[str]], str]] = {
     "whitespace": lambda tokens: _joined(tokens, "\n").replace(" \n ", "\n").replace(" \n", "\n"),
     "prose": _joined_prose,
     "characters": "".join,
+    "bytes": _joined_bytes,
     "penn_characters": lambda tokens: "".join("\n" if t == EOS else t.replace("_", " ") for t in tokens),
 }
