@@ -76,6 +76,11 @@ const STYLES = {
       .replace(/ (?=[,.;:!?)\]}])/g, "").replace(/(?<=[([{]) /g, ""),
   ],
   characters: [(text) => [...text], (tokens) => tokens.join("")],
+  bytes: [
+    (text) => [...new TextEncoder().encode(text)].map((byte) => String.fromCharCode(byte)),
+    (tokens) => new TextDecoder("utf-8", { ignoreBOM: true }).decode(
+      Uint8Array.from(tokens, (token) => (/^[\0-\u00ff]$/.test(token) ? token.charCodeAt(0) : 63))),
+  ],
   penn_characters: [
     (text) => lines(text).flatMap((line) => [...words(line).join("_"), EOS]),
     (tokens) => tokens.map((token) => (token === EOS ? "\n" : token.replaceAll("_", " "))).join(""),
@@ -123,6 +128,9 @@ export class Writer {
     const bytes = new Uint8Array(await answer.arrayBuffer()), told = metadata(bytes);
     if (told.graph !== "sequence" || told.reads !== "words" || !told.style) {
       throw new Error(`${url} is no language model of text; export one with --graph sequence.`);
+    }
+    if (!(told.style.name in STYLES)) {
+      throw new Error(`${url} has texts of the style ${told.style.name}, which this page cannot cut.`);
     }
     const writer = new Writer();
     writer.session = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] });

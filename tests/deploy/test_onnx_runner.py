@@ -93,6 +93,11 @@ def trained_subwords():
     return trained(["a dog barks\n", "the dog, a dog.\n"] * 3, 300).tokenizer
 
 
+def test_bytes_that_are_no_text_and_tokens_that_are_no_bytes_are_shown():
+    for tokens in (["Ã", "©", "x"], ["Ã", "x"], ["<unk>", "a"], ["\u2019"]):
+        assert JOIN["bytes"](tokens) == Style("bytes").text(tokens)
+
+
 def test_it_needs_no_torch(folder):
     home, _ = folder
     copy = home / "onnx_runner.py"

@@ -256,7 +256,7 @@ CUT: dict[str, Callable[[str], list[str]]] = {
     "whitespace": lambda text: [t for line in _lines(text) for t in (*line.split(), EOS)],
     "prose": _prose,
     "characters": list,
-    "bytes": lambda text: list(text.encode().decode("latin-1")),
+    "bytes": lambda text: list(text.encode("utf-8", "surrogateescape").decode("latin-1")),
     "penn_characters": lambda text: [t for line in _lines(text) for t in (*"_".join(line.split()), EOS)],
 }
 JOIN: dict[str, Callable[[Sequence[str]], str]] = {
