@@ -4,8 +4,10 @@ import re
 
 import torch
 
+from sparsernn.data import long_text
 from sparsernn.deploy import unpack
 from sparsernn.deploy.calibration import round_to_int8
+from sparsernn.numbering import crew
 from sparsernn.runs.artifacts import take_best
 from sparsernn.runs.assembly import open_run
 from sparsernn.runs.int8_scores import calibrate_run
@@ -27,6 +29,21 @@ def test_pack_calibrates_and_says_what_rounding_costs(trained, tmp_path):  # noq
     round_to_int8(run.model)
     for name, tensor in unpack(target).items():
         torch.testing.assert_close(tensor, run.model.state_dict()[name], rtol=1e-5, atol=1e-6)
+
+
+def test_a_text_that_is_mapped_calibrates_as_one_in_memory(trained, tmp_path, monkeypatch):  # noqa: F811
+    def scores():
+        run = open_run(trained[0], None, "cpu")
+        take_best(run)
+        return run.task.corpus.splits["valid"].dtype, calibrate_run(run)
+
+    kind, in_memory = scores()
+    monkeypatch.setenv("SPARSERNN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(long_text, "LONG", 0)
+    monkeypatch.setattr(crew, "cores", lambda: 0)
+    mapped_kind, mapped = scores()
+    assert (kind, mapped_kind) == (torch.int64, torch.uint16)
+    assert mapped == in_memory
 
 
 def test_export_to_c_calibrates(trained, tmp_path):  # noqa: F811
