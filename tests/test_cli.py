@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 import sparsernn
 from sparsernn.cli.app import app
+from sparsernn.cli.doctor import EXTRAS
 from sparsernn.deploy import unpack
 from sparsernn.runs.checkpoint import load_checkpoint
 
@@ -130,6 +132,18 @@ def test_a_copied_recipe_is_complete_and_nothing_is_overwritten(tmp_path):
     assert copied.sparsity == {"name": "static", "density": 0.33}
     assert copied.model["hidden_sizes"] == [1500, 1500]
     assert "exists already" in fault("recipes", "copy", "demo/static", target)
+
+
+def test_doctor_knows_every_extra_of_a_user():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = project["project"]["optional-dependencies"]
+    for_people_who_work_on_it = {"dev", "docs", "mutants", "release"}
+    told = {name: {need.split(">")[0] for need in needs} for name, needs in extras.items()}
+    assert {name: set(packages) for name, packages in EXTRAS.items()} == {
+        name: packages for name, packages in told.items() if name not in for_people_who_work_on_it
+    }
+    output = invoke("doctor").output
+    assert all(f"\n{name:<12}" in output for name in EXTRAS)
 
 
 def test_doctor_and_data_say_what_is_here(tmp_path, monkeypatch):

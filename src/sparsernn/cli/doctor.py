@@ -9,6 +9,18 @@ from pathlib import Path
 
 import typer
 
+EXTRAS = {
+    "report": ("jinja2",),
+    "analysis": ("scipy",),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "sweep": ("optuna",),
+    "subword": ("tokenizers",),
+    "tensorboard": ("tensorboard",),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow",),
+}
+"""What a user may install besides, and the packages that it brings."""
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
@@ -72,6 +84,6 @@ def _corpora() -> Iterator[tuple[str, str]]:
 def _extras() -> Iterator[tuple[str, str]]:
     from importlib.util import find_spec
 
-    for extra, package in (("report", "jinja2"), ("analysis", "scipy")):
-        missing = find_spec(package) is None
-        yield extra, f"MISSING: {package}; install sparsernn[{extra}]" if missing else "ready"
+    for extra, packages in EXTRAS.items():
+        missing = ", ".join(package for package in packages if find_spec(package) is None)
+        yield extra, f"not here: {missing}; pip install 'sparsernn[{extra}]'" if missing else "ready"
