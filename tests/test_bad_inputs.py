@@ -36,6 +36,10 @@ TOP = settings(
     LANGUAGE,
     epochs="0 | -1 | 1.5 | abc | true : True | [1] : [1] | {{a:1}} : a",
     seed="-1 | 1.5 | abc | true : True",
+    clip_over="nothing | 1 | true : True | [all] : all",
+    precision="half | float16 | 16 | true : True | [bfloat16] : bfloat16 | tf32",
+    log="nothing | tensorboad : tensorboard | 3 | true : True | [tensorboard,tensorboard] : repetitions"
+    " | [tensorboard,nothing] : nothing | {{name:wandb}} : wandb",
     clip="0 | -1 | abc | true : True | {{norm:-1}} : -1 | {{value:0}} : 0 | {{size:1}} : size | .inf : inf",
     log_every="0 | -5 | 1.5 | abc",
     checkpoint_seconds="-1 | abc",
@@ -94,9 +98,12 @@ MODEL = settings(
     model__hidden_sizes="[] : [] | [0] : 0 | [-1] : -1 | [1.5] : 1.5 | abc | 12 | [true] : True",
     model__layer="nothing | {{name:lstm,weight_drop:1.5}} : 1.5 | {{name:lstm,weight_drop:-1}} : -1"
     " | {{name:rhn,depth:0}} : 0 | {{name:onlstm,chunk_size:7}} : 7 | {{name:qrnn,window:0}} : 0"
+    " | {{name:lstm,product:nothing}} : nothing | {{name:lstm,product:true}} : True"
+    " | {{name:gru,product:sparse}} : product"
     " | {{name:lstm,width:3}} : width | {{name:elman,nonlinearity:nothing}} : nothing"
     " | {{name:elman,map:nothing}} : nothing | {{name:gru,weight_drop:2}} : 2 | {{name:block_lstm,blocks:0}} : 0",
-    model__head="nothing | {{name:mixture,experts:0}} : 0 | {{name:mixture,experts:abc}} : abc",
+    model__head="nothing | {{name:linear,product:nothing}} : nothing | {{name:mixture,product:sparse}} : product"
+    " | {{name:mixture,experts:0}} : 0 | {{name:mixture,experts:abc}} : abc",
     model__embedding="nothing | {{name:block,strips:0}} : strips | {{name:block,blocks:0}} : 0",
     model__tied="abc | 1 | true : tied",
     model__dropout="{{hidden:1}} : 1 | {{hidden:-0.1}} : -0.1 | {{hidden:abc}} : abc"
@@ -112,6 +119,18 @@ TASK = settings(
     task__corpus="nothing | {{name:folder,level:nothing}} : nothing"
     " | {{name:folder,max_vocabulary:0}} : 0"
     " | {{name:folder,min_count:-1}} : -1 | {{name:folder,order:nothing}} : nothing | {{name:folder,splits:3}} : 3"
+    " | {{name:folder,level:bytes}} : byte | {{name:folder,level:byte,max_vocabulary:0}} : 0"
+    " | {{name:folder,level:subword,min_count:2}} : min_count | {{name:folder,level:subword,order:up}} : order"
+    " | {{name:folder,level:subword,vocabulary_from:all}} : vocabulary_from"
+    " | {{name:folder,level:subword,max_vocabulary:256}} : 256"
+    " | {{name:folder,level:subword,max_vocabulary:many}} : many"
+    " | {{name:folder,level:subword,tokenizer:no-such.json}} : no-such.json"
+    " | {{name:folder,level:subword,tokenizer:3}} : 3"
+    " | {{name:folder,level:subword,max_vocabulary:300,tokenizer:a.json}} : a.json"
+    " | {{name:folder,tokenizer:a.json}} : a.json | {{name:file,level:subword}} : subword"
+    " | {{name:wikitext-103,level:char}} : level | {{name:wikitext-103,max_vocabulary:0}} : 0"
+    " | {{name:wikitext-103,order:nothing}} : nothing | {{name:enwik8,level:byte}} : level"
+    " | {{name:enwik8,order:nothing}} : nothing | enwik8 : no file enwik8"
     " | {{name:folder,colour:red}} : colour | {{name:python-roles}} : running text",
     task__alpha="-1 | abc",
     task__beta="-1 | abc",
@@ -178,6 +197,55 @@ COMMANDS = [
     ("evaluate {run} --dynamic --lr -1", "-1"),
     ("evaluate {run} --pointer --preset nothing", "nothing"),
     ("evaluate {run} --data no-such-place", "no-such-place"),
+    (f"train {LANGUAGE} --precision half", "half"),
+    (f"train {LANGUAGE} --log nothing", "nothing"),
+    (f"train {LANGUAGE} --log tensorboard --log tensorboard", "repetitions"),
+    (f"train {LANGUAGE} --device tpu", "tpu"),
+    (f"train {LANGUAGE} precision=bfloat16 model.layer={{{{name:lstm,product:sparse}}}}", "product: sparse"),
+    ("train awd/lstm-enwik8 --data no-such-place", "no-such-place"),
+    ("train awd/lstm-enwik8 --data {text}", "no file enwik8"),
+    ("train awd/lstm-enwik8 --data {text}/short", "3 bytes"),
+    ("train awd/qrnn-wt103 --data no-such-place", "no-such-place"),
+    ("train awd/qrnn-wt103 --data {text}/train.txt", "train.txt"),
+    ("data numbered nothing", "nothing"),
+    ("data clear nothing", "nothing"),
+    ("finetune {run} --data {text} --log nothing", "nothing"),
+    ("finetune {run} --data {text} --precision half", "half"),
+    ("sweep demo/dense optimizer.lr=1,2 --log nothing", "nothing"),
+    ("results", "FOLDER"),
+    ("results no-such-place", "no-such-place"),
+    ("results {text}", "holds no run"),
+    ("results {run} --page no-such.md", "no-such.md"),
+    ("results {run} --page {text}/train.txt", "train.txt"),
+    ("results {run} --page {text}", "there is no page"),
+    ("results {run} --keep {text}/rows.csv", "line 1"),
+    ("results {run} --keep {text}", "--keep"),
+    ("results {run} --keep no-such-place/a.jsonl", "no-such-place"),
+    ("results {run} --figure a.svg", "a.svg"),
+    ("results {run} --keep a.jsonl --figure a.svg", "a.svg"),
+    ("results {run} --figure no-such-place/a.svg", "no-such-place"),
+    ("export {run} --format tflite", "tflite"),
+    ("export {run} --out a.tflite", "a.tflite"),
+    ("export {run} --format onnx --out a.pt2", "a.pt2"),
+    ("export {run} --graph nothing", "nothing"),
+    ("export {run} --format c --graph sequence", "--graph"),
+    ("export {run} --format c --opset 18", "--opset"),
+    ("export {run} --format pt2 --opset 18", "opset"),
+    ("export {run} --format onnx --opset 12", "12"),
+    ("export {run} --format onnx --graph sequence --opset 24", "24"),
+    ("export {run} --opset abc", "--opset"),
+    ("export {run} --int8", "--int8"),
+    ("export {run} --name a", "--name"),
+    ("export {run} --format c --name 3x", "3x"),
+    ("export {run} --calibrate", "--calibrate"),
+    ("export {run} --format c --calibrate", "--calibrate"),
+    ("export {run} --format c --int8 --calibrate --data no-such-place", "no-such-place"),
+    ("pack {run} --calibrate", "--calibrate"),
+    ("pack {run} --values float32 --calibrate", "--calibrate"),
+    ("pack {run} --values int8 --calibrate --data no-such-place", "no-such-place"),
+    ("prune {run} --data {text} --density 2", "2"),
+    ("prune {run} --data {text} --density 0.5 --method nothing", "nothing"),
+    ("prune {run} --data {text} --density 0.5 --block 3", "3"),
     ("generate {run} --tokens 0", "--tokens"),
     ("generate {run} --temperature -1", "--temperature"),
     ("generate {run} --seed -1", "--seed"),
@@ -280,6 +348,7 @@ def text(tmp_path_factory):
     folder = shutil.copytree(EARLIER / "text", tmp_path_factory.mktemp("bad") / "text")
     rows = [f"{k // 3},{k},{2 * k},{'ab'[k // 3 % 2]}" for k in range(30)]
     (folder / "rows.csv").write_text("\n".join(["id,x,y,kind", *rows]) + "\n", encoding="utf-8")
+    (folder / "short").write_text("abc", encoding="utf-8")
     return folder
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -91,11 +92,18 @@ def test_the_best_is_the_highest_where_more_is_better(runs):
     assert table.rows[0][-2] == "best"
 
 
+def test_a_label_can_be_given_to_a_shell(runs):
+    one = replace(of(runs)[0], overrides=("epochs=6", "model.hidden_sizes=[16, 8]"))
+    assert one.label == f"{one.recipe} epochs=6 'model.hidden_sizes=[16, 8]'"
+
+
 def test_a_page_is_renewed_between_its_marks_alone(runs, tmp_path):
     page, book = tmp_path / "page.md", tmp_path / "book.jsonl"
     page.write_text(PAGE)
     told = answer("results", runs, "--keep", book, "--page", page)
-    assert "6 finished runs read; 1 not finished" in told
+    assert "Finished runs read: 6; not finished and left out: 1." in told
+    assert "*" not in told
+    assert "`" not in told
     once = page.read_text()
     assert once.startswith("# Title\n\n<!-- results: demo/* -->\n\n*language_modelling, 929,589 ")
     assert once.endswith("<!-- end -->\n\nThe end.\n")

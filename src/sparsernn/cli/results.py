@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from sparsernn.report.story.history import RunRecord
     from sparsernn.report.story.obtained import Obtained
+    from sparsernn.report.story.tables import Table
 
 
 def register(app: typer.Typer) -> None:
@@ -50,6 +52,8 @@ def results(
     from sparsernn.report.story.recipe_figures import write_figures
     from sparsernn.report.story.result_tables import fitting, renewed
 
+    for option, path in {"--keep": keep, "--figure": figure}.items():
+        _check_place(option, path)
     pages = {path: _page(path) for path in page or ()}
     runs = find_runs(folders)
     found = [result for result in map(obtained, runs) if result is not None]
@@ -64,6 +68,11 @@ def results(
         figure.write_text(drawn, encoding="utf-8")
     written = write_figures(told) if recipes else ()
     _show(shown, runs, len(found), written)
+
+
+def _check_place(option: str, path: Path | None) -> None:
+    if path is not None and (path.is_dir() or not path.resolve().parent.is_dir()):
+        raise InputError(f"{option} is '{path}'; it must be a file in a folder that exists.")
 
 
 def _page(path: Path) -> str:
@@ -91,13 +100,19 @@ def _drawn(told: Sequence[Obtained], path: Path) -> str:
     return standalone(figure)
 
 
+def _unmarked(table: Table) -> Table:
+    """The same for a terminal: without the marks of markdown."""
+    rows = tuple(tuple(cell.strip("`") for cell in row) for row in table.rows)
+    return replace(table, title=table.title.strip("*").replace("`", ""), rows=rows)
+
+
 def _show(told: Sequence[Obtained], runs: Sequence[RunRecord], finished: int, written: Sequence[str]) -> None:
     from sparsernn.cli.console_tables import drawn
     from sparsernn.report.console import output
     from sparsernn.report.story.result_tables import result_tables
 
     for table in result_tables(told):
-        output().print(drawn(table))
-    output().print(f"{finished} finished runs read; {len(runs) - finished} not finished are left out.")
+        output().print(drawn(_unmarked(table)))
+    output().print(f"Finished runs read: {finished}; not finished and left out: {len(runs) - finished}.")
     for name in written:
         output().print(f"The figures of recipe {name} are written.")

@@ -77,7 +77,11 @@ def folder(
     """
     place = place_of("folder", path, data_dir)
     if level == "subword":
-        refuse_for_subwords(min_count=min_count is not None, order=order != "first")
+        refuse_for_subwords(
+            min_count=min_count is not None,
+            order=order != "first",
+            vocabulary_from=vocabulary_from != "train",
+        )
         parts, facts = folder_parts(place, splits)
         return subword_corpus(parts, facts | {"name": "folder"}, max_vocabulary, tokenizer, vocabulary)
     if tokenizer is not None:

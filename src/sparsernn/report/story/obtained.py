@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -70,7 +71,7 @@ class Obtained:
     @property
     def label(self) -> str:
         """The recipe and the settings that were changed, as a command has them."""
-        return " ".join((self.recipe, *self.overrides))
+        return shlex.join((self.recipe, *self.overrides))
 
 
 def obtained(run: RunRecord) -> Obtained | None:
