@@ -51,8 +51,7 @@ def _section(section: Section, folder: Path) -> list[str]:
     for table in section.tables:
         lines += _folded(table) if table.folded else [_bold(table.title), table.markdown()]
     for block in section.texts:
-        link = block.kind == "link"
-        lines += [f"[{text(block.title)}]({block.text})"] if link else [_bold(block.title), _fenced(block)]
+        lines += [_bold(block.title), _fenced(block)]
     return [line for line in lines if line]
 
 

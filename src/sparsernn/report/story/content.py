@@ -36,7 +36,9 @@ from sparsernn.report.story.formats import (
 from sparsernn.report.story.history import RunRecord
 from sparsernn.report.story.tables import Table
 
-WEB_PAGE = "https://github.com/sparsernn/sparsernn/tree/main/examples/web"
+SAMPLES = (
+    "Written by the model. examples/web of the source archive is a page in which it writes in a browser."
+)
 
 
 def run_document(run: RunRecord) -> Document:
@@ -81,11 +83,16 @@ def comparison_document(runs: Sequence[RunRecord], home: Path = Path()) -> Docum
             "Latency", "Per token, measured on the machine of each run.", tables=(latency,) if latency else ()
         ),
         Section("Different settings", tables=(differences,) if differences else ()),
-        Section("Reproduce", texts=tuple(Text("code", _commands(run), run.name) for run in runs)),
+        Section("Reproduce", texts=_reproduced(runs)),
     )
     about = "Runs side by side. A run keeps its number and colour on the whole page."
     title = f"{len(runs)} runs compared"
     return Document("comparison", title, about, (), (), _filled(sections), _links(runs, home))
+
+
+def _reproduced(runs: Sequence[RunRecord]) -> tuple[Text, ...]:
+    named = zip(comparison_charts.run_labels(runs), runs, strict=True)
+    return tuple(Text("code", _commands(run), name) for name, run in named)
 
 
 def _links(runs: Sequence[RunRecord], home: Path) -> tuple[tuple[str, str], ...]:
@@ -212,8 +219,7 @@ def _samples(run: RunRecord) -> Section:
     texts = [
         Text("sample", str(e.get("text", "")), _prompt(e)) for e in run.of("sample")[-3:] if e.get("text")
     ]
-    page = [Text("link", WEB_PAGE, "How to make a web page in which this model writes")] if texts else []
-    return Section("Sample text", "Written by the model.", texts=(*texts, *page))
+    return Section("Sample text", SAMPLES, texts=tuple(texts))
 
 
 def _prompt(event: Mapping[str, Json]) -> str:

@@ -18,7 +18,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Text:
-    """Text as it is, under its `title`. `kind`: "sample" (prose of the model), "code" or "link" (an address)."""
+    """Text as it is, under its `title`. `kind`: "sample" (prose of the model) or "code"."""
 
     kind: str
     text: str

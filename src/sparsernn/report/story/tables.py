@@ -277,7 +277,7 @@ def differences(runs: Sequence[RunRecord]) -> Table | None:
         for key in keys
         if len({plain(f.get(key)) for f in flat}) > 1
     )
-    columns = ("setting", *(run.name for run in runs))
+    columns = ("setting", *(f"{k} {run.name}" for k, run in enumerate(runs, 1)))
     return Table(columns, rows, text=tuple(range(len(columns)))) if rows else None
 
 
