@@ -99,7 +99,8 @@ def plan_lines(plan: Mapping[str, Json]) -> list[str]:
     lines += [f"{'products' if k == 0 else '':<12}{line}" for k, line in enumerate(product_lines(plan))]
     lines.append(f"{plan['counts']:<12}" + "   ".join(f"{name} {count:,}" for name, count in counts.items()))
     lines.append(
-        f"steps       {plan['steps']:,} = {plan['epochs']} epochs x about {plan['steps_per_epoch']:,}"
+        f"steps       {plan['steps']:,} = {plan['epochs']} epoch{'s' * (plan['epochs'] > 1)} x about "
+        f"{plan['steps_per_epoch']:,}"
     )
     lines += [
         f"{'phases' if k == 0 else '':<12}{_phase(row)}" for k, row in enumerate(plan.get("phases") or ())

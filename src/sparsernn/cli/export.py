@@ -142,9 +142,9 @@ def _as_c(opened: "Run", folder: Path, int8: bool, name: str | None) -> None:
 
     done = export_c(opened, folder, int8=int8, **({} if name is None else {"name": name}))
     counts = {layout: list(done.layouts.values()).count(layout) for layout in done.layouts.values()}
-    held = ", ".join(f"{count} {layout}" for layout, count in counts.items())
+    held = ", ".join(f"{layout} {count}" for layout, count in counts.items())
     print(f"{done.folder}: {', '.join(done.files)}")
-    print(f"flash  {done.flash:,} bytes of tables (matrices: {held}); the code comes on top")
+    print(f"flash  {done.flash:,} bytes of tables (matrices by layout: {held}); the code comes on top")
     print(f"RAM    {done.ram:,} bytes of state, in a struct of the caller")
     if int8:
         print(
