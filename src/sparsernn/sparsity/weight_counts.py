@@ -34,8 +34,7 @@ def summarize(model: nn.Module | None, masks: Mapping[str, Tensor]) -> dict[str,
         masks: parameter name -> bool mask.
 
     Returns:
-        `tensors`: name -> shape, active, numel, density, gates ({name: density}); and the totals
-            `masked_active`,
+        `tensors`: name -> shape, active, numel, density, gates ({name: density}); and the totals `masked_active`,
         `masked_total`, `masked_density`, `masked_sparsity`, `parameters_total`, `parameters_active`,
         `model_density`, `model_sparsity`; and `stray`, how many weights are not 0 although their mask says that they
         do not exist (`stray` of each tensor says where): 0 unless something other than the optimizer wrote into them.
