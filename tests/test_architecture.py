@@ -69,7 +69,7 @@ UNTYPED: dict[str, tuple[int, str]] = {
     "deploy/graph_export.py": (1, "a model of words or one of vectors; only its `reads` says which"),
     "deploy/graphs/onnx_graph.py": (2, "onnx's own messages, where it is installed"),
     "deploy/graphs/whole_sequence.py": (2, "states in each model's own form"),
-    "deploy/onnx_runner.py": (4, "imports nothing of this library, to be copied"),
+    "deploy/onnx_runner.py": (7, "imports nothing of this library, to be copied"),
     "deploy/onnx_stream.py": (1, "arrays of onnxruntime, where it is installed"),
     "deploy/plain_c/const_tables.py": (1, "arrays of each type that C knows"),
     "deploy/plain_c/layer_parts.py": (1, "each part takes its own layer"),

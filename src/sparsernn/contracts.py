@@ -304,6 +304,9 @@ class Sparsifier(Protocol):
     def after_backward(self) -> None:
         """Between the backward pass and the clip: adds to gradients what is known without a graph."""
 
+    def forget_gradients(self) -> None:
+        """After backward passes that no step follows, such as those that are timed for the plan."""
+
     def after_step(self) -> list[Plain]:
         """After the optimizer's step: zeros where no weight exists, mask updates when due. Returns events."""
 
