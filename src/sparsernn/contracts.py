@@ -29,6 +29,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from sparsernn.core.peers import BY_ITSELF, Peers
 from sparsernn.core.plain import Json
 from sparsernn.core.plain import Plain as Plain
 from sparsernn.core.states import State as State
@@ -192,10 +193,10 @@ class Task(Protocol):
         """Whether these validation scores end the training."""
 
     def check_parts(self, parts: int) -> None:
-        """Before several processes train: raise InputError where batches cannot be divided into equal parts."""
+        """Before several processes train: raise InputError where batches cannot be divided among them."""
 
     def part(self, batch: Batch, number: int, parts: int) -> Batch:
-        """One of the equal parts of a batch, counted from 0: its own sequences, and the same ones in every batch."""
+        """One of the parts of a batch, counted from 0: its own sequences, and the same ones in every batch."""
 
     def records(self, model: Model, split: str) -> list[Plain]:
         """After the test: what a report can show of a split beyond its scores."""
@@ -360,8 +361,11 @@ class Boundary(Protocol):
         `state` is that at the window's end, with its graph; `targets` what the loss is a mean over.
         """
 
-    def learn(self) -> None:
-        """After the backward pass, before the clip: train what the boundary trains."""
+    def check_parts(self, parts: int) -> None:
+        """Before several processes train: raise InputError where what it trains needs whole batches."""
+
+    def learn(self, peers: Peers = BY_ITSELF) -> None:
+        """After the backward pass, before the clip: train what the boundary trains, alike on all processes."""
 
     def records(self) -> dict[str, float]:
         """Figures since the last call, for the log."""

@@ -39,6 +39,8 @@ SPARSE = {
 SGD = {"name": "sgd", "lr": 1.0}
 SELFISH = {"name": "selfish", "density": 0.4, "prune_rate": 0.5}
 OFTEN = {"name": "rigl", "density": 0.4, "update": {"every": 3, "unit": "step"}}
+FLAT = {"name": "synthetic_gradient", "synthesizer": {"name": "elementwise", "axis": "flat"}}
+NARROW = {"name": "mlp", "hidden_sizes": [6]}
 FAMILIES = {
     "dense": {"model": PLAIN, "optimizer": SGD},
     "selfish, snt_asgd": {
@@ -67,6 +69,57 @@ FAMILIES = {
         },
         "optimizer": {"name": "adam", "lr": 0.01},
     },
+    "streams that are not divided evenly": {
+        "task": {"batch_size": 5, "alpha": 2.0, "beta": 1.0},
+        "sparsity": {"name": "iss", "strength": 0.01, "threshold": 0.01, "freeze_dead": True},
+    },
+    "synthetic gradients": {
+        "optimizer": {"name": "adam", "lr": 0.01},
+        "boundary": {"name": "synthetic_gradient", "switch_epochs": [2], "synthesizer": NARROW},
+    },
+    "synthetic gradients, as published": {
+        "task": {"batch_size": 3},
+        "boundary": {
+            "name": "synthetic_gradient",
+            "faithful": True,
+            "synthesizer": {"name": "elementwise", "cell": "gru", "hidden": 4, "axis": "time"},
+        },
+    },
+    "synthetic gradients in a running unit": {
+        "task": {"batch_size": 3},
+        "boundary": {"name": "synthetic_gradient", "scale": "rms", "synthesizer": NARROW},
+    },
+    "tagging": {
+        "task": {"name": "tagging", "corpus": {"name": "python-roles", "sentences": 60}, "batch_size": 7},
+        "model": {"name": "tagger", "embedding_size": 6, "hidden_size": 5},
+        "optimizer": {"name": "adam", "lr": 0.02},
+        "sparsity": {"name": "selfish", "density": 0.4, "prune_rate": 0.5},
+    },
+    "forecast": {
+        "task": {
+            "name": "series",
+            "corpus": {"name": "table", "target": "y", "group": "id", "columns": ["x", "y"]},
+            "goal": "forecast",
+            "batch_size": 7,
+        },
+        "model": {"name": "sequence_model", "hidden_sizes": [6]},
+        "optimizer": {"name": "adam", "lr": 0.01},
+    },
+    "question answering": {
+        "task": {
+            "name": "question_answering",
+            "corpus": {"name": "python-questions", "paragraphs": 30},
+            "limits": {"context": 60, "question": 12, "letters": 5},
+            "batch_size": 37,
+        },
+        "model": {
+            "name": "bidaf",
+            "word_size": 6,
+            "hidden_size": 4,
+            "character_cnn": {"embedding_size": 3, "filters": 4, "width": 3},
+        },
+        "optimizer": {"name": "adam", "lr": 0.01},
+    },
     "task without a state": {
         "task": {"name": "adding", "length": 8, "batch_size": 4, "iterations": 12, "eval_sequences": 8},
         "model": {"name": "sequence_model", "hidden_sizes": [8]},
@@ -75,11 +128,22 @@ FAMILIES = {
 }
 
 
-@pytest.fixture(scope="module")
-def settings(tiny_corpus):
-    """A function of changes -> the settings of a tiny recipe."""
+def write_table(file):
+    """Series of different lengths, so that parts of a batch have different numbers of targets."""
+    rows = [f"g{k},{(k * t) % 5},{(k + t * t) % 7}" for k in range(24) for t in range(4 + k % 6)]
+    file.write_text("\n".join(["id,x,y", *rows]) + "\n")
+    return str(file)
 
-    def build(**changes):
+
+@pytest.fixture(scope="module")
+def settings(tiny_corpus, tmp_path_factory):
+    """A function of changes -> the settings of a tiny recipe; those of a task without a name are changes of its."""
+    rows = write_table(tmp_path_factory.mktemp("table") / "rows.csv")
+
+    def build(task=None, **changes):
+        task = task or {}
+        if task.get("name") == "series":
+            task = {**task, "corpus": {**task["corpus"], "path": rows}}
         return {
             "name": "together",
             "seed": 3,
@@ -88,12 +152,15 @@ def settings(tiny_corpus):
             "log_every": 1,
             "checkpoint_seconds": 1000,
             "threads": 1,
-            "task": {
+            "task": task
+            if "name" in task
+            else {
                 "name": "language_modelling",
                 "corpus": {"name": "folder", "path": str(tiny_corpus)},
                 "batch_size": 4,
                 "eval_batch_size": 2,
                 "window": 30,
+                **task,
             },
             "model": PLAIN,
             "optimizer": SGD,
@@ -106,9 +173,8 @@ def settings(tiny_corpus):
 @pytest.fixture(scope="module")
 def dropped(settings):
     """Settings with dropouts, random windows and averages: what makes two ranks' states differ, and a long memory."""
-    task = {**settings()["task"], "random_windows": True}
     optimizer = {"name": "snt_asgd", "lr": 5.0, "switch_epoch": 1}
-    return settings(model=DROPPED, task=task, optimizer=optimizer, sparsity=SELFISH)
+    return settings(model=DROPPED, task={"random_windows": True}, optimizer=optimizer, sparsity=SELFISH)
 
 
 class Pair:
@@ -152,7 +218,8 @@ def first(settings, dropped, tmp_path_factory):
         {"folder": str(place / "stopped"), "recipe": dropped, **stop},
         {"folder": str(place / "evaluating"), "recipe": dropped, **stop, "at": 7, "evaluation": True},
         {"folder": str(place / "spoiled"), "recipe": spoiled, "masks": True},
-        {"folder": str(place / "odd"), "recipe": settings(task={**settings()["task"], "batch_size": 3})},
+        {"folder": str(place / "odd"), "recipe": settings(task={"batch_size": 1})},
+        {"folder": str(place / "flat"), "recipe": settings(boundary=FLAT)},
         {
             "folder": str(place / "killed"),
             "recipe": dropped,
@@ -191,6 +258,11 @@ def figures(folder, event, *path):
     return found
 
 
+def synthetic(folder):
+    """What is said of the synthesizer, step by step."""
+    return [{k: v for k, v in step.items() if k.startswith("sg_")} for step in figures(folder, "step")]
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_two_ranks_train_the_run_of_one(name, first, settings, tmp_path, in_float64):
     train(create(Recipe.from_settings(settings(**FAMILIES[name])), tmp_path / "one"))
@@ -204,9 +276,12 @@ def test_two_ranks_train_the_run_of_one(name, first, settings, tmp_path, in_floa
         alone, together = figures(one, *path), figures(two, *path)
         assert len(alone) >= 2
         assert together == pytest.approx(alone, rel=1e-9), path
+    for alone, together in zip(synthetic(one), synthetic(two), strict=True):
+        assert together == pytest.approx(alone, rel=1e-7)
+        assert name.startswith("synthetic") or not alone
     mine, theirs = (load_checkpoint(folder / LAST) for folder in (one, two))
     masks = mine["sparsifier"].get("masks", {})
-    assert bool(masks) is (name.split(",")[0] in ("selfish", "rigl", "snfs"))
+    assert bool(masks) is (name.split(",")[0] in ("selfish", "rigl", "snfs", "tagging"))
     for key, mask in masks.items():
         assert torch.equal(mask, theirs["sparsifier"]["masks"][key]), key
     for key, weight in mine["model"].items():
@@ -255,9 +330,10 @@ def test_other_masks_end_the_run(first):
     assert len(figures(first.place / "spoiled", "rewire")) == 1
 
 
-def test_streams_that_cannot_be_divided_are_refused(first):
+def test_what_cannot_be_divided_is_refused(first):
     for rank in range(2):
-        assert "batch_size is 3, which 2 processes cannot share" in first.became("odd", rank)["error"]
+        assert "batch_size is 1, which 2 processes cannot share" in first.became("odd", rank)["error"]
+        assert "one row of all sequences, which 2 processes cannot" in first.became("flat", rank)["error"]
 
 
 def test_another_number_of_processes_is_refused(second, in_float64):
@@ -272,7 +348,7 @@ def test_another_number_of_processes_is_refused(second, in_float64):
 def test_tasks_that_say_nothing_of_parts_are_refused(monkeypatch):
     monkeypatch.setattr(Task, "__abstractmethods__", frozenset())
     with pytest.raises(
-        InputError, match="4 processes were started, and the batches of this task cannot be divided"
+        InputError, match="4 processes were started, and this task does not say how its batches are divided"
     ):
         Task().check_parts(4)
 
@@ -304,4 +380,5 @@ def test_no_tensor_is_left_out_of_the_buckets_and_kinds_are_apart():
     assert sorted(id(t) for bucket in found for t in bucket) == sorted(map(id, tensors))
     assert all(len({t.dtype for t in bucket}) == 1 for bucket in found)
     assert all(len(bucket) == 1 or sum(t.nbytes for t in bucket) <= 40 for bucket in found)
-    assert Alone().average(tensors[0], tensors) is tensors[0]
+    Alone().sum(tensors)
+    assert not any(tensor.any() for tensor in tensors)

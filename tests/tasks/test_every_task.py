@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from sparsernn import catalogue
+from sparsernn.core.errors import InputError
 from sparsernn.core.metrics import METRICS
+from sparsernn.core.peers import share_of
 from sparsernn.core.registry import make
 from sparsernn.data import stand_ins
 from sparsernn.data.digit_images import Images
@@ -56,13 +58,13 @@ SMALL_MODEL = {
 
 
 def few(corpus):
-    return type(corpus)({split: found[:21] for split, found in corpus.splits.items()}, corpus.info)
+    return type(corpus)({split: found[:22] for split, found in corpus.splits.items()}, corpus.info)
 
 
 def few_pictures(images):
-    pixels = {split: found[:21, :16] for split, found in images.pixels.items()}
+    pixels = {split: found[:22, :16] for split, found in images.pixels.items()}
     return Images(
-        pixels, {s: found[:21] for s, found in images.labels.items()}, images.brightest, images.info
+        pixels, {s: found[:22] for s, found in images.labels.items()}, images.brightest, images.info
     )
 
 
@@ -139,6 +141,29 @@ def assert_loss(task, model):
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
+def assert_parts(task, model):
+    """What the parts of a batch lose, each by its share of the targets, is what the whole loses."""
+    model, parts = model.eval(), 2
+    task.check_parts(parts)
+    state, states = model.initial_state(task.batch_size), [None] * parts
+    for batch in task.batches(0, 1):
+        whole = task.loss(model, batch, state)
+        total = scored = 0
+        for number in range(parts):
+            part = task.part(batch, number, parts)
+            size = share_of(task.batch_size, number, parts)
+            begun = states[number] or model.initial_state(size.stop - size.start)
+            _, objective, states[number] = task.loss(model, part, begun)
+            total = total + objective * part.targets.numel() / batch.targets.numel()
+            scored += part.targets.numel()
+        assert scored == batch.targets.numel()
+        assert total.item() == pytest.approx(whole[1].item(), rel=1e-5)
+        state = whole[2] or model.initial_state(task.batch_size)
+    model.train()
+    with pytest.raises(InputError, match="processes cannot share; it must be at least"):
+        task.check_parts(task.batch_size + 1)
+
+
 def assert_scores(task, model):
     """The same scores twice, of every split, in both modes of the model, which it leaves as it found it."""
     before, drawn = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
@@ -185,6 +210,7 @@ def assert_contract(name):
     assert_facts(task)
     assert_batches(task)
     assert_loss(task, model)
+    assert_parts(task, model)
     assert_scores(task, model)
     assert_rebuilt(name, task)
 

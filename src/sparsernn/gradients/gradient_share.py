@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from sparsernn.core.peers import BY_ITSELF, Peers
+
 
 class Share:
     """The size of what the weights hear from beyond a window, relative to what the window's own loss tells them.
@@ -36,10 +38,11 @@ class Share:
             )
             self._beyond = list(found)
 
-    def finish(self) -> None:
-        """After it: the weights' gradients hold both, so that the rest is the window's own."""
+    def finish(self, peers: Peers = BY_ITSELF) -> None:
+        """After it: the weights' gradients, of all processes, hold both, so that the rest is the window's own."""
         if not self._beyond:
             return
+        peers.sum([far for far in self._beyond if far is not None])
         beyond = own = self.parameters[0].new_zeros((), dtype=torch.double)
         for p, far in zip(self.parameters, self._beyond, strict=True):
             near = torch.zeros_like(p) if p.grad is None else p.grad

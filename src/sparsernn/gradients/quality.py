@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sparsernn.core.devices import CPU
+from sparsernn.core.peers import BY_ITSELF, Peers
 
 NAMES = ("windows", "product", "estimate", "target", "error", "injected")
 
@@ -28,13 +29,20 @@ class Readings:
     def __init__(self, device: torch.device = CPU) -> None:
         self.sums = torch.zeros(len(NAMES), dtype=torch.double, device=device)
 
-    def add(self, estimate: Tensor, target: Tensor, injected: Tensor | None = None) -> None:
-        """A window: estimate and target of its start (B, D), and what was injected at its end, in one unit."""
+    def add(
+        self, estimate: Tensor, target: Tensor, injected: Tensor | None = None, peers: Peers = BY_ITSELF
+    ) -> None:
+        """A window: estimate and target of its start (B, D), and what was injected at its end, in one unit.
+
+        Each process has those of its own sequences.
+        """
         e, t = estimate.flatten(), target.flatten()
         product, ee, tt = e @ t, e @ e, t @ t
         entered = e.new_zeros(()) if injected is None else injected.square().sum()
         found = [e.new_ones(()), product, ee, tt, (e - t).square().sum(), entered]
-        self.sums += torch.stack([x.detach().double() for x in found])
+        sums = torch.stack([x.detach().double() for x in found])
+        peers.sum([sums])
+        self.sums += sums
 
     def take(self) -> dict[str, float]:
         """What the sums say, and begin anew.

@@ -35,9 +35,11 @@ class Synthesizer(nn.Module, ABC):
     Attributes:
         carries: whether its memory holds anything.
         context_size: numbers per sequence that it reads beside the state.
+        mixes: the estimate for a sequence depends on the others of the batch.
     """
 
     carries = False
+    mixes = False
     context_size = 0
 
     @abstractmethod
@@ -135,7 +137,8 @@ class Elementwise(Synthesizer):
         zero_init: bool = True,
     ) -> None:
         super().__init__()
-        self.axis, self.dropout, self.noise, self.carries = axis, dropout, noise, axis != "units"
+        self.axis, self.dropout, self.noise = axis, dropout, noise
+        self.carries, self.mixes = axis != "units", axis == "flat"
         self.encoder, self.decoder = nn.Linear(1, hidden), nn.Linear(hidden, 1)
         specs = [_spec(cell, number) for number in range(layers)]
         self.layers = nn.ModuleList(

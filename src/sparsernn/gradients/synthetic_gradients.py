@@ -20,6 +20,7 @@ from sparsernn.core.checks import checked
 from sparsernn.core.devices import CPU, moved
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Count, Entries, Kind, Size, Spec
+from sparsernn.core.peers import BY_ITSELF, Peers
 from sparsernn.core.plain import Json
 from sparsernn.core.registry import make
 from sparsernn.core.saved_tree import misfit
@@ -201,24 +202,32 @@ class SyntheticGradient(Truncate):
         """What the synthesizer says of a state, (B, D), without noise, and its memory; nothing of the run changes."""
         return self._estimate(self.parts.of(state), (memory, self.dice.state), training=False, again=True)
 
-    def learn(self) -> None:
+    def check_parts(self, parts: int) -> None:
+        """Refuse a synthesizer whose recurrence runs over all sequences of the batch."""
+        if self.synthesizer.mixes:
+            raise InputError(
+                f"synthesizer.axis is 'flat', one row of all sequences, which {parts} processes cannot divide; it "
+                "must be time or units, or one process."
+            )
+
+    def learn(self, peers: Peers = BY_ITSELF) -> None:
         """One step of the synthesizer towards the gradient that arrived at the window's start."""
-        self.share.finish()
+        self.share.finish(peers)
         if self._leaves:
-            estimate, target = self._pair()
-            self.readings.add(estimate.detach(), target, self._injected)
+            estimate, target = self._pair(peers)
+            self.readings.add(estimate.detach(), target, self._injected, peers)
             if self.settings.learn:
-                self._step(estimate, target)
+                self._step(estimate, target, peers)
         self._before = self._after
 
-    def _pair(self) -> tuple[Tensor, Tensor]:
+    def _pair(self, peers: Peers) -> tuple[Tensor, Tensor]:
         """Estimate, with its graph, and target of the window's start, (B, D) each, in the synthesizer's unit."""
         gradients = [_zero_if_none(leaf.grad, leaf) for leaf in self._leaves]
         beyond = [_zero_if_none(g, leaf) for g, leaf in zip(self._beyond, self._leaves, strict=False)]
         gradient = self.parts.join(gradients)
         if beyond:
             gradient = gradient + self.parts.join(beyond)
-        target = gradient * self._measure(gradient)
+        target = gradient * self._measure(gradient, peers)
         if self._estimated is None:
             # Weights have moved since the cut: computed anew from what the cut was estimated with.
             before = self._before or (None, self.dice.state)
@@ -226,12 +235,15 @@ class SyntheticGradient(Truncate):
             self._estimated, _ = self._estimate(self._leaves, before, training=True, again=again)
         return self._estimated, target
 
-    def _step(self, estimate: Tensor, target: Tensor) -> None:
+    def _step(self, estimate: Tensor, target: Tensor, peers: Peers) -> None:
         settings, parameters = self.settings, list(self.synthesizer.parameters())
         passes = 2 if settings.two_pass and self._injected is not None else 1
         slope = 2 * (passes * estimate.detach() - target)
         self.optimizer.zero_grad()
-        torch.autograd.backward(estimate, slope / slope.numel() if settings.loss == "mean" else slope)
+        if settings.loss == "mean":
+            slope = slope / _numbers(slope, peers)
+        torch.autograd.backward(estimate, slope)
+        peers.sum([p.grad for p in parameters if p.grad is not None])
         largest = float("inf") if settings.clip is None else settings.clip
         norm = torch.nn.utils.clip_grad_norm_(parameters, largest, foreach=True)
         # If it is not, the loop is about to stop the run: at once on a CPU, a little later where asking would wait.
@@ -244,11 +256,13 @@ class SyntheticGradient(Truncate):
             return 1 / self.rms if self.rms else 0.0
         return float(targets) if self.settings.scale == "tokens" else 1.0
 
-    def _measure(self, gradient: Tensor) -> float:
+    def _measure(self, gradient: Tensor, peers: Peers) -> float:
         """The unit of this window; a running one hears of its gradient."""
         if self.settings.scale != "rms":
             return self._unit
-        now = float(gradient.double().square().mean().sqrt())
+        squares = gradient.double().square().mean() * (gradient.numel() / _numbers(gradient, peers))
+        peers.sum([squares])
+        now = float(squares.sqrt())
         unit = self._unit or (1 / now if now else 0.0)
         before = now if self.rms is None else self.rms
         self.rms = (RMS_DECAY * before**2 + (1 - RMS_DECAY) * now**2) ** 0.5
@@ -303,6 +317,13 @@ class SyntheticGradient(Truncate):
         self.dice.state, self.readings.sums = self.dice.own(state["dice"]), moved(state["readings"], device)
         self.share.value = state.get("share")
         self._forget_window()
+
+
+def _numbers(own: Tensor, peers: Peers) -> int:
+    """How many numbers such a tensor has on all processes together, whose shares of the batch may differ."""
+    count = torch.tensor(own.numel())
+    peers.sum([count])
+    return int(count)
 
 
 def _zero_if_none(gradient: Tensor | None, like: Tensor) -> Tensor:

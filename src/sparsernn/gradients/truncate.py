@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from sparsernn.core.peers import BY_ITSELF, Peers
 from sparsernn.core.plain import Json
 from sparsernn.core.states import State, detached
 
@@ -52,13 +53,25 @@ class Truncate:
 
         Args:
             state: the one at the window's end, with its graph.
-            targets: scored targets in the window: what the loss is a mean over.
+            targets: scored targets in the window, those of all processes: what the loss is a mean over.
             last: no window follows; the state is not carried on.
         """
         return [], []
 
-    def learn(self) -> None:
-        """The gradients are there, not yet clipped: train what the boundary trains."""
+    def check_parts(self, parts: int) -> None:
+        """Before several processes train: raise InputError where what the boundary trains needs whole batches.
+
+        Args:
+            parts: number of processes.
+        """
+
+    def learn(self, peers: Peers = BY_ITSELF) -> None:
+        """The gradients are there, not yet clipped: train what the boundary trains.
+
+        Args:
+            peers: the processes that do so together, each for its own sequences. The parameters' gradients are summed
+                over them already, those of the state are this process' own.
+        """
 
     def records(self) -> dict[str, float]:
         """Figures since the last call, for the log."""

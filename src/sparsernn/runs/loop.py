@@ -1,8 +1,8 @@
 """The one training loop. The order in which it does things is the specification.
 
-A step: this process' part of the batch | learning rate | boundary.enter | loss + penalties | zero gradients | one
-backward, from the loss and the boundary's roots | boundary.learn | gradients and loss averaged over the processes |
-sparsifier.after_backward | clip (dense gradients) | optimizer.step |
+A step: this process' part of the batch | learning rate | boundary.enter | its share of the loss + penalties | zero
+gradients | one backward, from the loss and the boundary's roots | gradients and loss summed over the processes |
+boundary.learn | sparsifier.after_backward | clip (dense gradients) | optimizer.step |
 sparsifier.after_step | log (loss and norm are read then; on a CPU before the step).
 An epoch's end: evaluate (averaged weights where the optimizer keeps them) | best checkpoint | trigger | schedule |
 sparsifier.end_epoch | checkpoint. The run's end: finalize | test.
@@ -87,18 +87,21 @@ def _epoch(run: Run, watch: Watch, keep: Safekeeping, ledger: Ledger, request: R
     watch.phase(run.boundary.begin(here.epoch + 1))
     for whole, last in with_last(task.batches(recipe.seed, here.epoch, here.window)):
         started, batch = time.perf_counter(), moved(ranks.part(task, whole), run.device)
+        share = ranks.share(batch, whole)
         set_learning_rate(run.optimizer, run.schedule(here.step) * batch.lr_scale)
         first = run.carried is None
-        state = run.model.initial_state(task.batch_size // ranks.count) if first else run.carried
+        state = run.model.initial_state(ranks.sequences(task.batch_size)) if first else run.carried
         state = run.boundary.enter(state, first)
         with run.precision.step(run.model):
             loss, objective, state = task.loss(run.model, batch, state)
-        total = objective + run.model.penalty() + run.sparsifier.penalty()
+        total = share * objective + (run.model.penalty() + run.sparsifier.penalty()) / ranks.count
         run.optimizer.zero_grad()
-        tensors, gradients = run.boundary.roots(state, batch.targets.numel(), last)
+        tensors, gradients = run.boundary.roots(state, whole.targets.numel(), last)
         torch.autograd.backward([total, *tensors], [None, *gradients])
-        run.boundary.learn()
-        loss = ranks.average(loss, parameters, run.sparsifier.dense_gradients())
+        loss = share * loss
+        own = [p.grad for p in parameters if p.grad is not None]
+        ranks.sum([loss, *own, *run.sparsifier.dense_gradients()])
+        run.boundary.learn(ranks)
         run.sparsifier.after_backward()
         ledger.hear(loss, clip(parameters, recipe.clip, run.clipped_over()))
         run.optimizer.step()

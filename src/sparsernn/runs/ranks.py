@@ -1,11 +1,13 @@
 """The processes that train one run together: each reads its share of every batch, and all take the same step.
 
 The batch of a recipe is the batch of all. A process (a rank, counted from 0) computes the gradients of its own
-sequences; they are averaged over the ranks before anybody looks at them, and as the shares are equal, that is the
-gradient of the whole batch. So weights, averages, masks and learning rates are the same on every rank without being
-sent. What differs is carried state and dropouts. Rank 0 alone writes.
+sequences. Its loss, a mean over its own targets, counts by the share that these are of all targets; a penalty, which
+has nothing to do with the batch, by one part of as many as there are ranks. Then the gradients are summed over the
+ranks before anybody looks at them, and that is the gradient of the whole batch, whether it was divided evenly or not.
+So weights, averages, masks and learning rates are the same on every rank without being sent. What differs is carried
+state and dropouts. Rank 0 alone writes.
 
-The gradients are averaged by all-reduces over flat buckets after the backward pass, and not while it goes on, as
+The gradients are summed by all-reduces over flat buckets after the backward pass, and not while it goes on, as
 DistributedDataParallel does: so nothing has to be known of what else starts or follows the pass (boundaries,
 penalties without a graph, dense gradients for growth rules), and nothing is wrapped around the model.
 """
@@ -24,11 +26,12 @@ from torch import Tensor, distributed
 from sparsernn.contracts import Batch, Boundary, Task
 from sparsernn.core.devices import CPU, moved
 from sparsernn.core.errors import InputError
+from sparsernn.core.peers import Peers, share_of
 from sparsernn.core.plain import Json
 from sparsernn.core.streams import begin_dropout
 
 BUCKET = 2**26
-"""Bytes that are averaged at once: enough that the number of messages does not matter, little beside the weights."""
+"""Bytes that are summed at once: enough that the number of messages does not matter, little beside the weights."""
 
 Word = TypeVar("Word")
 Shares = Sequence[Mapping[str, Json]]
@@ -39,7 +42,7 @@ class Lost(InputError):
     """Another process of the run has ended; the last checkpoint is where to go on from."""
 
 
-class Alone:
+class Alone(Peers):
     """One process: nothing is shared and nobody is asked. The null member.
 
     Attributes:
@@ -97,15 +100,13 @@ class Alone:
         """This rank's share of a batch."""
         return batch
 
-    def average(self, loss: Tensor, parameters: Sequence[Tensor], more: Sequence[Tensor] = ()) -> Tensor:
-        """Put the mean over the ranks in place of every gradient; returns the mean loss.
+    def share(self, part: Batch, whole: Batch) -> float:
+        """How much of the mean loss over the whole batch is that of this rank's part: by scored targets."""
+        return part.targets.numel() / whole.targets.numel()
 
-        Args:
-            loss: of this rank's share, a scalar without a graph.
-            parameters: whose `.grad`, where there is one, is replaced.
-            more: further tensors that are replaced, in the same order on every rank.
-        """
-        return loss
+    def sequences(self, batch_size: int) -> int:
+        """How many sequences of a batch of the usual size are this rank's."""
+        return len(range(batch_size)[share_of(batch_size, self.rank, self.count)])
 
     def agreed(
         self, due: bool, signal_number: int, masks: Mapping[str, Tensor] | None = None
@@ -147,11 +148,7 @@ class Ranks(Alone):
     def check(self, task: Task, boundary: Boundary, device: torch.device) -> None:
         """See `Alone.check`."""
         task.check_parts(self.count)
-        if boundary.parameters():
-            raise InputError(
-                "the boundary trains a network of its own (synthetic gradients), which is not done by several "
-                "processes; start one, or take boundary=truncate."
-            )
+        boundary.check_parts(self.count)
         if device.type == "cuda" and device.index != torch.cuda.current_device():
             raise InputError(
                 f"the device is '{device}' and every process has one of its own; it must be auto or cuda where "
@@ -168,18 +165,14 @@ class Ranks(Alone):
         return task.part(batch, self.rank, self.count)
 
     @torch.no_grad()
-    def average(self, loss: Tensor, parameters: Sequence[Tensor], more: Sequence[Tensor] = ()) -> Tensor:
-        """See `Alone.average`."""
-        loss = loss.detach().clone()
-        gradients = (parameter.grad for parameter in parameters)
-        for bucket in buckets([loss, *(g for g in gradients if g is not None), *more]):
+    def sum(self, tensors: Sequence[Tensor]) -> None:
+        """See `Peers.sum`."""
+        for bucket in buckets(tensors):
             flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
             with _together():
                 distributed.all_reduce(flat)
-            flat /= self.count
-            for tensor, mean in zip(bucket, torch.split(flat, [t.numel() for t in bucket]), strict=True):
-                tensor.copy_(mean.view_as(tensor))
-        return loss
+            for tensor, total in zip(bucket, torch.split(flat, [t.numel() for t in bucket]), strict=True):
+                tensor.copy_(total.view_as(tensor))
 
     def agreed(
         self, due: bool, signal_number: int, masks: Mapping[str, Tensor] | None = None

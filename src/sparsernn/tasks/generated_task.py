@@ -18,7 +18,7 @@ from sparsernn.core.plain import Json
 from sparsernn.core.streams import stream
 from sparsernn.models.sequence_model import SequenceModel
 from sparsernn.nn.maps import RecurrentMap
-from sparsernn.tasks.batch_parts import columns, equal_parts
+from sparsernn.tasks.batch_parts import check_share, columns
 from sparsernn.tasks.gradient_record import LOOKED_AT, lag_record
 from sparsernn.tasks.segments import dropouts_off
 from sparsernn.tasks.task import Task
@@ -39,7 +39,7 @@ class Sequences(NamedTuple):
 
 
 def sequences_of(batch: Sequences, number: int, parts: int) -> Sequences:
-    """One of the equal parts of a batch.
+    """One of the parts of a batch.
 
     >>> batch = Sequences(torch.zeros(5, 4, 1), torch.arange(4))
     >>> part = sequences_of(batch, 1, 2)
@@ -127,7 +127,7 @@ class Synthetic(Task):
 
     def check_parts(self, parts: int) -> None:
         """See `Task`: the sequences are divided."""
-        equal_parts("batch_size", self.batch_size, parts)
+        check_share("batch_size", self.batch_size, parts)
 
     def part(self, batch: Sequences, number: int, parts: int) -> Sequences:
         """See `Task`."""

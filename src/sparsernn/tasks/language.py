@@ -21,7 +21,7 @@ from sparsernn.data.vocabulary import Vocabulary
 from sparsernn.data.windows import random_windows as parse_random_windows
 from sparsernn.data.windows import streams, window_bounds, window_of
 from sparsernn.models.language_model import Features, LanguageModel
-from sparsernn.tasks.batch_parts import columns, equal_parts
+from sparsernn.tasks.batch_parts import check_share, columns
 from sparsernn.tasks.gradient_record import lag_record
 from sparsernn.tasks.segments import dropouts_off
 from sparsernn.tasks.task import Task
@@ -135,7 +135,7 @@ class LanguageModelling(Task):
 
     def check_parts(self, parts: int) -> None:
         """See `Task`: the streams are divided."""
-        equal_parts("batch_size", self.batch_size, parts)
+        check_share("batch_size", self.batch_size, parts)
 
     def part(self, batch: Batch, number: int, parts: int) -> Batch:
         """See `Task`: streams side by side."""

@@ -20,7 +20,7 @@ from sparsernn.data import stand_ins
 from sparsernn.data.digit_images import CLASSES, IMAGES, Images, pixel_order
 from sparsernn.data.vocabulary import Vocabulary
 from sparsernn.models.sequence_model import SequenceModel
-from sparsernn.tasks.batch_parts import equal_parts
+from sparsernn.tasks.batch_parts import check_shares
 from sparsernn.tasks.generated_task import Sequences, manifold_error, sequences_of
 from sparsernn.tasks.gradient_record import LOOKED_AT, lag_record
 from sparsernn.tasks.segments import dropouts_off
@@ -94,10 +94,7 @@ class Pixels(Task):
 
     def check_parts(self, parts: int) -> None:
         """See `Task`: the pictures are divided, those of the last and smaller batch, too."""
-        equal_parts("batch_size", self.batch_size, parts)
-        left = self.examples["train"] % self.batch_size
-        if left:
-            equal_parts(f"the last batch of an epoch with batch_size {self.batch_size}", left, parts)
+        check_shares(self.batch_size, self.examples["train"], parts)
 
     def part(self, batch: Sequences, number: int, parts: int) -> Sequences:
         """See `Task`."""

@@ -13,6 +13,7 @@ from sparsernn.core.checks import checked
 from sparsernn.core.devices import device_of, moved
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Size
+from sparsernn.core.peers import share_of
 from sparsernn.core.plain import Json
 from sparsernn.core.streams import draws
 from sparsernn.data import Vocabulary, stand_ins
@@ -20,6 +21,7 @@ from sparsernn.data.answer_scores import score_answers
 from sparsernn.data.questions import QuestionCorpus, token_spans
 from sparsernn.data.word_vectors import read_vectors
 from sparsernn.models.bidaf import BiDAF, Pointers, Text
+from sparsernn.tasks.batch_parts import check_shares
 from sparsernn.tasks.encoded_questions import Encoded, Found, found
 from sparsernn.tasks.lexicon import CHARACTERS, FIXED, TRAINED, Lexicon, counts, frequent, tokens_of
 from sparsernn.tasks.segments import dropouts_off
@@ -195,6 +197,16 @@ class QuestionAnswering(Task):
         contexts = self.lexicon.text([data.texts[a.paragraph][:limit] for a in asked])
         return Questions(contexts, self.lexicon.text([a.rows for a in asked]), first, last)
 
+    def check_parts(self, parts: int) -> None:
+        """See `Task`: the questions are divided, those of the last and smaller batch, too."""
+        check_shares(self.batch_size, len(self.trained), parts)
+
+    def part(self, batch: Questions, number: int, parts: int) -> Questions:
+        """See `Task`; texts of a part are as long as its longest one."""
+        share = share_of(len(batch.targets), number, parts)
+        texts = (_texts(batch.context, share), _texts(batch.question, share))
+        return Questions(*texts, batch.targets[share], batch.last[share])
+
     def loss(self, model: BiDAF, batch: Questions, state: None) -> tuple[Tensor, Tensor, None]:
         """Mean over questions of the nats of the first word and those of the last; nothing is carried."""
         nats = _nats(model(batch.context, batch.question), batch).mean()
@@ -257,6 +269,15 @@ def _nats(pointers: Pointers, batch: Questions) -> Tensor:
     """Of each question, (B,)."""
     start = functional.cross_entropy(pointers.start, batch.targets, reduction="none")
     return start + functional.cross_entropy(pointers.end, batch.last, reduction="none")
+
+
+def _texts(texts: Text, share: slice) -> Text:
+    """Some of the texts of a batch."""
+    lengths = texts.lengths[share]
+    steps = int(lengths.max())
+    return Text(
+        texts.words[:steps, share].contiguous(), texts.characters[:steps, share].contiguous(), lengths
+    )
 
 
 def _give(vectors: Tensor, fixed: Tensor) -> None:

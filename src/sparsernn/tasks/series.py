@@ -17,12 +17,14 @@ from sparsernn.core.devices import device_of, moved
 from sparsernn.core.errors import InputError
 from sparsernn.core.forms import check_known
 from sparsernn.core.limits import Size
+from sparsernn.core.peers import share_of
 from sparsernn.core.plain import Json
 from sparsernn.core.streams import stream
 from sparsernn.data import Series, SeriesCorpus, Vocabulary, stand_ins
 from sparsernn.data.numeric_table import number
 from sparsernn.data.series_corpus import Reading
 from sparsernn.models.sequence_model import SequenceModel
+from sparsernn.tasks.batch_parts import check_shares, columns
 from sparsernn.tasks.confusion_counts import confusion
 from sparsernn.tasks.generated_task import manifold_error
 from sparsernn.tasks.segments import dropouts_off
@@ -38,7 +40,7 @@ class SeriesBatch:
 
     Attributes:
         inputs: (T, B, I), zeros beyond a series' end.
-        targets: (N,), of all steps at which the model is asked: labels int64, or scaled numbers float32.
+        targets: (N,), of all steps at which the model is asked: labels int64, or scaled numbers.
         places: (N,) int64, where these steps stand among the T * B of the batch.
         lr_scale: always 1.
     """
@@ -54,9 +56,9 @@ class Asked:
     """A series and the steps at which it is asked.
 
     Attributes:
-        inputs: (T, I) float32.
+        inputs: (T, I).
         steps: (N,) int64, in [0, T).
-        targets: (N,) labels int64, or scaled numbers float32.
+        targets: (N,) labels int64, or scaled numbers.
         exact: (N,) float64, the numbers in the target's own unit; labels again.
     """
 
@@ -249,6 +251,19 @@ class NumericSeries(Task):
         order = torch.randperm(len(data), generator=stream("series", seed, epoch))
         for chosen in torch.split(order, self.batch_size)[start:]:
             yield _batch([data[k] for k in chosen.tolist()])
+
+    def check_parts(self, parts: int) -> None:
+        """See `Task`: the series or stretches are divided, those of the last and smaller batch, too."""
+        check_shares(self.batch_size, len(self.data["train"]), parts)
+
+    def part(self, batch: SeriesBatch, number: int, parts: int) -> SeriesBatch:
+        """See `Task`; it scores what is asked of its own series."""
+        size = batch.inputs.shape[1]
+        share = share_of(size, number, parts)
+        steps, series = batch.places // size, batch.places % size
+        own = (series >= share.start) & (series < share.stop)
+        places = steps[own] * (share.stop - share.start) + series[own] - share.start
+        return SeriesBatch(columns(batch.inputs, number, parts), batch.targets[own], places)
 
     def answers(self, model: SequenceModel, batch: SeriesBatch) -> Tensor:
         """What the model says where it is asked: logits (N, K), or scaled numbers (N,)."""

@@ -76,7 +76,7 @@ class Scaling:
         return cls(tuple(plain["mean"]), tuple(plain["std"]), (first, second), plain["masked"])
 
     def read(self, values: NDArray[np.float64]) -> Tensor:
-        """What a model reads of a series: (T, C) -> (T, I) float32.
+        """What a model reads of a series: (T, C) -> (T, I) in torch's default type.
 
         >>> Scaling((2.0,), (4.0,), masked=True).read(np.array([[4.0], [np.nan]])).tolist()
         [[0.5, 0.0], [0.0, 1.0]]
@@ -84,12 +84,12 @@ class Scaling:
         absent = np.isnan(values)
         scaled = np.where(absent, 0.0, (values - np.array(self.mean)) / np.array(self.std))
         parts = [scaled, absent.astype(np.float64)] if self.masked else [scaled]
-        return torch.from_numpy(np.concatenate(parts, 1).astype(np.float32))
+        return torch.from_numpy(np.concatenate(parts, 1)).to(torch.get_default_dtype())
 
     def scaled(self, targets: NDArray[np.float64]) -> Tensor:
-        """Targets (N,) in the unit of the loss, float32."""
+        """Targets (N,) in the unit of the loss, in torch's default type."""
         mean, std = self.target
-        return torch.from_numpy(((targets - mean) / std).astype(np.float32))
+        return torch.from_numpy((targets - mean) / std).to(torch.get_default_dtype())
 
     def unscaled(self, answers: Tensor) -> Tensor:
         """A model's answers in the target's own unit, float64.

@@ -14,12 +14,14 @@ from sparsernn.core.checks import checked
 from sparsernn.core.devices import device_of, moved
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import OneOf, Share, Size
+from sparsernn.core.peers import share_of
 from sparsernn.core.plain import Json
 from sparsernn.core.streams import draws
 from sparsernn.data import Sentence, TaggedCorpus, Vocabulary, stand_ins
 from sparsernn.data.tagged_sentences import PAD
 from sparsernn.data.vocabulary import ORDERS, UNKNOWN, ordered
 from sparsernn.models.tagger import Tagger
+from sparsernn.tasks.batch_parts import check_shares
 from sparsernn.tasks.confusion_counts import confusion
 from sparsernn.tasks.segments import dropouts_off
 from sparsernn.tasks.task import Task
@@ -161,6 +163,19 @@ class Tagging(Task):
         tags = pad_sequence([data.tags[data.slice(k)] for k in chosen])
         inside = torch.arange(len(padded)).unsqueeze(1) < lengths
         return Sentences(padded, lengths, tags[inside], inside, inside.flatten().nonzero().squeeze(1))
+
+    def check_parts(self, parts: int) -> None:
+        """See `Task`: the sentences are divided, those of the last and smaller batch, too."""
+        check_shares(self.batch_size, len(self.data["train"].starts), parts)
+
+    def part(self, batch: Sentences, number: int, parts: int) -> Sentences:
+        """See `Task`; a part is as long as its longest sentence."""
+        share = share_of(len(batch.lengths), number, parts)
+        lengths = batch.lengths[share]
+        steps = int(lengths.max())
+        tags = batch.inside.long().masked_scatter(batch.inside, batch.targets)[:steps, share]
+        words, inside = batch.words[:steps, share].contiguous(), batch.inside[:steps, share].contiguous()
+        return Sentences(words, lengths, tags[inside], inside, inside.flatten().nonzero().squeeze(1))
 
     def loss(self, model: Tagger, batch: Sentences, state: None) -> tuple[Tensor, Tensor, None]:
         """Mean nats per word; nothing is carried."""

@@ -111,20 +111,20 @@ class Task(ABC):
         """Raise InputError where a model of fitting sizes does not suit the data; asked once, before training."""
 
     def check_parts(self, parts: int) -> None:
-        """Raise InputError where a batch cannot be divided into so many equal parts; asked before training.
+        """Raise InputError where batches cannot be divided among so many processes; asked before training.
 
-        This answers for tasks that have no `part`; those that have one call `equal_parts`.
+        This answers for tasks that have no `part`; those that have one call `check_share`.
         """
         raise InputError(
-            f"{parts} processes were started, and the batches of this task cannot be divided; it must be one, "
-            "such as language_modelling, copying, adding or pixels, or one process."
+            f"{parts} processes were started, and this task does not say how its batches are divided (Task.part); "
+            "start one process."
         )
 
     def part(self, batch: Any, number: int, parts: int) -> Any:
-        """One of the equal parts of a batch, counted from 0.
+        """One of the parts of a batch, counted from 0, as even as they can be (`share_of`).
 
-        A mean over the whole batch is then the mean of the means over the parts; a sequence that goes on from batch
-        to batch is always in the same part.
+        `targets` of a part are what it scores of the whole: by their number the loss of each part is weighed. A
+        sequence that goes on from batch to batch is always in the same part.
         """
         raise NotImplementedError
 
