@@ -356,10 +356,7 @@ class Boundary(Protocol):
         """Before a window: the carried state, cut off from the window before; `first`: there is none before."""
 
     def roots(self, state: State, targets: int, last: bool) -> tuple[list[Tensor], list[Tensor]]:
-        """Before the backward pass: more tensors that it starts from, and the gradient of each.
-
-        `state` is that at the window's end, with its graph; `targets` what the loss is a mean over.
-        """
+        """Before the backward pass, with the state at the window's end: more roots, and the gradient of each."""
 
     def check_parts(self, parts: int) -> None:
         """Before several processes train: raise InputError where what it trains needs whole batches."""
