@@ -23,9 +23,10 @@ from sparsernn.runs.recipe import Recipe
 from sparsernn.runs.run import LAST
 from sparsernn.tasks import Task
 
-pytestmark = pytest.mark.skipif(
-    not distributed.is_available(), reason="torch was built without torch.distributed"
-)
+pytestmark = [
+    pytest.mark.skipif(not distributed.is_available(), reason="torch was built without torch.distributed"),
+    pytest.mark.xdist_group("ranks"),  # the processes are started once
+]
 
 PLAIN = {"name": "language_model", "embedding_size": 8, "hidden_sizes": [12, 10]}
 DROPPED = {**PLAIN, "dropout": {"input": 0.2, "hidden": 0.2, "output": 0.2}}
