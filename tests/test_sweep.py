@@ -37,6 +37,7 @@ def worker(url):
     )
 
 
+@pytest.mark.slow
 def test_six_runs_by_two_workers_of_which_one_is_killed(tmp_path):
     longer = {**SMALL, "epochs": 6, "checkpoint_seconds": 0}
     made = sr.sweep(

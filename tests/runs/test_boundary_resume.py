@@ -26,7 +26,9 @@ RATE = {"name": "restarts", "start": 0.02, "base": 1}
 
 
 @pytest.mark.parametrize("name", BOUNDARIES)
-@pytest.mark.parametrize("stop", [StopAt(step=31), StopAt(evaluation=1)])
+@pytest.mark.parametrize(
+    "stop", [StopAt(step=31), pytest.param(StopAt(evaluation=1), marks=pytest.mark.slow)]
+)
 def test_resumes_to_the_bit(tiny_recipe, tmp_path, name, stop):
     optimizer = {"name": "adam", "lr": RATE}
     recipe = tiny_recipe(boundary=BOUNDARIES[name], optimizer=optimizer, checkpoint_seconds=1000)

@@ -61,8 +61,8 @@ def shapes_in_steps(run):
     [
         ("selfish", "snt_asgd"),
         ("blocks", "adam"),
-        ("set", "momentum"),
-        ("rigl", "adam"),
+        pytest.param("set", "momentum", marks=pytest.mark.slow),
+        pytest.param("rigl", "adam", marks=pytest.mark.slow),
         ("rigl", "momentum"),
     ],
 )
@@ -83,8 +83,15 @@ def test_a_run_is_the_dense_one_to_rounding(tiny_recipe, tmp_path, sparsity, opt
     assert scores(tmp_path / "dense", "rewire", "step") == scores(tmp_path / "sparse", "rewire", "step")
 
 
-@pytest.mark.parametrize("sparsity", ["blocks", "rigl"])
-@pytest.mark.parametrize("stop", [StopAt(step=31), StopAt(evaluation=2)])
+@pytest.mark.parametrize(
+    ("sparsity", "stop"),
+    [
+        ("blocks", StopAt(step=31)),
+        ("rigl", StopAt(evaluation=2)),
+        pytest.param("blocks", StopAt(evaluation=2), marks=pytest.mark.slow),
+        pytest.param("rigl", StopAt(step=31), marks=pytest.mark.slow),
+    ],
+)
 def test_it_resumes_to_the_bit(tiny_recipe, tmp_path, sparsity, stop):
     assert_resumes(make_recipe(tiny_recipe, "sparse", sparsity, "adam"), tmp_path, stop)
 
