@@ -26,16 +26,16 @@ demo: $(VENV)/.installed-report
 	$(BIN)/python -m sparsernn demo
 
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --maxprocesses 4 --dist loadgroup
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --maxprocesses 4
 
 test-slow: $(VENV)/.installed-dev $(VENV)/.installed-release
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --maxprocesses 4 --dist loadgroup -m slow
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --maxprocesses 4 -m slow
 
 test-levels: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python tests/levels.py -q -n $(TEST_WORKERS) --maxprocesses 4 --dist loadgroup
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python tests/levels.py -q -n $(TEST_WORKERS) --maxprocesses 4
 
 test-lowest: $(LOWEST)/.installed
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(LOWEST)/bin/python -m pytest -q -n $(TEST_WORKERS) --maxprocesses 4 --dist loadgroup
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(LOWEST)/bin/python -m pytest -q -n $(TEST_WORKERS) --maxprocesses 4
 
 mutants: $(VENV)/.installed-dev $(VENV)/.installed-mutants
 	$(BIN)/python tests/mutants.py map tests src/sparsernn

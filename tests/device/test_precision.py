@@ -46,7 +46,23 @@ def dense_products(recipe):
     return recipe
 
 
-@pytest.mark.parametrize("name", list(shared_out()))
+SOON = (
+    "demo/selfish",
+    "selfish/onlstm-ptb-small",
+    "iss/rhn-ptb-small",
+    "nnrnn/copy-rnn-orth",
+    "blocks/lstm-ptb",
+)
+"""Set-ups of different layers; all others are slow tests."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(s.values[0], marks=[] if s.values[0] in SOON else [pytest.mark.slow])
+        for s in shared_out()
+    ],
+)
 def test_a_rounded_step_is_close_to_the_step(name, data):  # noqa: F811
     plain = dense_products(tiny(name, data, "device=cpu"))
     rounded = dense_products(tiny(name, data, "device=cpu", "precision=bfloat16"))

@@ -14,7 +14,6 @@ from test_resume import assert_same_run
 from torch import distributed
 
 import sparsernn
-from conftest import sentence
 
 pytestmark = [
     pytest.mark.slow,
@@ -23,6 +22,31 @@ pytestmark = [
 
 RECIPE, RANKS = "selfish/lstm-ptb-small", 4
 SMALL = ("task.window=10", "log_every=1", "checkpoint_seconds=0", "threads=1", "epochs=3")
+
+
+WORDS = [
+    "the",
+    "a",
+    "cat",
+    "dog",
+    "sees",
+    "hears",
+    "runs",
+    "sleeps",
+    "old",
+    "young",
+    "fast",
+    "slow",
+    "in",
+    "on",
+    "house",
+    "garden",
+]
+
+
+def sentence(generator: random.Random) -> str:
+    """Some words."""
+    return " ".join(generator.choice(WORDS) for _ in range(generator.randint(4, 9)))
 
 
 @pytest.fixture

@@ -25,7 +25,6 @@ from sparsernn.tasks import Task
 
 pytestmark = [
     pytest.mark.skipif(not distributed.is_available(), reason="torch was built without torch.distributed"),
-    pytest.mark.xdist_group("ranks"),  # the processes are started once
 ]
 
 PLAIN = {"name": "language_model", "embedding_size": 8, "hidden_sizes": [12, 10]}

@@ -63,7 +63,7 @@ def forget_mult_naively(f: Tensor, z: Tensor, c0: Tensor | None = None) -> Tenso
     """The same as `forget_mult`, step by step under autograd: the definition, for comparison.
 
     Example:
-        >>> f, z = torch.rand(5, 2, 3), torch.randn(5, 2, 3)
+        >>> f, z = torch.rand(5, 2, 3, dtype=torch.float64), torch.randn(5, 2, 3, dtype=torch.float64)
         >>> torch.allclose(forget_mult_naively(f, z), forget_mult(f, z))
         True
     """
