@@ -82,8 +82,8 @@ def _corpora() -> Iterator[tuple[str, str]]:
 
 
 def _extras() -> Iterator[tuple[str, str]]:
-    from importlib.util import find_spec
+    from sparsernn.core.packages import is_installed
 
     for extra, packages in EXTRAS.items():
-        missing = ", ".join(package for package in packages if find_spec(package) is None)
+        missing = ", ".join(package for package in packages if not is_installed(package))
         yield extra, f"not here: {missing}; pip install 'sparsernn[{extra}]'" if missing else "ready"
