@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from sparsernn.core import packages
 from sparsernn.core.errors import InputError
 from sparsernn.deploy import compare, gain
 from sparsernn.deploy.graph_export import ONNX_NEEDS, export
-from sparsernn.deploy.onnx_stream import OnnxRuntime, available
+from sparsernn.deploy.onnx_stream import OnnxRuntime
 from sparsernn.models.language_model import LanguageModel
 
 
@@ -38,7 +39,9 @@ def test_it_takes_part_in_a_comparison(graph):
     assert gain(rows).startswith("batch 1: ")
 
 
-@pytest.mark.skipif(available(), reason="onnxruntime is here")
-def test_without_onnxruntime_it_is_refused(tmp_path):
-    with pytest.raises(InputError, match="onnxruntime is not installed"):
+def test_without_onnxruntime_it_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(packages, "is_installed", lambda package: False)
+    with pytest.raises(
+        InputError, match=r"an ONNX graph needs onnxruntime: pip install 'sparsernn\[onnx\]'\."
+    ):
         OnnxRuntime(tmp_path / "model.onnx")

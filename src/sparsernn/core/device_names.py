@@ -1,6 +1,6 @@
-"""How devices are called in recipes and on the command line. Nothing here imports torch."""
+"""How devices and precisions are called in recipes and on the command line. Nothing here imports torch."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from sparsernn.core.limits import Spelling
 
@@ -8,6 +8,7 @@ SPELLING = Spelling(
     r"auto|cpu|mps|cuda(:\d{1,3})?", "auto, cpu, cuda, cuda:N with the number of a device, or mps"
 )
 DeviceName = Annotated[str, SPELLING]
+PrecisionName = Literal["float32", "tf32", "bfloat16"]
 
 
 def is_device_name(value: object) -> bool:

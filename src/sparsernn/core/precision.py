@@ -9,14 +9,14 @@ which keeps them in float32.
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from sparsernn.core.device_names import PrecisionName
 from sparsernn.core.errors import InputError
 
-PrecisionName = Literal["float32", "tf32", "bfloat16"]
 KINDS = ("cpu", "cuda")
 SIXTEEN = (torch.float16, torch.bfloat16)
 T = TypeVar("T")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.packages import check_installed
 from sparsernn.data.text_files import read_text
 from sparsernn.data.vocabulary import Vocabulary
 from sparsernn.numbering.cutting import lines_with_ends
@@ -76,7 +77,7 @@ def trained(lines: Iterable[str], size: int = SIZE) -> Subwords:
         raise InputError(
             f"max_vocabulary is {size}; with subwords it must be at least {LEAST}: 256 bytes and a merge."
         )
-    _package()
+    _check_package()
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     made = Tokenizer(models.BPE())
@@ -97,7 +98,7 @@ def opened(tokenizer: str, name: str = "the tokenizer of the run") -> "Tokenizer
     Raises:
         InputError: not one of these; the package is not installed.
     """
-    _package()
+    _check_package()
     from tokenizers import Tokenizer
 
     try:
@@ -136,10 +137,5 @@ def text_lines(blocks: Iterable[bytes]) -> Iterator[str]:
         yield from lines_with_ends(block.decode())
 
 
-def _package() -> None:
-    try:
-        import tokenizers  # noqa: F401
-    except ImportError:
-        raise InputError(
-            "subwords need the package tokenizers, which is not installed; pip install 'sparsernn[subword]'."
-        ) from None
+def _check_package() -> None:
+    check_installed("a subword vocabulary", "tokenizers", install="'sparsernn[subword]'")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.packages import check_installed, is_installed
 from sparsernn.deploy.token_stream import Stream
 
 
@@ -21,7 +21,7 @@ def available() -> bool:
         >>> available() in (True, False)
         True
     """
-    return find_spec("onnxruntime") is not None
+    return is_installed("onnxruntime")
 
 
 class OnnxRuntime:
@@ -39,8 +39,7 @@ class OnnxRuntime:
     """
 
     def __init__(self, path: str | Path, threads: int = 1) -> None:
-        if not available():
-            raise InputError("onnxruntime is not installed; install the extra 'onnx'.")
+        check_installed("an ONNX graph", "onnxruntime", install="'sparsernn[onnx]'")
         import onnxruntime
 
         options = onnxruntime.SessionOptions()

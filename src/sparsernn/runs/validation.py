@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
-from sparsernn.core.device_names import DeviceName
+from sparsernn.core.device_names import DeviceName, PrecisionName
 from sparsernn.core.errors import InputError
 from sparsernn.core.forms import Group, check_names, form_of
 from sparsernn.core.limits import Between, Distinct, Entries, Named, Positive, Share, Spelling
@@ -73,7 +73,7 @@ _ANNOTATIONS: dict[str, object] = {
     "checkpoint_seconds": Annotated[float, Between(0, MOST_SECONDS)],
     "threads": Annotated[int, Between(1, MOST_THREADS)],
     "device": DeviceName,
-    "precision": Literal["float32", "tf32", "bfloat16"],
+    "precision": PrecisionName,
     "deterministic": bool,
     "clip_over": Literal["all", "existing"],
     "log": Log | Annotated[Sequence[Log], Distinct()],
