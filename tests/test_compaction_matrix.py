@@ -192,7 +192,7 @@ def recipe_of(case, folder):
         "epochs": 1,
         "clip": None,
         "log_every": 1,
-        "checkpoint_seconds": 0,
+        "checkpoint_seconds": 3600,
         "threads": 1,
         "optimizer": {"name": "sgd", "lr": 0.1},
         "sparsity": {"name": "dense"},
@@ -240,12 +240,6 @@ def try_all(case, folder, home):
     for run in runs:
         train(run)
     return [[e["loss"] for e in load_run(run.home).of("step")] for run in runs]
-
-
-@pytest.fixture(autouse=True)
-def hasty(monkeypatch):
-    """Nothing waits for a disk."""
-    monkeypatch.setattr("os.fsync", lambda file: None)
 
 
 @pytest.mark.parametrize("name", CASES)

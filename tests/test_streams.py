@@ -4,7 +4,8 @@ import ast
 import hashlib
 import random
 from collections.abc import Iterator
-from itertools import combinations
+from functools import cache
+from itertools import combinations, product
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,7 @@ def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
             yield ast.unparse(node.func).rsplit(".", 1)[-1], node
 
 
+@cache
 def uses(*starters: str) -> list[str]:
     """The names of all streams that are begun anywhere, as they stand in the code."""
     found = {"dropout"}
@@ -61,17 +63,30 @@ def uses(*starters: str) -> list[str]:
     return sorted(found)
 
 
+def correlations(*drawings: torch.Tensor) -> torch.Tensor:
+    """The correlations of drawings number by number, in standard deviations; longer ones are cut."""
+    count = min(drawn.numel() for drawn in drawings)
+    rows = torch.stack([drawn.detach().double().flatten()[:count] for drawn in drawings])
+    return torch.corrcoef(rows).abs().reshape(len(rows), len(rows)) * count**0.5
+
+
 def related(first: torch.Tensor, second: torch.Tensor) -> float:
-    """The correlation of two drawings number by number, in standard deviations; the longer one is cut."""
-    count = min(first.numel(), second.numel())
-    pair = torch.stack([t.detach().double().flatten()[:count] for t in (first, second)])
-    return abs(float(torch.corrcoef(pair)[0, 1])) * count**0.5
+    """The correlation of two."""
+    return float(correlations(first, second)[0, 1])
 
 
 def assert_unrelated(drawn: dict[str, torch.Tensor]) -> None:
     """No pair of the drawings knows of the other."""
-    for (a, first), (b, second) in combinations(drawn.items(), 2):
-        assert related(first, second) < SIGMAS, f"{a} and {b} are drawn from the same numbers"
+    by_size: dict[int, dict[str, torch.Tensor]] = {}
+    for name, numbers in drawn.items():
+        by_size.setdefault(numbers.numel(), {})[name] = numbers
+    for same in by_size.values():
+        names, found = list(same), correlations(*same.values())
+        for i, j in combinations(range(len(names)), 2):
+            assert found[i, j] < SIGMAS, f"{names[i]} and {names[j]} are drawn from the same numbers"
+    for (_, one), (_, other) in combinations(by_size.items(), 2):
+        for (a, first), (b, second) in product(one.items(), other.items()):
+            assert related(first, second) < SIGMAS, f"{a} and {b} are drawn from the same numbers"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
@@ -370,7 +371,10 @@ class Seeded(torch.Generator):
 
 @contextmanager
 def pretended() -> Iterator[Device]:
-    """Inside, there is one CUDA device; the counts begin anew."""
+    """Inside, there is one CUDA device; the counts begin anew. A test is left out where torch knows too little of it."""
+    if not hasattr(torch._C, "_ensureCUDADeviceGuardSet"):
+        pytest.skip(f"torch {torch.__version__} cannot be told of a device that is not there")
+    torch._C._ensureCUDADeviceGuardSet()
     THE_DEVICE.forget()
     swapping = torch.__future__.get_swap_module_params_on_conversion()
     was, generator = {name: getattr(torch.cuda, name) for name in REPLACED}, torch.Generator
@@ -378,7 +382,6 @@ def pretended() -> Iterator[Device]:
     for name, instead in REPLACED.items():
         setattr(torch.cuda, name, instead)
     torch.Generator = Seeded
-    torch._C._ensureCUDADeviceGuardSet()
     grouped = torch.nn.utils.clip_grad._group_tensors_by_device_and_dtype
     torch.nn.utils.clip_grad._group_tensors_by_device_and_dtype = _grouped
     # A parameter stays the object that it is when it moves, as on a real device.
