@@ -371,7 +371,7 @@ class Seeded(torch.Generator):
 
 @contextmanager
 def pretended() -> Iterator[Device]:
-    """Inside, there is one CUDA device; the counts begin anew. A test is left out where torch knows too little of it."""
+    """Inside, there is one CUDA device; the counts begin anew; where torch knows too little of it no test."""
     if not hasattr(torch._C, "_ensureCUDADeviceGuardSet"):
         pytest.skip(f"torch {torch.__version__} cannot be told of a device that is not there")
     torch._C._ensureCUDADeviceGuardSet()
