@@ -1,6 +1,7 @@
 """What several tests need: a tiny corpus, a tiny recipe, a quiet run."""
 
 import random
+import signal
 
 import pytest
 from hypothesis import settings
@@ -21,6 +22,13 @@ WORDS = PROSE.split()
 def sentence(generator: random.Random) -> str:
     """Words with some order in them, so that a model has something to learn."""
     return " ".join(generator.choice(WORDS[k % 10 :: 2]) for k in range(generator.randint(4, 9)))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def listening():
+    """Ctrl-C is heard, also where a shell began the tests in the background and had it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")
