@@ -257,8 +257,16 @@ def train(model, optimizer, steps):
 
 @pytest.mark.parametrize(
     ("cell", "tied", "strength"),
-    [(nn.LSTM, False, 0.015), (nn.GRU, False, 0.02), (nn.RNN, False, 0.03)]
-    + [(cell, True, 0.05) for cell in (nn.LSTM, nn.GRU, nn.RNN)],
+    [(nn.LSTM, False, 0.015), (nn.GRU, True, 0.05)]
+    + [
+        pytest.param(*case, marks=pytest.mark.slow)
+        for case in (
+            (nn.GRU, False, 0.02),
+            (nn.RNN, False, 0.03),
+            (nn.LSTM, True, 0.05),
+            (nn.RNN, True, 0.05),
+        )
+    ],
 )
 def test_two_lines_a_compaction_and_on(cell, tied, strength):
     """Group lasso until units die, the smaller model with the same outputs, and training that goes on."""

@@ -14,9 +14,11 @@ from sparsernn.nn import HEADS, LAYERS, TIED_HEADS
 from sparsernn.nn.maps import MAPS
 
 SPECIAL = {"onlstm": {"chunk_size": 4}, "rhn": {"depth": 3}}
+FORMS = [{"name": "qrnn", "window": 2}] + [
+    {"name": "elman", "map": name, "nonlinearity": "modrelu"} for name in MAPS
+]
 LAYER_SPECS = [{"name": name, **SPECIAL.get(name, {})} for name in LAYERS] + [
-    {"name": "qrnn", "window": 2},
-    *({"name": "elman", "map": name, "nonlinearity": "modrelu"} for name in MAPS),
+    pytest.param(form, marks=pytest.mark.slow) for form in FORMS
 ]
 CLOSE = 2e-6  # float32 in another order of operations
 

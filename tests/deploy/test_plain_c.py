@@ -43,7 +43,12 @@ LAYER_SPECS = [
 STRUCTURES = ("dense", "bits", "csr", "blocks")
 DENSITY = {"bits": 0.35, "csr": 0.05, "blocks": 0.3}
 SETTINGS = [
-    (layer, structure, int8)
+    pytest.param(
+        layer,
+        structure,
+        int8,
+        marks=[] if layer == "lstm" or int8 == (structure == "bits") else [pytest.mark.slow],
+    )
     for layer in LAYER_SPECS
     for structure in (STRUCTURES if layer == "lstm" else ("dense", "bits"))
     for int8 in (False, True)

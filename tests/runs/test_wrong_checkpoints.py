@@ -20,10 +20,14 @@ def invoke(*words):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, tiny_corpus):
     folder = tmp_path_factory.mktemp("runs") / "run"
     small = ("epochs=1", "model.embedding_size=8", "model.hidden_sizes=[8]", "threads=1")
-    small += ("task.batch_size=40", "optimizer={name: adam, lr: 0.01}")
+    small += (
+        f"task.corpus={{name: folder, path: {tiny_corpus}}}",
+        "task.batch_size=4",
+        "optimizer={name: adam, lr: 0.01}",
+    )
     done = invoke("train", "demo/selfish", *small, "--out", folder)
     assert done.exit_code == 0, done.output
     log = folder / "metrics.jsonl"

@@ -16,10 +16,11 @@ import torch
 import sparsernn
 from sparsernn import contracts
 from sparsernn.contracts import Model, Optimizer
+from sparsernn.core.device_names import PrecisionName
 from sparsernn.core.devices import chosen, described, same_bits
 from sparsernn.core.errors import InputError
 from sparsernn.core.plain import Json
-from sparsernn.core.precision import Precision, PrecisionName
+from sparsernn.core.precision import Precision
 from sparsernn.core.registry import make
 from sparsernn.core.safe_files import sole_user
 from sparsernn.core.streams import begin_dropout, begin_weights

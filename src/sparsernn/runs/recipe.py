@@ -6,7 +6,7 @@ Nothing here imports torch.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.resources import files
@@ -215,6 +215,11 @@ def _shipped() -> dict[str, Path]:
     return {path.relative_to(root).with_suffix("").as_posix(): path for path in root.rglob("*.yaml")}
 
 
+@cache
+def _names() -> dict[Path, str]:
+    return {path: name for name, path in _shipped().items()}
+
+
 def _find(name: str, beside: Path | None = None) -> Path:
     """The file of a shipped recipe, or the user's file of that path (relative to `beside` when given)."""
     shipped = _shipped()
@@ -233,11 +238,21 @@ def _find(name: str, beside: Path | None = None) -> Path:
 
 def _resolve(path: Path, above: tuple[Path, ...]) -> Tree:
     """The settings of a file merged over those of its base, and of the base's base."""
+    return copy.deepcopy(_resolve_shipped(path)) if path in _names() else _merge_bases(path, above)
+
+
+@cache
+def _resolve_shipped(path: Path) -> Tree:
+    """Read once, as each is the base of several."""
+    return _merge_bases(path, ())
+
+
+def _merge_bases(path: Path, above: tuple[Path, ...]) -> Tree:
     if path.resolve() in above:
         chain = " -> ".join(p.stem for p in (*above, path))
         raise InputError(f"The recipes inherit from each other in a circle: {chain}.")
     tree = _read(path)
-    tree.setdefault("name", _name_of(path))
+    tree.setdefault("name", _names().get(path, path.stem))
     base = tree.pop("base", None)
     if base is None:
         return merge({}, tree)
@@ -257,11 +272,6 @@ def _read(path: Path) -> Tree:
     if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
         raise InputError(f"'{path}' is not a recipe: it must be a mapping of settings such as `epochs: 6`.")
     return tree
-
-
-def _name_of(path: Path) -> str:
-    names: Iterator[str] = (name for name, shipped in _shipped().items() if shipped == path)
-    return next(names, path.stem)
 
 
 def _components_as_mappings(tree: Tree) -> Tree:
