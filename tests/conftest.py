@@ -1,14 +1,19 @@
 """What several tests need: a tiny corpus, a tiny recipe, a quiet run."""
 
+import os
 import random
 import signal
 
 import pytest
+import torch
 from hypothesis import settings
 
 from sparsernn import kernels
-from sparsernn.kernels import build
+from sparsernn.kernels import build, triton_language
 from sparsernn.runs.recipe import Recipe
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported
 
 collect_ignore = ["mutants.py", "lines_of_tests.py"]  # programs, which need the extra `mutants`
 
@@ -104,3 +109,36 @@ def use_library(name, monkeypatch):
     monkeypatch.setenv("SPARSERNN_KERNELS", name)
     if not kernels.available():
         pytest.skip(kernels.describe())
+
+
+class Interpreted:
+    """Triton kernels on the values of any tensors.
+
+    Attributes:
+        launched: names of the kernels, in the order in which they were launched.
+    """
+
+    def __init__(self, monkeypatch):
+        self.launched, launch = [], triton_language.Kernel.launch
+
+        def noted(kernel, *arguments, **constants):
+            self.launched.append(kernel.function.__name__)
+            launch(kernel, *arguments, **constants)
+
+        monkeypatch.setattr(triton_language.Kernel, "launch", noted)
+        monkeypatch.setenv("SPARSERNN_NO_KERNELS", "1")  # the CPU's own
+        monkeypatch.setattr(triton_language, "takes", self.takes)
+
+    def takes(self, *tensors):
+        """Whatever suits a kernel but lies on the CPU."""
+        return all(t.dtype in triton_language.KINDS for t in tensors)
+
+
+@pytest.fixture
+def interpreted(monkeypatch):
+    """Lets Triton's interpreter run the kernels that a CUDA device would run."""
+    if not triton_language.installed():
+        pytest.skip("no Triton here")
+    if torch.cuda.is_available():
+        pytest.skip("Triton compiles for the device that is here")
+    return Interpreted(monkeypatch)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsernn.core.errors import InputError
-from sparsernn.kernels import forget_cuda, forget_kernel
+from sparsernn.kernels import forget_kernel, forget_triton, triton_language
 from sparsernn.nn.cells import forget_mult as module
 from sparsernn.nn.cells.forget_mult import forget_mult, forget_mult_naively, linear_scan
 
@@ -160,9 +160,43 @@ def test_shapes_that_do_not_fit_are_refused(f, z, c0):
         forget_mult(torch.zeros(f), torch.zeros(z), None if c0 is None else torch.zeros(c0))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available() or forget_cuda.triton is None, reason="no CUDA with Triton")
+@pytest.fixture(params=["step by step", "scanned"])
+def by_triton(request, monkeypatch):
+    """One of the two ways in Triton, whatever the size."""
+    monkeypatch.setattr(forget_triton, "SCAN_UP_TO", 0 if request.param == "step by step" else 10**9)
+    monkeypatch.setattr(forget_triton, "SCAN_FROM", 1)
+    for size, number in (
+        ("BLOCK", 16),
+        ("SCAN_STEPS", 8),
+        ("SCAN_CHANNELS", 4),
+    ):  # the interpreter takes its time
+        monkeypatch.setattr(forget_triton, size, number)
+
+
+@pytest.mark.parametrize("dtype", [torch.double, torch.float32])
 @pytest.mark.parametrize(("fast", "naive"), PAIRS)
-def test_the_device_gives_the_numbers_of_the_plain_loop(fast, naive):
+def test_triton_gives_the_numbers_of_the_plain_loop(interpreted, by_triton, fast, naive, dtype):
+    error = 1e-12 if dtype == torch.double else 1e-5
+    for shape, state in (((1, 1, 1), None), ((8, 2, 3), (2, 3)), ((19, 1, 5), (1, 5))):
+        got = outcome(fast, *operands(shape, state, dtype), numbers(*shape).to(dtype))
+        wanted = outcome(naive, *operands(shape, state), numbers(*shape))
+        for ours, exact in zip(got, wanted, strict=True):
+            assert ours.dtype == dtype
+            torch.testing.assert_close(ours.double(), exact, rtol=error, atol=error)
+    assert interpreted.launched
+
+
+def test_no_steps_and_no_channels_are_no_kernel(interpreted):
+    for shape in ((0, 2, 3), (4, 0, 3)):
+        got = outcome(forget_mult, *operands(shape, shape[1:]), numbers(*shape))
+        assert [t.shape for t in got] == [torch.Size(s) for s in (shape, shape, shape, shape[1:])]
+
+
+@pytest.mark.skipif(
+    not torch.cuda.is_available() or not triton_language.installed(), reason="no CUDA with Triton"
+)
+@pytest.mark.parametrize(("fast", "naive"), PAIRS)
+def test_the_device_gives_the_numbers_of_the_plain_loop(by_triton, fast, naive):
     shape = (33, 3, 77)
     f, z, c0 = (t.detach().cuda().requires_grad_() for t in operands(shape, shape[1:]))
     got = outcome(fast, f, z, c0, numbers(*shape).cuda())

@@ -3,7 +3,7 @@
 It is a custom operator of torch, known to its compiler and its exporters; a call costs 0.1 ms more than a plain
 autograd function, once per window and not per time step. Three ways of working it out give the same numbers: a
 compiled kernel (one pass over memory each way), a loop over time in torch, and a scan by chunks in torch for long
-sequences of few channels. On a CUDA device a Triton kernel is used where Triton is installed.
+sequences of few channels. On a CUDA device Triton kernels are used where Triton is installed.
 """
 
 import torch
@@ -13,7 +13,7 @@ from torch.nn import functional
 from sparsernn.core.autograd_context import Context
 from sparsernn.core.errors import InputError
 from sparsernn.core.torch_releases import is_exporting
-from sparsernn.kernels import forget_cuda, forget_kernel
+from sparsernn.kernels import forget_kernel, forget_triton, triton_language
 
 LOOP_STEPS_UP_TO = 64
 LOOP_CHANNELS_FROM = 512
@@ -106,8 +106,8 @@ def _checked(p: Tensor, q: Tensor, c0: Tensor | None, gated: bool) -> Tensor:
 def _forward(p: Tensor, q: Tensor, start: Tensor, gated: bool) -> Tensor:
     if forget_kernel.takes(p, q, start):
         return forget_kernel.forward(p, q, start, gated)
-    if forget_cuda.takes(p):
-        return forget_cuda.forward(p, q, start, gated)
+    if triton_language.takes(p, q, start):
+        return forget_triton.forward(p, q, start, gated)
     a, b = (1 - p, p * q) if gated else (p, q)
     return _scan(a, b, start)
 
@@ -119,8 +119,8 @@ def _backward(
     """Gradient of c -> those of p, q and start."""
     if forget_kernel.takes(p, q, start):
         return forget_kernel.backward(d, p, q, start, c, gated)
-    if forget_cuda.takes(p):
-        return forget_cuda.backward(d, p, q, start, c, gated)
+    if triton_language.takes(p, q, start):
+        return forget_triton.backward(d, p, q, start, c, gated)
     if not len(p):
         return torch.empty_like(p), torch.empty_like(q), torch.zeros_like(start)
     a = 1 - p if gated else p

@@ -1,0 +1,95 @@
+"""Triton, where it is installed: what a kernel is written in, and how one is launched.
+
+Triton takes a quarter of a second to import, so that it is imported when the first kernel is launched. With
+TRITON_INTERPRET=1 in the environment its interpreter runs the kernels, on the values of any tensors.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+KINDS = (torch.float32, torch.float64)
+
+
+@cache
+def installed() -> bool:
+    """Whether Triton is there.
+
+    Example:
+        >>> installed() in (True, False)
+        True
+    """
+    return importlib.util.find_spec("triton") is not None
+
+
+def takes(*tensors: Tensor) -> bool:
+    """Whether Triton kernels take these: float32 or float64 on a CUDA device, and Triton is there.
+
+    SPARSERNN_NO_KERNELS in the environment leaves all work to torch, as it does on the CPU.
+
+    Example:
+        >>> takes(torch.zeros(1))
+        False
+    """
+    suit = all(t.is_cuda and t.dtype in KINDS for t in tensors)
+    return suit and installed() and not os.environ.get("SPARSERNN_NO_KERNELS")
+
+
+class Kernel:
+    """A function in Triton's language, which it finds as `tl` among the globals of its module.
+
+    Args:
+        function: a kernel, or what kernels of the same module call.
+
+    Example:
+        >>> Kernel(max)
+        Kernel(max)
+    """
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        self.function = function
+        self._ready: Any = None
+
+    def __repr__(self) -> str:
+        return f"Kernel({self.function.__name__})"
+
+    def launch(self, programs: int | tuple[int, ...], *arguments: object, **constants: object) -> None:
+        """Run so many programs of it, along up to three axes; none where one of the numbers is 0.
+
+        Args:
+            programs: how many.
+            arguments: tensors, of which the kernel sees the addresses, and numbers.
+            constants: what the kernel is compiled for; `num_warps`, warps of 32 threads a program.
+        """
+        grid = programs if isinstance(programs, tuple) else (programs,)
+        if all(grid):
+            self.ready()[grid](*arguments, **constants)
+
+    def ready(self) -> Any:
+        """As Triton has it."""
+        if self._ready is None:
+            known = self.function.__globals__
+            known["tl"] = importlib.import_module("triton.language")
+            for name in self.function.__code__.co_names:  # Triton knows its own functions alone
+                if isinstance(known.get(name), Kernel):
+                    known[name] = known[name].ready()
+            self._ready = importlib.import_module("triton").jit(self.function)
+        return self._ready
+
+
+def power_above(number: int) -> int:
+    """The smallest power of two that is not below a number; Triton's blocks are powers of two.
+
+    Example:
+        >>> power_above(1), power_above(5)
+        (1, 8)
+    """
+    return 1 << max(number - 1, 0).bit_length()
