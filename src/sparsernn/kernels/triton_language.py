@@ -61,6 +61,10 @@ class Kernel:
     def __repr__(self) -> str:
         return f"Kernel({self.function.__name__})"
 
+    def __call__(self, *arguments: Any) -> Any:
+        """In another kernel, which Triton reads: what it calls there."""
+        return self.ready()(*arguments)
+
     def launch(self, programs: int | tuple[int, ...], *arguments: object, **constants: object) -> None:
         """Run so many programs of it, along up to three axes; none where one of the numbers is 0.
 

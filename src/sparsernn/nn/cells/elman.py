@@ -12,6 +12,7 @@ from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Kind, OneOf, Size, Spec
 from sparsernn.core.precision import exactly
 from sparsernn.core.registry import make
+from sparsernn.kernels import recurrence_triton, triton_language
 from sparsernn.nn.drive.cell import CellState, Kept, Rule, Stage, StagedCell
 from sparsernn.nn.drive.recurrent import Recurrent
 from sparsernn.nn.drive.sparse_weight import ProductName, SparseProducts
@@ -102,6 +103,9 @@ class ModReLU(Rule):
 
     def forward(self, pre: Tensor, state: CellState, out: Tensor) -> tuple[CellState, Kept]:
         """See `Rule`; keeps where the unit is on."""
+        if pre.is_contiguous() and triton_language.takes(pre, *self.parameters):
+            recurrence_triton.modrelu_forward(pre, self.parameters[0], out)
+            return (out,), (pre,)
         size = pre.abs().add_(self.parameters[0]).clamp_min_(0)
         torch.mul(torch.sign(pre), size, out=out)
         return (out,), (size,)

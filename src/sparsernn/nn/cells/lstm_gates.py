@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from sparsernn.kernels import recurrence_kernel
+from sparsernn.kernels.rule_kernels import rule_kernels
 from sparsernn.nn.drive.cell import CellState, Kept, Rule
 
 
@@ -25,9 +25,9 @@ class LSTMGates(Rule):
     def forward(self, pre: Tensor, state: CellState, out: Tensor) -> tuple[CellState, Kept]:
         """See `Rule`."""
         before = state[1]
-        if recurrence_kernel.takes(pre):
-            c = recurrence_kernel.gates_forward(pre, before.contiguous(), out)
-            return (out, c), (pre, before, c)
+        if kernels := rule_kernels(pre):
+            c = kernels.gates_forward(pre, before.contiguous(), out)
+            return (out, c), (pre, before.contiguous(), c)
         i, f, g, o = pre.chunk(4, -1)
         width = i.shape[1]
         pre[:, : 2 * width].sigmoid_()
@@ -43,10 +43,8 @@ class LSTMGates(Rule):
         """See `Rule`."""
         opened, before, c = kept
         d_h, d_c = gradient
-        if recurrence_kernel.takes(opened) and d_pre.is_contiguous():
-            d_before = recurrence_kernel.gates_backward(
-                d_h.contiguous(), d_c.contiguous(), opened, before, c, d_pre
-            )
+        if d_pre.is_contiguous() and (kernels := rule_kernels(opened)):
+            d_before = kernels.gates_backward(d_h.contiguous(), d_c.contiguous(), opened, before, c, d_pre)
             return None, (d_before,)
         i, f, g, o = opened.chunk(4, -1)
         d_i, d_f, d_g, d_o = d_pre.chunk(4, -1)

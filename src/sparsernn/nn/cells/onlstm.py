@@ -11,7 +11,7 @@ from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import DropRate, Size
 from sparsernn.core.plain import Json
-from sparsernn.kernels import recurrence_kernel
+from sparsernn.kernels.rule_kernels import rule_kernels, same_kernels
 from sparsernn.nn.cells.rhn import linear_parameters
 from sparsernn.nn.drive.cell import CellState, Kept, Rule, Stage, StagedCell
 from sparsernn.nn.drive.recurrent import Recurrent
@@ -33,7 +33,7 @@ def cumax(z: Tensor) -> Tensor:
 
 
 class Opened(NamedTuple):
-    """What the compiled rule keeps: pre with its nonlinearities applied, c before, and tanh of c after."""
+    """What the rule keeps for a kernel: pre with its nonlinearities applied, c before, and tanh of c after."""
 
     pre: Tensor
     before: Tensor
@@ -70,9 +70,9 @@ class OrderedMemory(Rule):
 
     def forward(self, pre: Tensor, state: CellState, out: Tensor) -> tuple[CellState, Kept]:
         """See `Rule`."""
-        if recurrence_kernel.takes(pre):
+        if kernels := rule_kernels(pre):
             before = state[1].contiguous()
-            c, tanh_c = recurrence_kernel.ordered_forward(pre, before, out, self.chunks)
+            c, tanh_c = kernels.ordered_forward(pre, before, out, self.chunks)
             return (out, c), Opened(pre, before, tanh_c)
         masters, gates = self._split(pre)
         soft = masters.softmax(-1)
@@ -95,7 +95,8 @@ class OrderedMemory(Rule):
     ) -> tuple[Tensor | None, tuple[Tensor, ...]]:
         """See `Rule`."""
         if isinstance(kept, Opened):
-            return None, (recurrence_kernel.ordered_backward(gradient, *kept, d_pre, self.chunks),)
+            kernels = same_kernels(kept.pre)
+            return None, (kernels.ordered_backward(gradient, *kept, d_pre, self.chunks),)
         soft, i_, f_, overlap, o, g, inner, opened, before, tanh_c = kept
         d_masters, d_gates = self._split(d_pre)
         d_h, d_c = gradient[0].view_as(o), gradient[1].view_as(o)

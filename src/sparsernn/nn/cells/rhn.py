@@ -9,7 +9,8 @@ from torch.nn import functional
 
 from sparsernn.core.checks import checked
 from sparsernn.core.limits import DropRate, Size
-from sparsernn.kernels import recurrence_kernel
+from sparsernn.kernels import recurrence_triton, triton_language
+from sparsernn.kernels.rule_kernels import rule_kernels, same_kernels
 from sparsernn.nn.drive.cell import CellState, Kept, Rule, Stage, StagedCell
 from sparsernn.nn.drive.recurrent import Recurrent
 from sparsernn.nn.drive.sparse_weight import ProductName, SparseProducts
@@ -18,7 +19,14 @@ from sparsernn.structure.units import Slice
 
 
 class Opened(NamedTuple):
-    """What a compiled rule keeps: pre (B, G), overwritten with what the nonlinearities make of it, and the state."""
+    """What `Highway` keeps for a kernel: pre (B, G), with the nonlinearities applied, and the state."""
+
+    pre: Tensor
+    s: Tensor
+
+
+class FreelyOpened(NamedTuple):
+    """The same of `FreeHighway`."""
 
     pre: Tensor
     s: Tensor
@@ -35,9 +43,9 @@ class Highway(Rule):
 
     def forward(self, pre: Tensor, state: CellState, out: Tensor) -> tuple[CellState, Kept]:
         """See `Rule`; keeps h, t and h - s, or `Opened`."""
-        if recurrence_kernel.takes(pre):
+        if kernels := rule_kernels(pre):
             s = state[0].contiguous()
-            recurrence_kernel.highway_forward(pre, s, out)
+            kernels.highway_forward(pre, s, out)
             return (out,), Opened(pre, s)
         h, t = pre.chunk(2, -1)
         h.tanh_()
@@ -52,7 +60,7 @@ class Highway(Rule):
         """See `Rule`."""
         (d,) = gradient
         if isinstance(kept, Opened):
-            return recurrence_kernel.highway_backward(d, kept.pre, kept.s, d_pre), ()
+            return same_kernels(kept.pre).highway_backward(d, kept.pre, kept.s, d_pre), ()
         h, t, step = kept
         d_h, d_t = d_pre.chunk(2, -1)
         into = d * t
@@ -71,6 +79,10 @@ class FreeHighway(Rule):
 
     def forward(self, pre: Tensor, state: CellState, out: Tensor) -> tuple[CellState, Kept]:
         """See `Rule`."""
+        if pre.is_contiguous() and triton_language.takes(pre):
+            s = state[0].contiguous()
+            recurrence_triton.free_highway_forward(pre, s, out)
+            return (out,), FreelyOpened(pre, s)
         h, t, c = pre.chunk(3, -1)
         h.tanh_()
         pre[:, h.shape[1] :].sigmoid_()
@@ -82,7 +94,10 @@ class FreeHighway(Rule):
         self, gradient: CellState, kept: Kept, d_pre: Tensor
     ) -> tuple[Tensor | None, tuple[Tensor, ...]]:
         """See `Rule`."""
-        (h, t, c, s), (d,) = kept, gradient
+        (d,) = gradient
+        if isinstance(kept, FreelyOpened):
+            return recurrence_triton.free_highway_backward(d, kept.pre, kept.s, d_pre), ()
+        h, t, c, s = kept
         d_h, d_t, d_c = d_pre.chunk(3, -1)
         torch.ops.aten.tanh_backward.grad_input(d * t, h, grad_input=d_h)
         torch.ops.aten.sigmoid_backward.grad_input(d * h, t, grad_input=d_t)

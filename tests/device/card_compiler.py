@@ -1,0 +1,79 @@
+"""Every Triton kernel, compiled for cards that are not here; a line for each: name, card, type, machine code.
+
+    python tests/device/card_compiler.py [CARD] [TYPE]
+
+Triton brings all that it takes, down to the assembler; only running a kernel needs the card.
+"""
+
+import sys
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from sparsernn.kernels import forget_triton, recurrence_triton
+from sparsernn.kernels.triton_language import Kernel
+
+CARDS = {"A100": 80, "H100": 90}
+"""Card -> its compute capability."""
+WORDS = {torch.float32: "*fp32", torch.float64: "*fp64", torch.int32: "*i32", torch.int64: "*i64"}
+OPTIONS = ("num_warps", "num_stages")
+
+
+def word(argument: object) -> str:
+    """What Triton calls the type of an argument."""
+    return WORDS[argument.dtype] if isinstance(argument, torch.Tensor) else "i32"
+
+
+def compiled(
+    kernel: Kernel, card: str, arguments: tuple[object, ...], constants: dict[str, object]
+) -> object:
+    """The kernel as it would be launched with these arguments."""
+    function = kernel.ready()
+    names = function.arg_names
+    types = dict(zip(names, map(word, arguments), strict=False))
+    fixed = {name: value for name, value in constants.items() if name not in OPTIONS}
+    source = ASTSource(function, types | dict.fromkeys(fixed, "constexpr"), fixed)
+    options = {name: constants[name] for name in OPTIONS if name in constants}
+    return triton.compile(source, target=GPUTarget("cuda", CARDS[card], 32), options=options)
+
+
+def launches(kinds: tuple[torch.dtype, ...]) -> None:
+    """Every kernel once in each type."""
+    for kind in kinds:
+        for shape in ((20, 20, 1550), (200, 1, 50)):
+            p, q = torch.zeros(shape, dtype=kind), torch.zeros(shape, dtype=kind)
+            for gated in (True, False):
+                forget_triton.forward(p, q, p[0], gated)
+                forget_triton.backward(p, p, q, p[0], q, gated)
+        h, wide = torch.zeros(20, 1150, dtype=kind), torch.zeros(20, 4 * 1150 + 2 * 115, dtype=kind)
+        recurrence_triton.highway_forward(wide, h, h)
+        recurrence_triton.highway_backward(h, wide, h, wide)
+        recurrence_triton.free_highway_forward(wide, h, h)
+        recurrence_triton.free_highway_backward(h, wide, h, wide)
+        recurrence_triton.gates_forward(wide, h, h)
+        recurrence_triton.gates_backward(h, h, wide, h, h, wide)
+        recurrence_triton.modrelu_forward(h, h[0], h)
+        recurrence_triton.ordered_forward(wide, h, h, 115)
+        recurrence_triton.ordered_backward((h, h), wide, h, h, wide, 115)
+
+
+def main(card: str | None = None, kind: str | None = None) -> None:
+    """Compile all that is launched, for one card or all, in one type or both; an error of Triton's ends it."""
+    seen, cards = set(), [card] if card else list(CARDS)
+
+    def launch(kernel: Kernel, programs: object, *arguments: object, **constants: object) -> None:
+        for card in cards:
+            key = (card, kernel.function.__name__, *map(word, arguments), *constants.items())
+            if key not in seen:
+                seen.add(key)
+                size = len(compiled(kernel, card, arguments, constants).asm["cubin"])
+                print(kernel.function.__name__, card, word(arguments[0]), f"{size} bytes")
+
+    Kernel.launch = launch
+    launches((getattr(torch, kind),) if kind else (torch.float32, torch.float64))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
