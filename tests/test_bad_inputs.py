@@ -235,6 +235,8 @@ COMMANDS = [
     ("export {run} --format onnx --graph sequence --opset 24", "24"),
     ("export {run} --opset abc", "--opset"),
     ("export {run} --int8", "--int8"),
+    ("export {run} --format onnx --int8 --graph sequence", "--graph"),
+    ("export {run} --format pt2 --int8", "--int8"),
     ("export {run} --name a", "--name"),
     ("export {run} --format c --name 3x", "3x"),
     ("export {run} --calibrate", "--calibrate"),

@@ -427,7 +427,7 @@ def test_export_says_which_formats_there_are(trained, tmp_path):
     shown = invoke("export", "--help").output
     assert all(name in shown for name in ("--format", "pt2 (for", "onnx (needs", "c (C99", "--int8"))
     assert "--format is 'tf'; it must be one of pt2, onnx, c" in fault("export", trained[0], "--format", "tf")
-    assert "--int8 is for --format c" in fault("export", trained[0], "--int8")
+    assert "--int8 is for --format c or onnx" in fault("export", trained[0], "--int8")
     assert "--name is for --format c" in fault("export", trained[0], "--format", "pt2", "--name", "net")
     wrong = fault("export", trained[0], "--format", "onnx", "--out", tmp_path / "m.pt2")
     assert "does not end in .onnx as --format onnx asks for" in wrong

@@ -2,11 +2,13 @@
 
 import re
 
+import pytest
 import torch
 
 from sparsernn.data import long_text
 from sparsernn.deploy import unpack
 from sparsernn.deploy.calibration import round_to_int8
+from sparsernn.deploy.graph_export import ONNX_NEEDS
 from sparsernn.numbering import crew
 from sparsernn.runs.artifacts import take_best
 from sparsernn.runs.assembly import open_run
@@ -58,3 +60,16 @@ def test_calibration_is_for_8_bits_and_needs_the_data(trained, tmp_path):  # noq
     assert "--calibrate is for --values int8" in fault("pack", trained[0], "--calibrate")
     assert "--calibrate is for --int8" in fault("export", trained[0], "--format", "c", "--calibrate")
     assert "--data" in fault("pack", trained[0], "--values", "int8", "--calibrate", "--data", tmp_path)
+
+
+def test_export_to_onnx_in_8_bits_scores_before_and_after(trained, tmp_path):  # noqa: F811
+    for name in ONNX_NEEDS["sequence"]:
+        pytest.importorskip(name)
+    output = " ".join(
+        invoke("export", trained[0], "--int8", "--out", tmp_path / "m.onnx", "--opset", "17").output.split()
+    )
+    before, after = map(
+        float, re.search(r"validation data: ([\d.]+) in float32, ([\d.]+) in this file", output).groups()
+    )
+    assert abs(after / before - 1) < 0.05
+    assert "times smaller than in float32" in output

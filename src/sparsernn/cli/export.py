@@ -65,7 +65,12 @@ def export(
     graph: Graphs = None,
     opset: Opset = None,
     int8: Annotated[
-        bool, typer.Option("--int8", help="For c: 8-bit weights, a factor per row, sums in whole numbers.")
+        bool,
+        typer.Option(
+            "--int8",
+            help="For c and onnx: 8-bit weights, a factor per row, sums in whole numbers; in onnx one step of a "
+            "language model, for onnxruntime.",
+        ),
     ] = False,
     name: Annotated[
         str | None,
@@ -86,34 +91,62 @@ def export(
     from sparsernn.runs.assembly import open_run, open_weights
     from sparsernn.runs.int8_scores import calibrate_run
 
-    _check(form, out, graph, opset, int8 or name)
+    _check(form, out, graph, opset, name)
+    rounded_graph = int8 and form != PLAIN_C
+    if rounded_graph:
+        _check_rounded(form, out, graph)
     if calibrate and not int8:
         raise InputError("--calibrate is for --int8; leave it out, or ask for that.")
-    opened = open_run(run, data, "cpu") if calibrate else open_weights(run)
+    if calibrate:
+        opened = open_run(run, data, "cpu")
+    else:
+        opened = _open_with_text(run, data) if rounded_graph else open_weights(run)
     take_best(opened)
     if calibrate:
         print(calibrate_run(opened).line())
     target = out or run / FORMATS[form or "pt2"]
     if form == PLAIN_C:
         _as_c(opened, target, int8, name)
+    elif rounded_graph:
+        _as_rounded_graph(opened, target, opset)
     else:
         _as_graph(opened, target, graph or "step", opset)
 
 
+def _open_with_text(run: Path, data: Path | None) -> "Run":
+    """With its data, to be scored on, where they are; without where they are not and nobody said where."""
+    from sparsernn.runs.assembly import MissingData, open_run, open_weights
+
+    try:
+        return open_run(run, data, "cpu")
+    except MissingData:
+        if data is not None:
+            raise
+        return open_weights(run)
+
+
+def _check_rounded(form: str | None, out: Path | None, graph: str | None) -> None:
+    """Refuse 8 bits where a graph cannot have them."""
+    from sparsernn.core.errors import InputError
+
+    if form != "onnx" and (form is not None or out is None or out.suffix != ".onnx"):
+        raise InputError(f"--int8 is for --format {PLAIN_C} or onnx; leave it out, or ask for one of them.")
+    if graph == "sequence":
+        raise InputError("--int8 in onnx is for --graph step; leave one of the two out.")
+
+
 def _check(
-    form: str | None, out: Path | None, graph: str | None, opset: int | None, of_c: str | bool | None
+    form: str | None, out: Path | None, graph: str | None, opset: int | None, name: str | None
 ) -> None:
-    """Refuse options that do not go together; `of_c` is the name, True for 8 bits, or None."""
+    """Refuse options that do not go together."""
     from sparsernn.core.errors import InputError
 
     if form is not None:
         check_value("--format", form, Annotated[str, OneOf(FORMATS)])
     if graph is not None:
         check_value("--graph", graph, Annotated[str, OneOf(GRAPHS)])
-    if form != PLAIN_C and of_c is not None:
-        raise InputError(
-            f"{'--int8' if of_c is True else '--name'} is for --format {PLAIN_C}; leave it out, or ask for that."
-        )
+    if form != PLAIN_C and name is not None:
+        raise InputError(f"--name is for --format {PLAIN_C}; leave it out, or ask for that.")
     if form == PLAIN_C and (graph is not None or opset is not None):
         raise InputError(
             f"{'--opset' if graph is None else '--graph'} is for --format onnx or pt2; leave it out with {PLAIN_C}."
@@ -131,6 +164,24 @@ def _as_graph(opened: "Run", path: Path, graph: Json, opset: int | None) -> None
     print(f"reads  {_listed(done.inputs)}")
     print(f"gives  {_listed(done.outputs)}")
     print(f"Read back and compared: the largest difference from the model is {done.difference:.2g}.")
+
+
+def _as_rounded_graph(opened: "Run", path: Path, opset: int | None) -> None:
+    from sparsernn.report.story.formats import size
+    from sparsernn.runs.rounded_export import export_rounded_run
+
+    done, told = export_rounded_run(opened, path, opset)
+    dense = 4 * sum(p.numel() for p in opened.model.parameters())
+    print(
+        f"{done.path}: {size(done.bytes)}, {dense / done.bytes:.2f} times smaller than in float32; {GRAPHS['step']}"
+    )
+    print(f"reads  {_listed(done.inputs)}")
+    print(f"gives  {_listed(done.outputs)}")
+    print(
+        f"Read back and compared with the same 8-bit weights under exact inputs: the largest difference is "
+        f"{done.difference:.2g}."
+    )
+    print(told)
 
 
 def _listed(values: "Mapping[str, Sequence[int | str]]") -> str:

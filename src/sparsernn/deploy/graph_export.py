@@ -174,12 +174,13 @@ def export(
     if opset is not None and path.suffix != ".onnx":
         raise InputError(f"opset is {opset}, and {path.name!r} is no ONNX file; leave it out.")
     if path.suffix == ".onnx":
-        _require_onnx(graph)
+        require_onnx(graph)
     writes = {"step": _export_step, "sequence": _export_sequences}
     return writes[graph](model, path, {**(facts or {}), "graph": graph}, opset or USUAL)
 
 
-def _require_onnx(graph: Form) -> None:
+def require_onnx(graph: Form) -> None:
+    """Raise InputError unless the packages are here that write such a graph."""
     otherwise = "a file that ends in .pt2 needs nothing else"
     check_installed("an ONNX file", *ONNX_NEEDS[graph], install="'sparsernn[onnx]'", instead=otherwise)
 
@@ -203,7 +204,7 @@ def _export_step(model: nn.Module, path: Path, facts: Mapping[str, Json], opset:
     run = FORMATS[path.suffix](path)
     described = {name: ("B", *t.shape[1:]) for name, t in zip(step.names, inputs, strict=True)}
     made = {name: ("B", *t.shape[1:]) for name, t in zip(step.outputs, step(*inputs), strict=True)}
-    return Exported(path, path.stat().st_size, _difference(step, run), described, made)
+    return Exported(path, path.stat().st_size, difference_of_steps(step, run), described, made)
 
 
 def _program(model: nn.Module, inputs: tuple[Tensor, ...], shapes: Json) -> torch.export.ExportedProgram:
@@ -259,7 +260,8 @@ def _run_pt2(path: Path) -> Runner:
     return lambda inputs: [*tree.tree_leaves(loaded(*inputs.values()))]
 
 
-def _run_onnx(path: Path) -> Runner:
+def run_onnx(path: Path) -> Runner:
+    """An ONNX file as a function: inputs by name -> outputs."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -304,13 +306,13 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-FORMATS: dict[str, Callable[[Path], Runner]] = {".onnx": _run_onnx, ".pt2": _run_pt2}
+FORMATS: dict[str, Callable[[Path], Runner]] = {".onnx": run_onnx, ".pt2": _run_pt2}
 """What a file ends in -> how it is run."""
 
 
 @torch.no_grad()
-def _difference(step: OneStep, run: Runner) -> float:
-    """Both from the start, each with its own state."""
+def difference_of_steps(step: OneStep, run: Runner) -> float:
+    """The largest one of a file's outputs from the model's, both read on from the start, each with its own state."""
     ours, theirs, largest = step.start(CHECKED_BATCH), step.start(CHECKED_BATCH), 0.0
     for _ in range(CHECKED_STEPS):
         x = step.sample(CHECKED_BATCH)

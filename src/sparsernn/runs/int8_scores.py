@@ -53,11 +53,11 @@ def calibrate_run(run: Run) -> Int8Scores:
     if not writes_text(run):
         raise InputError(f"{run.home} is no run of a language model with a text, so it cannot be calibrated.")
     exact, rounded = _score(run, run.model), _rounded_score(run)
-    done = calibrate(run.model, _words(run), present(run))
+    done = calibrate(run.model, words_to_score(run), present(run))
     return Int8Scores(run.task.metric, exact, rounded, _rounded_score(run), done)
 
 
-def _words(run: Run) -> Tensor:
+def words_to_score(run: Run) -> Tensor:
     """The beginning of the validation data, (T, B) int64; that of a long text lies in narrower numbers."""
     ids = cast(Corpus, run.task.corpus).splits["valid"]
     streams = min(STREAMS, len(ids))

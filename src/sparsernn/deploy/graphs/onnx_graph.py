@@ -202,9 +202,10 @@ class Graph:
         from onnx import helper, save
 
         opsets = [helper.make_opsetid("", self.opset)]
+        domains = {str(node.attributes["domain"]) for node in self.nodes if "domain" in node.attributes}
         model = helper.make_model(
             _proto(self, title, self.tables),
-            opset_imports=opsets,
+            opset_imports=[*opsets, *(helper.make_opsetid(domain, 1) for domain in sorted(domains))],
             ir_version=helper.find_min_ir_version_for(opsets),
             producer_name="sparsernn",
         )

@@ -1,0 +1,35 @@
+"""A run's language model as an ONNX graph in 8 bits, scored before and after where its text is at hand."""
+
+from pathlib import Path
+
+from sparsernn.deploy.graph_export import Exported, OneStep
+from sparsernn.deploy.onnx_stream import OnnxRuntime
+from sparsernn.deploy.rounded_graph import export_rounded, perplexity
+from sparsernn.deploy.runtime import runtime
+from sparsernn.runs.artifacts import read_as, writes_text
+from sparsernn.runs.int8_scores import words_to_score
+from sparsernn.runs.run import Run
+
+
+def export_rounded_run(run: Run, path: Path, opset: int | None = None) -> tuple[Exported, str]:
+    """Write the model; see `deploy.rounded_graph`.
+
+    Returns:
+        What was written, and a sentence with the perplexity of validation data before and after.
+
+    Raises:
+        InputError: a model without such a graph, or packages that are missing.
+    """
+    done = export_rounded(run.model, path, {"name": run.recipe.name, **read_as(run)}, opset=opset)
+    if run.without_data or not writes_text(run):
+        return done, "The data of the run are not here, so that nothing was scored."
+    words = words_to_score(run)
+    streams = words.shape[1]
+    exact = runtime(run.model, products="dense").stream(streams)
+    rounded = OnnxRuntime(path).stream(streams)
+    rounded.state = [t.numpy() for t in OneStep(run.model).start(streams)]
+    before, after = perplexity(exact, words), perplexity(rounded, words)
+    return done, (
+        f"Perplexity of {words.numel():,} tokens of the validation data: {before:.3f} in float32, {after:.3f} in "
+        "this file."
+    )
