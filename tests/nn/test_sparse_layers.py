@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from sparsernn.core.errors import InputError
-from sparsernn.nn import LSTM, ONLSTM, QRNN, RHN, Elman
+from sparsernn.nn import GRU, LSTM, ONLSTM, QRNN, RHN, Elman
+from sparsernn.nn.cells.gru_gates import GRUGates
 from sparsernn.nn.cells.lstm_gates import LSTMGates
 from sparsernn.nn.drive import product_choice
 from sparsernn.nn.words.heads import LinearHead, softmax_nll
@@ -17,6 +18,7 @@ D, H, T, B = 20, 32, 12, 5  # inputs, units, steps, sequences
 LAYERS = {
     "lstm": lambda product: LSTM(D, H, product=product),
     "lstm, dropped": lambda product: LSTM(D, H, product=product, weight_drop=0.3),
+    "gru": lambda product: GRU(D, H, product=product),
     "rhn": lambda product: RHN(D, H, depth=2, state_dropout=0.2, product=product),
     "elman": lambda product: Elman(D, H, product=product),
     "elman, modrelu": lambda product: Elman(D, H, input_bias=False, nonlinearity="modrelu", product=product),
@@ -134,13 +136,14 @@ def test_outputs_states_and_gradients(lengths):
         torch.testing.assert_close(sparse, dense, rtol=0, atol=1e-10)
 
 
-def test_a_run_goes_on_to_the_bit():
-    whole, opt, _ = make_run("lstm", "sparse", "rigl", "adam", torch.float32)
+@pytest.mark.parametrize("layer", ["lstm", "gru"])
+def test_a_run_goes_on_to_the_bit(layer):
+    whole, opt, _ = make_run(layer, "sparse", "rigl", "adam", torch.float32)
     state_losses = train(whole, opt, 20, torch.float32)
-    first, opt, sparse = make_run("lstm", "sparse", "rigl", "adam", torch.float32)
+    first, opt, sparse = make_run(layer, "sparse", "rigl", "adam", torch.float32)
     train(first, opt, 10, torch.float32)
     kept = copy.deepcopy((first.state_dict(), opt.state_dict(), sparse.state_dict()))
-    second, opt2, sparse2 = make_run("lstm", "sparse", "rigl", "adam", torch.float32)
+    second, opt2, sparse2 = make_run(layer, "sparse", "rigl", "adam", torch.float32)
     train(second, opt2, 3, torch.float32)
     for part, state in zip((second, opt2, sparse2), kept, strict=True):
         part.load_state_dict(state)
@@ -228,19 +231,23 @@ def test_a_copy_has_places_of_its_own():
     torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_rule_is_its_equations(compiled_or_twin):
+@pytest.mark.parametrize(("rule", "parts"), [(LSTMGates(), 2), (GRUGates(), 1)])
+def test_the_rule_is_its_equations(rule, parts, compiled_or_twin):
     for kind, atol in ((torch.float32, 1e-5), (torch.float64, 1e-10)):
         torch.manual_seed(0)
-        pre, h, c, d_h, d_c = (torch.randn(3, n, dtype=kind) for n in (4 * 7, 7, 7, 7, 7))
-        pre.requires_grad_(), c.requires_grad_()
-        after = LSTMGates().equations(pre, (h, c))
-        torch.autograd.backward(after, (d_h, d_c))
+        pre, *rest = (torch.randn(3, n, dtype=kind) for n in (4 * 7, *[7] * 2 * parts))
+        before, arriving = rest[:parts], rest[parts:]
+        for tensor in (pre, *before):
+            tensor.requires_grad_()
+        after = rule.equations(pre, tuple(before))
+        torch.autograd.backward(after, arriving)
         out, d_pre = torch.empty(3, 7, dtype=kind), torch.empty(3, 28, dtype=kind)
-        state, kept = LSTMGates().forward(pre.detach().clone(), (h, c.detach()), out)
-        direct, (d_before,) = LSTMGates().backward((d_h, d_c), kept, d_pre)
-        assert direct is None
-        for got, wanted in zip((*state, d_pre, d_before), (*after, pre.grad, c.grad), strict=True):
-            torch.testing.assert_close(got, wanted, rtol=0, atol=atol)
+        state, kept = rule.forward(pre.detach().clone(), tuple(s.detach() for s in before), out)
+        direct, others = rule.backward(tuple(arriving), kept, d_pre)
+        got = (*state, d_pre, *([] if direct is None else [direct]), *others)
+        wanted = (*after, pre.grad, *(s.grad for s in before if s.grad is not None))
+        for one, other in zip(got, wanted, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=atol)
         assert state[0].data_ptr() == out.data_ptr()
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from sparsernn.core.errors import InputError
 from sparsernn.core.registry import make
-from sparsernn.nn import LSTM, Embedding
+from sparsernn.nn import GRU, LSTM, Embedding
 from sparsernn.nn.words.heads import LinearHead
 from sparsernn.optim import OPTIMIZERS
 from sparsernn.sparsity import SPARSIFIERS
@@ -38,19 +38,19 @@ PAIRS = list(zip(METHODS, OPTIMIZERS, strict=False))
 class Words(nn.Module):
     """Embedding, one layer, head."""
 
-    def __init__(self, product):
+    def __init__(self, product, kind):
         super().__init__()
         torch.manual_seed(0)
         self.embedding = Embedding(V, D, dropout=0.1, product=product)
-        self.layer = LSTM(D, D, weight_drop=0.1, product=product)
+        self.layer = kind(D, D, weight_drop=0.1, product=product)
         self.head = LinearHead(V, D, product=product)
 
     def forward(self, words):
         return self.head.nll(self.layer(self.embedding(words))[0], words.roll(1, 0)).mean()
 
 
-def made(method, optimizer, product):
-    model = Words(product).double()
+def made(method, optimizer, product, kind=LSTM):
+    model = Words(product, kind).double()
     spec = {"name": optimizer, **MORE.get(optimizer, {})}
     steps = make("optimizer", OPTIMIZERS, spec, params=model.parameters(), lr=RATES[optimizer])
     block = [16, 1] if method in BLOCKS else [1, 1]
@@ -84,10 +84,10 @@ def losses(model, optimizer, sparsifier, steps=STEPS):
     return torch.tensor(found, dtype=torch.float64)
 
 
-def check(method, optimizer):
-    dense = made(method, optimizer, "dense")
+def check(method, optimizer, kind):
+    dense = made(method, optimizer, "dense", kind)
     expected = losses(*dense)
-    sparse = made(method, optimizer, "sparse")
+    sparse = made(method, optimizer, "sparse", kind)
     with sparse[2].condensed():
         found = losses(*sparse)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
@@ -97,17 +97,20 @@ def check(method, optimizer):
         torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize(("method", "optimizer"), PAIRS)
-def test_200_steps_agree(method, optimizer):
-    check(method, optimizer)
+@pytest.mark.parametrize(
+    ("method", "optimizer", "kind"), [(*p, (LSTM, GRU)[k % 2]) for k, p in enumerate(PAIRS)]
+)
+def test_200_steps_agree(method, optimizer, kind):
+    check(method, optimizer, kind)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", [LSTM, GRU])
 @pytest.mark.parametrize(
     ("method", "optimizer"), [p for p in itertools.product(METHODS, OPTIMIZERS) if p not in PAIRS]
 )
-def test_200_steps_agree_in_every_combination(method, optimizer):
-    check(method, optimizer)
+def test_200_steps_agree_in_every_combination(method, optimizer, kind):
+    check(method, optimizer, kind)
 
 
 def test_every_optimizer_has_a_rate_here():

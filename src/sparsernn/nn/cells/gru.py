@@ -1,14 +1,19 @@
-"""The GRU on torch's fused kernel."""
+"""The GRU on torch's fused kernel, or on products that leave out the weights that do not exist."""
 
 import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sparsernn.core.checks import checked
 from sparsernn.core.limits import DropRate, Size
+from sparsernn.nn.cells.gru_gates import GRUGates
+from sparsernn.nn.drive.cell import CellState, Stage
 from sparsernn.nn.drive.layer import Layer
 from sparsernn.nn.drive.ragged_batch import returns
+from sparsernn.nn.drive.scan import scan
+from sparsernn.nn.drive.sparse_weight import ProductName, SparseProducts
 from sparsernn.nn.dropout import drop_weight
 from sparsernn.structure.gates import GateBlock, stacked
 from sparsernn.structure.units import Slice
@@ -16,7 +21,7 @@ from sparsernn.structure.units import Slice
 WEIGHTS, BIASES = ("weight_ih", "weight_hh"), ("bias_ih", "bias_hh")
 
 
-class GRU(Layer):
+class GRU(SparseProducts, Layer):
     """One layer of gated recurrent units.
 
         r, z = sigmoid(W_ih x_t + b_ih + W_hh h + b_hh) per gate
@@ -26,6 +31,7 @@ class GRU(Layer):
         input_size: I.
         hidden_size: H.
         weight_drop: probability in [0, 1) of dropping each recurrent weight, one sample per forward pass.
+        product: "dense", torch's fused kernel; "sparse" or "auto", as `sparsernn.nn.LSTM` has it.
 
     Parameters: `weight_ih` (3H, I), `weight_hh` (3H, H), `bias_ih` and `bias_hh` (3H,); gates stacked in the order
     r, z, n; all initialised U(-1/sqrt(H), 1/sqrt(H)) as torch does.
@@ -43,8 +49,16 @@ class GRU(Layer):
     gates = ("r", "z", "n")
 
     @checked
-    def __init__(self, input_size: Size, hidden_size: Size, *, weight_drop: DropRate = 0.0) -> None:
+    def __init__(
+        self,
+        input_size: Size,
+        hidden_size: Size,
+        *,
+        weight_drop: DropRate = 0.0,
+        product: ProductName = "dense",
+    ) -> None:
         super().__init__()
+        self._begin_products(product)
         self.weight_drop = weight_drop
         rows = len(self.gates) * hidden_size
         self.weight_ih = nn.Parameter(torch.empty(rows, input_size))
@@ -57,24 +71,39 @@ class GRU(Layer):
     @property
     def input_size(self) -> int:
         """I."""
-        return self.weight_ih.shape[1]
+        return self.shape_of("weight_ih")[1]
 
     @property
     def hidden_size(self) -> int:
         """H."""
-        return self.weight_hh.shape[1]
+        return self.shape_of("weight_hh")[1]
 
     def initial_state(self, batch: int) -> tuple[Tensor]:
         """Zeros: (h,) of (B, H)."""
-        return (self.weight_hh.new_zeros(batch, self.hidden_size),)
+        return (self.bias_hh.new_zeros(batch, self.hidden_size),)
 
     def forward(self, x: Tensor, state: tuple[Tensor] | None = None) -> tuple[Tensor, tuple[Tensor]]:
         """x (T, B, I) -> y (T, B, H), and the final (h,); zeros where the state is missing."""
         (h,) = state if state is not None else self.initial_state(x.shape[1])
+        if self.multiplies_sparsely(x):
+            y, (last,) = self._read_by_products(x, h)
+            return y, (last,)
         recurrent = drop_weight(self.weight_hh, self.weight_drop, self.training)
         weights = [self.weight_ih, recurrent, self.bias_ih, self.bias_hh]
         y, last = torch.gru(x, h.unsqueeze(0), weights, True, 1, 0.0, returns(self.training, x), False, False)
         return y, (last.squeeze(0),)
+
+    def _read_by_products(self, x: Tensor, h: Tensor) -> tuple[Tensor, CellState]:
+        weight, (recurrent, scale) = self.held("weight_ih"), self.dropped("weight_hh", self.weight_drop)
+        inputs = self.sparse_weight("weight_ih", weight)
+        fed = self.sparse_weight("weight_hh", recurrent, scale)
+        u = (functional.linear if inputs is None else inputs.linear)(x, weight, self.bias_ih)
+        # The reset gate comes between the candidate's two parts: the recurrent one begins as a bias of its own.
+        of_gates, of_candidate = u.split([2 * self.hidden_size, self.hidden_size], -1)
+        gates, candidate = self.bias_hh.split([2 * self.hidden_size, self.hidden_size])
+        u = torch.cat([of_gates + gates, candidate.expand_as(of_candidate), of_candidate], -1)
+        stage = Stage(recurrent, GRUGates(), sparse=fed, beside=self.hidden_size)
+        return scan((stage,), u, (h,))
 
     def gate_rows(self) -> dict[str, tuple[GateBlock, ...]]:
         """Both weights are stacked in the order of `gates`."""

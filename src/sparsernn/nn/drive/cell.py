@@ -149,6 +149,7 @@ class Stage:
         bias: (G,) or None; the first stage has none of its own, u_t carries it.
         mask: (B, H) variational dropout of what is fed back, kept entries scaled; None for none.
         sparse: the weight where it exists, if the others are to be left out; None multiplies all of it.
+        beside: columns at the end of u_t, and of pre, that the product adds nothing to.
     """
 
     weight: Tensor
@@ -156,17 +157,24 @@ class Stage:
     bias: Tensor | None = None
     mask: Tensor | None = None
     sparse: SparseWeight | None = None
+    beside: int = 0
+
+    @property
+    def products(self) -> int:
+        """G."""
+        return self.weight.shape[0] if self.sparse is None else self.sparse.layout.shape[0]
 
     @property
     def rows(self) -> int:
-        """G."""
-        return self.weight.shape[0] if self.sparse is None else self.sparse.layout.shape[0]
+        """Columns of pre."""
+        return self.products + self.beside
 
     def step(self, u: Tensor | None, state: CellState) -> CellState:
         """The stage under autograd; `u` is given to the first stage."""
         operand = state[0] if self.mask is None else state[0] * self.mask
         linear = functional.linear if self.sparse is None else self.sparse.linear
         pre = linear(operand, self.weight, self.bias)
+        pre = functional.pad(pre, (0, self.beside)) if self.beside else pre
         return self.rule.equations(pre if u is None else u + pre, state)
 
 

@@ -20,7 +20,7 @@ from sparsernn.core.torch_releases import is_exporting
 from sparsernn.kernels import recurrence_kernel
 from sparsernn.nn.drive.cell import CellState, Kept, Stage, step
 from sparsernn.nn.drive.sparse_weight import SparseBack, SparseForth
-from sparsernn.nn.drive.step_product import Product, RoundedProduct, recurrent_product
+from sparsernn.nn.drive.step_product import FromFirst, OntoFirst, Product, RoundedProduct, recurrent_product
 
 Outcome = tuple[Tensor, CellState]
 SHORT = 10
@@ -105,14 +105,18 @@ class Frame(NamedTuple):
     def forth(self, stage: Stage, rows: int, uses: int) -> Product:
         """base + a W^T of a stage."""
         if stage.sparse is not None:
-            return SparseForth(stage.sparse)
-        return self._product(stage.weight.detach(), rows, uses)
+            product: Product = SparseForth(stage.sparse)
+        else:
+            product = self._product(stage.weight.detach(), rows, uses)
+        return OntoFirst(product, stage.products) if stage.beside else product
 
     def back(self, stage: Stage, rows: int, uses: int) -> Product:
         """base + d W."""
         if stage.sparse is not None:
-            return SparseBack(stage.sparse)
-        return self._product(stage.weight.detach().t(), rows, uses)
+            product: Product = SparseBack(stage.sparse)
+        else:
+            product = self._product(stage.weight.detach().t(), rows, uses)
+        return FromFirst(product, stage.products) if stage.beside else product
 
     def _product(self, weight: Tensor, rows: int, uses: int) -> Product:
         if self.rounded is None:
@@ -120,7 +124,8 @@ class Frame(NamedTuple):
         return RoundedProduct(weight, self.rounded)
 
     def weight_gradient(self, stage: Stage, operand: Tensor, rows: Tensor) -> Tensor:
-        """Of a stage's weight, from what was multiplied with it (N, H) and the gradients of the products (N, G)."""
+        """Of a stage's weight, from what was multiplied with it (N, H) and the gradients of pre (N, G or more)."""
+        rows = rows[:, : stage.products]
         if stage.sparse is not None:
             return stage.sparse.gradient(operand, rows)
         if self.rounded is None:

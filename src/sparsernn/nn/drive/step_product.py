@@ -103,6 +103,36 @@ class RoundedProduct(Product):
         return base + product if base.dim() == 1 else base.add_(product)
 
 
+class OntoFirst(Product):
+    """Another product, onto the first columns of a base that has more.
+
+    Args:
+        product: the other one.
+        count: G, the columns that it gives.
+
+    Example:
+        >>> OntoFirst(PlainProduct(torch.ones(1, 2)), 1)(torch.zeros(1, 3), torch.ones(1, 2))
+        tensor([[2., 0., 0.]])
+    """
+
+    def __init__(self, product: Product, count: int) -> None:
+        self.product, self.count = product, count
+
+    def __call__(self, base: Tensor, a: Tensor) -> Tensor:
+        """See `Product`; base (B, G or more) is overwritten."""
+        first = base[:, : self.count]
+        first.copy_(self.product(first.contiguous(), a))
+        return base
+
+
+class FromFirst(OntoFirst):
+    """Another product, of the first columns of what it meets."""
+
+    def __call__(self, base: Tensor, a: Tensor) -> Tensor:
+        """See `Product`; a (B, G or more)."""
+        return self.product(base, a[:, : self.count].contiguous())
+
+
 def recurrent_product(weight: Tensor, rows: int, uses: int) -> Product:
     """The faster product for a weight that meets `rows` rows `uses` times.
 
