@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 import sparsernn
+from sparsernn.kernels import triton_language
 
 LIBRARY_ROOT = Path(sparsernn.__file__).parent
 DEVICE, HOST = torch.device("cuda", 0), torch.device("cpu")
@@ -370,12 +371,23 @@ class Seeded(torch.Generator):
 
 
 @contextmanager
-def pretended() -> Iterator[Device]:
-    """Inside, there is one CUDA device; the counts begin anew; where torch knows too little of it no test."""
+def pretended(triton: bool = False) -> Iterator[Device]:
+    """Inside, there is one CUDA device; the counts begin anew; where torch knows too little of it no test.
+
+    Triton's interpreter, which takes its time, runs the kernels of such devices only where it is asked for.
+    """
     if not hasattr(torch._C, "_ensureCUDADeviceGuardSet"):
         pytest.skip(f"torch {torch.__version__} cannot be told of a device that is not there")
     torch._C._ensureCUDADeviceGuardSet()
     THE_DEVICE.forget()
+    takes, launch = triton_language.takes, triton_language.Kernel.launch
+
+    def launched(kernel: Any, programs: Any, *arguments: Any, **constants: Any) -> None:
+        with _disable_current_modes():
+            launch(kernel, programs, *_values(arguments), **constants)
+
+    triton_language.Kernel.launch = launched
+    triton_language.takes = takes if triton else lambda *tensors: False
     swapping = torch.__future__.get_swap_module_params_on_conversion()
     was, generator = {name: getattr(torch.cuda, name) for name in REPLACED}, torch.Generator
     deterministic = torch.are_deterministic_algorithms_enabled()
@@ -390,6 +402,7 @@ def pretended() -> Iterator[Device]:
         with THE_DEVICE, Calls():
             yield THE_DEVICE
     finally:
+        triton_language.takes, triton_language.Kernel.launch = takes, launch
         torch.Generator = generator
         torch.nn.utils.clip_grad._group_tensors_by_device_and_dtype = grouped
         torch.use_deterministic_algorithms(deterministic)

@@ -1,0 +1,49 @@
+"""Layers on a pretended device with the kernels that a real one would run."""
+
+import copy
+
+import pytest
+import torch
+from pretended_cuda import is_here, pretended
+
+from sparsernn.core.devices import moved
+from sparsernn.kernels import triton_language
+from sparsernn.nn import ONLSTM, RHN, Elman
+
+pytestmark = pytest.mark.skipif(
+    not triton_language.installed() or torch.cuda.is_available(), reason="only where Triton is interpreted"
+)
+LAYERS = {
+    "rhn": (2, lambda: RHN(3, 4, depth=2)),
+    "onlstm": (2, lambda: ONLSTM(3, 4, chunk_size=2)),
+    "elman": (10, lambda: Elman(3, 4, nonlinearity="modrelu")),
+}
+"""Steps of a window from which the layer is not left to autograd, and the layer."""
+DEVICE = torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_window_waits_for_nothing_and_is_that_of_the_cpu(name, monkeypatch):
+    torch.manual_seed(0)
+    steps, make = LAYERS[name]
+    layer, x = make().double(), torch.randn(steps, 2, 3, dtype=torch.float64)
+    y, _ = layer(x)
+    y.square().sum().backward()
+    launched, launch = [], triton_language.Kernel.launch
+    monkeypatch.setattr(
+        triton_language.Kernel, "launch", lambda *args, **named: (launched.append(1), launch(*args, **named))
+    )
+    with pretended(triton=True) as device:
+        twin = copy.deepcopy(layer).to(DEVICE)
+        twin.zero_grad()
+        there = moved(x, DEVICE)
+        device.forget()
+        out, _ = twin(there)
+        out.square().sum().backward()
+        waits = [place for _, place in device.waits if place]
+        assert is_here(out)
+        torch.testing.assert_close(out.cpu(), y, rtol=1e-10, atol=1e-10)
+        for mine, other in zip(layer.parameters(), twin.parameters(), strict=True):
+            torch.testing.assert_close(other.grad.cpu(), mine.grad, rtol=1e-10, atol=1e-10)
+    assert waits == []
+    assert launched
