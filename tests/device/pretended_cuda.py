@@ -162,6 +162,7 @@ class Device(TorchDispatchMode):
 
     Attributes:
         fetched: copies to the CPU, by the place in the library that asks for them.
+        scattered: calls of cuDNN with weights that torch would copy together first, and warn of, by place.
         waits: everything that the CPU waits for, those copies included, by (operation, place).
     """
 
@@ -169,12 +170,14 @@ class Device(TorchDispatchMode):
         super().__init__()
         self.fetched: Counter[str] = Counter()
         self.waits: Counter[tuple[str, str]] = Counter()
+        self.scattered: list[str] = []
         self.generator = torch.Generator().manual_seed(0).get_state()
 
     def forget(self) -> None:
         """Begin to count anew."""
         self.fetched.clear()
         self.waits.clear()
+        self.scattered.clear()
 
     def wait(self, name: str) -> None:
         """Count one wait."""
@@ -308,8 +311,35 @@ def _in_one_call(func: Any, args: Any) -> Any:
     if any(not ragged or t is not args[1] for t in strangers) or (ragged and isinstance(args[1], Pretended)):
         raise RuntimeError("Input, hidden and parameter tensors are not at the same device.")
     goes_back = padding or args[7 if ragged else 6]
+    lists = [] if padding else [part for part in args if isinstance(part, list)]
+    if any(not _in_one_piece(weights) for weights in lists) and not torch.is_autocast_enabled("cuda"):
+        THE_DEVICE.scattered.append(place())
     outputs: tuple[torch.Tensor, ...] = Library.apply(func, form, goes_back, *flat)
     return outputs
+
+
+def _in_cudnn_order(weights: list[Any]) -> list[Any]:
+    return sorted(weights, key=lambda weight: weight.dim() == 1)
+
+
+def _in_one_piece(weights: list[Any]) -> bool:
+    """As torch asks: one storage from its beginning, one after the other, the biases last."""
+    ordered, end = _in_cudnn_order([weight.values for weight in weights]), 0
+    for weight in ordered:
+        if weight.storage_offset() != end or not weight.is_contiguous():
+            return False
+        end += weight.numel()
+    return len({weight.untyped_storage().data_ptr() for weight in ordered}) == 1
+
+
+def _flatten(weights: list[Any], *sizes: Any) -> torch.Tensor:
+    """Lay weights side by side, in the order that torch has for one layer."""
+    ordered = _in_cudnn_order(weights)
+    flat, first = torch.cat([weight.values.flatten() for weight in ordered]), 0
+    for weight in ordered:
+        weight.values = flat[first : first + weight.numel()].view(weight.shape)
+        first += weight.numel()
+    return Pretended(flat)
 
 
 class Library(torch.autograd.Function):
@@ -393,6 +423,9 @@ def pretended(triton: bool = False) -> Iterator[Device]:
     deterministic = torch.are_deterministic_algorithms_enabled()
     for name, instead in REPLACED.items():
         setattr(torch.cuda, name, instead)
+    cudnn = {(module, name): getattr(module, name) for module, name in CUDNN}
+    for (module, name), instead in CUDNN.items():
+        setattr(module, name, instead)
     torch.Generator = Seeded
     grouped = torch.nn.utils.clip_grad._group_tensors_by_device_and_dtype
     torch.nn.utils.clip_grad._group_tensors_by_device_and_dtype = _grouped
@@ -409,6 +442,8 @@ def pretended(triton: bool = False) -> Iterator[Device]:
         torch.__future__.set_swap_module_params_on_conversion(swapping)
         for name, function in was.items():
             setattr(torch.cuda, name, function)
+        for (module, name), function in cudnn.items():
+            setattr(module, name, function)
 
 
 def _grouped(lists: list[list[torch.Tensor]], with_indices: bool = False) -> dict[Any, Any]:
@@ -442,4 +477,9 @@ REPLACED: dict[str, Any] = {
     "get_rng_state": lambda device=None: THE_DEVICE.generator.clone(),
     "set_rng_state": _take_generator,
     "manual_seed_all": _seed,
+}
+
+CUDNN: dict[Any, Any] = {
+    (torch, "_cudnn_rnn_flatten_weight"): _flatten,
+    (torch.backends.cudnn, "is_acceptable"): lambda tensor: True,
 }

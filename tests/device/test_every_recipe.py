@@ -43,11 +43,11 @@ WAITED_FOR = {
     "gradients/synthetic_gradients.py": "the unit of estimates that are measured in gradients",
     "nn/maps/exponential.py": "the norm of the matrix, once for each map",
     "nn/words/split_softmax.py": "how many words are in each class",
-    "nn/words/mixture.py": "how many words are in each band of a block embedding",
-    "nn/blocks/block_embedding.py": "whether words stand in the order of their rows, where all are scored",
-    "nn/blocks/strips.py": "how many words are in each band of a block embedding",
 }
 """What a training step waits for at most, besides nothing, and why it must."""
+
+NOT_ALWAYS = ("runs/ledger.py", "sparsity/")
+"""Of these, what comes at the end of an epoch and at mask updates; of the others a step waits for one."""
 
 
 def setup_of(name):
@@ -175,6 +175,12 @@ def test_it_runs_on_the_device_alone(name, data, tmp_path):  # noqa: F811
         fetched = set(device.fetched)
         check_places(again)
         assert [place for place in fetched if place and not place.startswith(tuple(FETCHED))] == []
+        assert device.scattered == []
         assert steps
+        often = [
+            [p for (_, p), n in step.items() for _ in range(n) if p and not p.startswith(NOT_ALWAYS)]
+            for step in steps
+        ]
+        assert [places for places in often if len(places) > 1] == []
         waits = {place for step in steps for _, place in step}
         assert [place for place in waits if place and not place.startswith(tuple(WAITED_FOR))] == []

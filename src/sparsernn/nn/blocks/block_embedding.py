@@ -179,8 +179,9 @@ class BlockEmbedding(nn.Module):
         """
         by_row = y.new_zeros(self.vocabulary_size) if bias is None else bias[self.word]
         scores = self.scores(y.reshape(-1, y.shape[-1]), by_row)
-        # a graph for other programs cannot ask what stands in a table
-        if is_exporting() or not torch.equal(self.row, torch.arange(len(self.row), device=self.row.device)):
+        # a graph for other programs cannot ask what stands in a table, and to ask a device is to wait for it
+        told = self.row.device.type == "cpu" and not is_exporting()
+        if not told or not torch.equal(self.row, torch.arange(len(self.row), device=self.row.device)):
             scores = scores.index_select(1, self.row)
         return scores.view(*y.shape[:-1], -1)
 

@@ -20,9 +20,9 @@ from sparsernn.kernels.lstm_kernel import Part
 from sparsernn.nn.blocks import parallel_lstm
 from sparsernn.nn.blocks.geometry import Components, arrangement
 from sparsernn.nn.cells.lstm import LSTMState
+from sparsernn.nn.drive.flat_weights import FlatWeights
 from sparsernn.nn.drive.layer import Layer
 from sparsernn.nn.drive.ragged_batch import Ragged, returns
-from sparsernn.nn.dropout import drop_weight
 from sparsernn.structure.gates import GateBlock, stacked
 from sparsernn.structure.units import Slice
 
@@ -95,6 +95,7 @@ class BlockLSTM(Layer):
         self.asked = blocks, density, reduce
         places, widths = arrangement(input_size, hidden_size, *self.asked)
         self.windows = list(places)
+        self._flat = [FlatWeights("lstm") for _ in self.windows]
         self.suffixes = ("", "_reverse") if bidirectional else ("",)
         for n, (window, width) in enumerate(zip(places, widths, strict=True)):
             for suffix in self.suffixes:
@@ -218,13 +219,10 @@ class BlockLSTM(Layer):
 
     def _dropped(self) -> list[list[Tensor]]:
         """Weights of every component as a kernel takes them, both directions one after the other."""
+        drop = self.weight_drop if self.training else 0.0
         return [
-            [
-                drop_weight(weight, self.weight_drop, self.training) if name == "weight_hh" else weight
-                for suffix in self.suffixes
-                for name, weight in zip(WEIGHTS, self.weights(n, suffix), strict=True)
-            ]
-            for n in range(len(self.windows))
+            flat.gathered([weight for suffix in self.suffixes for weight in self.weights(n, suffix)], drop)
+            for n, flat in enumerate(self._flat)
         ]
 
     def _parts(self, components: list[list[Tensor]]) -> list[Part]:

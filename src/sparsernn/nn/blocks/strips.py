@@ -15,6 +15,7 @@ from torch.nn import functional
 from sparsernn.core.autograd_context import Context
 from sparsernn.core.torch_releases import is_exporting
 from sparsernn.kernels import strip_kernel
+from sparsernn.nn.words.word_spans import members
 
 
 def borders(strips: Sequence[Tensor]) -> Iterable[tuple[int, int]]:
@@ -49,9 +50,9 @@ def lookup(rows: Tensor, strips: Sequence[Tensor]) -> Tensor:
         tensor([[1., 1., 1.],
                 [1., 0., 0.]])
     """
-    if (
-        is_exporting()
-    ):  # a graph for other programs holds none of our kernels, and no number of rows is known to it
+    # a graph for other programs holds none of our kernels; how many rows reach a strip is known neither to it nor,
+    # without a wait, of a device
+    if is_exporting() or rows.device.type != "cpu":
         return _looked_up(rows, strips)
     if not torch.is_grad_enabled() and strip_kernel.takes(strips):
         return strip_kernel.lookup(strips, rows)
@@ -60,7 +61,7 @@ def lookup(rows: Tensor, strips: Sequence[Tensor]) -> Tensor:
 
 
 def _looked_up(rows: Tensor, strips: Sequence[Tensor]) -> Tensor:
-    """A row of each strip, or zeros, in operations that every program knows."""
+    """A row of each strip, or zeros, in operations of which nobody asks for a number."""
     count, parts = len(strips[0]), []
     for strip in strips:
         own = (rows - (count - len(strip))).unsqueeze(1)
@@ -191,12 +192,11 @@ class _NLL(torch.autograd.Function):
         d_x, d_bands = torch.zeros_like(x), []
         for band, part, here in _columns(probability, bands(strips)):
             width = band.shape[1]
-            hit = ((target >= here.start) & (target < here.stop)).nonzero().squeeze(1)
-            wanted = target[hit] - here.start
+            hit = members(target, here, band)
             own = d_x[:, :width].addmm_(part, band)
-            own.index_add_(0, hit, band[wanted], alpha=-1)
+            own[hit.rows] -= hit.only(band[hit.own])
             d_band = torch.mm(part.t(), scaled[:, :width])
-            d_bands.append(d_band.index_add_(0, wanted, scaled[hit, :width], alpha=-1))
+            d_bands.append(d_band.index_add_(0, hit.own, hit.only(scaled[hit.rows, :width]), alpha=-1))
         d_bias = torch.mv(probability.t(), gradient).index_add_(0, target, gradient, alpha=-1)
         return d_x.mul_(gradient.unsqueeze(1)), d_bias, None, *_by_strips(d_bands, strips)
 

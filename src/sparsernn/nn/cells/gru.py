@@ -10,6 +10,7 @@ from sparsernn.core.checks import checked
 from sparsernn.core.limits import DropRate, Size
 from sparsernn.nn.cells.gru_gates import GRUGates
 from sparsernn.nn.drive.cell import CellState, Stage
+from sparsernn.nn.drive.flat_weights import FlatWeights
 from sparsernn.nn.drive.layer import Layer
 from sparsernn.nn.drive.ragged_batch import returns
 from sparsernn.nn.drive.scan import scan
@@ -60,6 +61,7 @@ class GRU(SparseProducts, Layer):
         super().__init__()
         self._begin_products(product)
         self.weight_drop = weight_drop
+        self._flat = FlatWeights("gru")
         rows = len(self.gates) * hidden_size
         self.weight_ih = nn.Parameter(torch.empty(rows, input_size))
         self.weight_hh = nn.Parameter(torch.empty(rows, hidden_size))
@@ -88,8 +90,8 @@ class GRU(SparseProducts, Layer):
         if self.multiplies_sparsely(x):
             y, (last,) = self._read_by_products(x, h)
             return y, (last,)
-        recurrent = drop_weight(self.weight_hh, self.weight_drop, self.training)
-        weights = [self.weight_ih, recurrent, self.bias_ih, self.bias_hh]
+        given = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+        weights = self._flat.gathered(given, self.weight_drop if self.training else 0.0)
         y, last = torch.gru(x, h.unsqueeze(0), weights, True, 1, 0.0, returns(self.training, x), False, False)
         return y, (last.squeeze(0),)
 

@@ -16,6 +16,7 @@ from sparsernn.core.limits import DropRate, Size
 from sparsernn.core.precision import rounding
 from sparsernn.nn.cells.lstm_gates import LSTMGates
 from sparsernn.nn.drive.cell import CellState, Stage
+from sparsernn.nn.drive.flat_weights import FlatWeights
 from sparsernn.nn.drive.layer import Layer
 from sparsernn.nn.drive.ragged_batch import Ragged, returns
 from sparsernn.nn.drive.recurrent import within
@@ -74,6 +75,7 @@ class LSTM(SparseProducts, Layer):
     ) -> None:
         super().__init__()
         self._begin_products(product)
+        self._flat = FlatWeights("lstm")
         self.weight_drop, self.batch_first = weight_drop, batch_first
         rows = len(self.gates) * hidden_size
         self.weight_ih = nn.Parameter(torch.empty(rows, input_size))
@@ -137,8 +139,8 @@ class LSTM(SparseProducts, Layer):
         return (y.transpose(0, 1) if self.batch_first else y), (h.squeeze(0), c.squeeze(0))
 
     def _weights(self) -> list[Tensor]:
-        recurrent = drop_weight(self.weight_hh, self.weight_drop, self.training)
-        return [self.weight_ih, recurrent, self.bias_ih, self.bias_hh]
+        weights = [self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh]
+        return self._flat.gathered(weights, self.weight_drop if self.training else 0.0)
 
     def _read_by_products(
         self, x: Tensor, h: Tensor, c: Tensor, lengths: Tensor | None
@@ -151,7 +153,10 @@ class LSTM(SparseProducts, Layer):
                 self.sparse_weight("weight_hh", recurrent, scale),
             )
         else:
-            weight, recurrent = self._weights()[:2]
+            weight, recurrent = (
+                self.weight_ih,
+                drop_weight(self.weight_hh, self.weight_drop, self.training),
+            )
             inputs = fed = None
         u = (functional.linear if inputs is None else inputs.linear)(x, weight, bias)
         stage = Stage(recurrent, LSTMGates(), sparse=fed)

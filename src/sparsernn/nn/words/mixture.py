@@ -23,6 +23,7 @@ from sparsernn.core.precision import exactly
 from sparsernn.core.torch_releases import is_exporting
 from sparsernn.nn.dropout import drop
 from sparsernn.nn.words.heads import Head, decoder
+from sparsernn.nn.words.word_spans import Members, members
 from sparsernn.structure.units import Slice
 
 PIECE = 1 << 24
@@ -104,22 +105,14 @@ class _Mixture(NamedTuple):
         scaled = latents * share.unsqueeze(2)
         for (band, here), own in zip(self.columns(), sums.bands, strict=True):
             part, width = probability[:, here], band.shape[1]
-            # slices of all rows where there is one band: to number some of them, a device would be waited for
-            all_rows = len(self.bands) == 1
-            hit = slice(None) if all_rows else _between(words, here)
-            wanted = words[hit] - here.start
+            whole = len(self.bands) == 1
+            hit = Members(slice(None), words, None) if whole else members(words, here, band)
             towards.flatten(0, 1)[:, :width].addmm_(part, band)
-            towards[hit, :, :width] -= band[wanted].unsqueeze(1)
+            towards[hit.rows, :, :width] -= hit.only(band[hit.own]).unsqueeze(1)
             own.addmm_(part.t(), scaled.flatten(0, 1)[:, :width])
-            own.index_add_(0, wanted, scaled.sum(1)[hit, :width], alpha=-1)
+            own.index_add_(0, hit.own, hit.only(scaled.sum(1)[hit.rows, :width]), alpha=-1)
         towards.mul_(share.unsqueeze(2))
         sums.bias.addmv_(probability.t(), share.flatten()).index_add_(0, words, share.sum(1), alpha=-1)
-
-
-def _between(words: Tensor, span: slice) -> Tensor:
-    """The rows whose word is in a span, by number."""
-    rows: Tensor = ((words >= span.start) & (words < span.stop)).nonzero().squeeze(1)
-    return rows
 
 
 def _alike(gradient: Tensor) -> bool:

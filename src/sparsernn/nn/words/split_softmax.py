@@ -80,12 +80,19 @@ class SplitHead(Head):
         (weight, bias), *tails = self._classes()
         first = torch.where(classes == 0, words, len(bias) - 1 - len(self.splits) + classes)
         nll = softmax_nll(rows, weight, bias, first)
-        for number, (start, (weight, bias)) in enumerate(zip(self.splits, tails, strict=True), 1):
-            members = (classes == number).nonzero().squeeze(1)
+        for members, start, (weight, bias) in zip(self._members(classes), self.splits, tails, strict=True):
             if len(members):
                 inside = softmax_nll(rows[members], weight, bias, words[members] - start)
                 nll = nll.index_add(0, members, inside)
         return nll
+
+    def _members(self, classes: Tensor) -> Sequence[Tensor]:
+        """The words of each class but the first, by number; a device is waited for once, for how many there are."""
+        if not self.splits:
+            return ()
+        numbers = torch.arange(len(self.splits) + 1, device=classes.device)
+        counts = (classes == numbers.unsqueeze(1)).sum(1).tolist()
+        return torch.split(classes.argsort(stable=True), counts)[1:]
 
     def log_prob(self, y: Tensor) -> Tensor:
         """log P(word), (..., V)."""
