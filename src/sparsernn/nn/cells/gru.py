@@ -15,7 +15,6 @@ from sparsernn.nn.drive.layer import Layer
 from sparsernn.nn.drive.ragged_batch import returns
 from sparsernn.nn.drive.scan import scan
 from sparsernn.nn.drive.sparse_weight import ProductName, SparseProducts
-from sparsernn.nn.dropout import drop_weight
 from sparsernn.structure.gates import GateBlock, stacked
 from sparsernn.structure.units import Slice
 
