@@ -241,7 +241,15 @@ static inline __attribute__((always_inline)) void blocks_sums(const int many, co
     q[b] = x + (size_t)index[b] * deep;
     EVERY for (int i = 0; i < PARTS; i++) sum[b][i] = fresh ? (vw){0} : *(vw *)(out + b * TALL + i * WIDTH);
   }
-  for (size_t n = 0; n < count; n++) {
+  size_t n = 0;
+#if WIDTH == 16  /* in fours: there are not enough registers for the places in x, which are then read a quarter as often */
+  for (; n + 4 <= count; n += 4) {
+    vw part[4];
+    EVERY for (size_t j = 0; j < 4; j++) part[j] = *(const vw *)(y + (n + j) * TALL);
+    EVERY for (int b = 0; b < many; b++) EVERY for (size_t j = 0; j < 4; j++) sum[b][0] += part[j] * q[b][n + j];
+  }
+#endif
+  for (; n < count; n++) {
     vw part[PARTS];
     EVERY for (int i = 0; i < PARTS; i++) part[i] = *(const vw *)(y + n * TALL + i * WIDTH);
     EVERY for (int b = 0; b < many; b++) EVERY for (int i = 0; i < PARTS; i++) sum[b][i] += part[i] * q[b][n];

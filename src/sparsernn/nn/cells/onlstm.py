@@ -16,6 +16,7 @@ from sparsernn.nn.cells.rhn import linear_parameters
 from sparsernn.nn.drive.cell import CellState, Kept, Rule, Stage, StagedCell
 from sparsernn.nn.drive.recurrent import Recurrent
 from sparsernn.nn.drive.sparse_weight import ProductName, SparseProducts
+from sparsernn.nn.dropout import drop_numbers
 from sparsernn.structure.gates import GateBlock, stacked
 from sparsernn.structure.units import Slice
 
@@ -202,7 +203,7 @@ class ONLSTMCell(SparseProducts, StagedCell):
         if not self.weight_drop:
             return self.weight_hh
         if self.training:
-            dropped = functional.dropout(self.weight_hh, self.weight_drop)
+            dropped = drop_numbers(self.weight_hh, self.weight_drop)
             return dropped if self.rescale_drop else dropped * (1 - self.weight_drop)
         return self.weight_hh if self.rescale_drop else self.weight_hh * (1 - self.weight_drop)
 

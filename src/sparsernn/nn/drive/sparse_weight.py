@@ -22,6 +22,7 @@ from sparsernn.kernels.sparse_products import SparseFactor, value_gradient
 from sparsernn.nn.drive.held_places import HoldsPlaces
 from sparsernn.nn.drive.product_choice import Window, both_ways, sparse_pays
 from sparsernn.nn.drive.step_product import Product
+from sparsernn.nn.dropout import drop_numbers
 from sparsernn.structure.weight_places import ProductChoice, WeightPlaces
 
 ProductName = Literal["auto", "dense", "sparse"]
@@ -181,7 +182,7 @@ class SparseProducts(HoldsPlaces):
         held, stored = self.held(name), self.stored(name)
         if not (self.training and p > 0.0):
             return held, None
-        scale = functional.dropout(held.new_ones(tuple(self.shape_of(name))), p)
+        scale = drop_numbers(held.new_ones(tuple(self.shape_of(name))), p)
         scale = scale if factor == 1.0 else scale * factor
         return held * (scale if stored is None else stored.take(scale)), scale
 
