@@ -30,6 +30,7 @@ FETCHED = {
     "gradients/quality.py": "figures of a step's record",
     "gradients/synthetic_gradients.py": "the size of a gradient, where estimates are in units of it",
     "nn/maps/exponential.py": "how often a matrix is squared follows from its norm",
+    "nn/words/split_softmax.py": "how many words are in each class, which decides how large products are",
     "nn/maps/map_contract.py": "how far a map is from orthogonal, for the record of an epoch",
     "nn/maps/map_records.py": "what a map looks like, for the report",
     "nn/maps/spectra.py": "what a map looks like, for the report",

@@ -57,13 +57,13 @@ def _plan(bound: float, dtype: torch.dtype) -> _Plan:
     return _Plan(b[0::2], b[1::2], squarings)
 
 
-def _bound(a: Tensor, squared: Tensor, fourth: Tensor) -> float:
+def _bound(a: Tensor, squared: Tensor, fourth: Tensor) -> Tensor:
     """An upper bound of the largest angle of a skew matrix: every angle occurs twice, hence the root of 2."""
     bounds = []
     for root, power in enumerate((a, squared, fourth)):
         norms = torch.stack([torch.linalg.matrix_norm(power, 1), torch.linalg.matrix_norm(power) / 2**0.5])
         bounds.append(norms.min().double() ** 0.5**root)
-    return float(torch.stack(bounds).min())
+    return torch.stack(bounds).min()
 
 
 def _combine(coefficients: list[float], matrices: list[Tensor]) -> Tensor:
@@ -118,11 +118,12 @@ class _Exponential(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Context, a: Tensor) -> Tensor:
         with torch.autocast(a.device.type, enabled=False):
-            if not a.any():  # so it is right after every change of base
-                return _Exponential._constant(ctx, torch.eye(len(a), dtype=a.dtype, device=a.device))
             squared = a @ a
             fourth = squared @ squared
-            bound = _bound(a, squared, fourth)
+            # both at once: a device is waited for; powers of what is tiny are 0, so that the bound does not tell
+            bound, moves = torch.stack([_bound(a, squared, fourth), a.any().double()]).tolist()
+            if not moves:  # so it is right after every change of base
+                return _Exponential._constant(ctx, torch.eye(len(a), dtype=a.dtype, device=a.device))
             if not math.isfinite(bound):
                 return _Exponential._constant(ctx, torch.full_like(a, math.nan))
             ctx.plan = plan = _plan(bound, a.dtype)
@@ -131,7 +132,8 @@ class _Exponential(torch.autograd.Function):
                 powers.append(fourth @ squared)
             v, w = _polynomial(plan.even, powers), _polynomial(plan.odd, powers)
             u = a @ w
-            lu, pivots = torch.linalg.lu_factor(v - u)
+            # regular by the order that was chosen: asking whether it was would be another wait
+            lu, pivots, _ = torch.linalg.lu_factor_ex(v - u)
             roots: list[Tensor] = [torch.linalg.lu_solve(lu, pivots, v + u)]
             for _ in range(plan.squarings):
                 roots.append(roots[-1] @ roots[-1])
@@ -166,7 +168,8 @@ class _Cayley(torch.autograd.Function):
         with torch.autocast(a.device.type, enabled=False):
             left = a * -0.5
             left.diagonal().add_(1)
-            x: Tensor = torch.linalg.inv(left).mul_(2)
+            # I - A/2 of a skew A is regular; asking would be to wait for a device
+            x: Tensor = torch.linalg.inv_ex(left).inverse.mul_(2)
             x.diagonal().sub_(1)
         ctx.save_for_backward(x)
         return x
