@@ -3,15 +3,21 @@
     python benchmarks/gpu_check.py                        all of it, under five minutes
     python benchmarks/gpu_check.py --device cpu --tiny    the same program in small, without a GPU
 
-Prints a table and writes it to gpu-check.md. Recipes read random words in the shapes of Penn Treebank. The same step
-is taken beside it by torch's own modules (nn.Embedding, nn.LSTM, nn.Linear, SGD), and with the naive loop over time
-where a layer has one. Recipes that the last part of `--minutes` has come for are left out, and the table says so.
+Tables are printed and written to gpu-check.md. Recipes read random words in the shapes of Penn Treebank. The same
+step is taken beside it without Triton, by torch's own modules (nn.Embedding, nn.LSTM, nn.Linear, SGD), and with the
+naive loop over time where a layer has one; a mask update is timed by itself. Products with blocks of 16 x 1 stand
+beside dense ones. Recipes that the last part of `--minutes` has come for are left out, and the table says so. Last
+come the tests of the Triton kernels, which take the card where there is one.
 """
 
 import argparse
+import os
 import platform
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -20,12 +26,18 @@ from torch import nn
 from torch.nn import functional
 
 from sparsernn.core.devices import chosen, described, moved, wait_for
+from sparsernn.kernels.sparse_layout import Layout
+from sparsernn.kernels.sparse_products import SparseFactor, value_gradient
 from sparsernn.runs.assembly import processor
 from sparsernn.runs.recipe import load_recipe
 from sparsernn.runs.run import Run
 
 RECIPES = ("selfish/lstm-ptb", "selfish/rhn-ptb", "selfish/onlstm-ptb", "iss/lstm-ptb", "awd/qrnn-ptb")
 TINY = ("task.window=6", "task.batch_size=2", "task.eval_batch_size=2")
+SUITE = ("tests/nn/test_triton_rules.py", "tests/nn/test_forget_mult.py", "tests/nn/test_sparse_products.py")
+SUITE_SECONDS = 60
+"""Of the time that there is, what tests of kernels may take; they compile each once."""
+PTB_TOKENS = 929_589
 CLOSE = 1e-4
 """Largest relative difference of a first loss between CPU and device, whose float32 sums are in another order."""
 
@@ -71,6 +83,87 @@ def naively(run: Run) -> bool:
     return bool(found)
 
 
+def kernel_tests() -> str:
+    """What pytest says of the tests of the Triton kernels."""
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-k", "triton or device", *SUITE]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=SUITE_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return f"not done after {SUITE_SECONDS} s"
+    last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr.strip()[-200:]
+    return last if done.returncode == 0 else f"FAILED: {last}"
+
+
+def timed(work: Callable[[], object], device: torch.device, repeats: int = 10) -> float:
+    """Milliseconds of a piece of work."""
+    for number in range(repeats + 2):
+        if number == 2:  # the first two compile and choose kernels
+            wait_for(device)
+            start = time.perf_counter()
+        work()
+    wait_for(device)
+    return 1e3 * (time.perf_counter() - start) / repeats
+
+
+def block_products(device: torch.device, tiny: bool) -> list[str]:
+    """A table: milliseconds of products of an LSTM's input weight, dense and in blocks of 16 rows x 1 column."""
+    rows, columns = (64, 32) if tiny else (6000, 1500)
+    lines = [
+        f"| {columns} -> {rows} | rows of x | forth | back | gradient |",
+        "| :-- | --: | --: | --: | --: |",
+    ]
+    weight = torch.randn(rows, columns, device=device)
+    for n in (20, 700):
+        x, y = torch.randn(n, columns, device=device), torch.randn(n, rows, device=device)
+        for density in (1.0, 0.33, 0.1):
+            mask = (torch.rand(rows // 16, columns) < density).repeat_interleave(16, 0)
+            layout = Layout(mask)
+            factor = SparseFactor(layout, layout.take(weight))
+            ways = (
+                lambda f=factor, x=x: f.forward(None, x),
+                lambda f=factor, y=y: f.back(None, y),
+                lambda own=layout, x=x, y=y: value_gradient(own, x, y),
+            )
+            if density == 1.0:
+                ways = (lambda x=x: x @ weight.t(), lambda y=y: y @ weight, lambda x=x, y=y: y.t() @ x)
+            times = " | ".join(f"{timed(way, device):.3f}" for way in ways)
+            lines.append(f"| {'dense' if density == 1.0 else f'blocks, density {density}'} | {n} | {times} |")
+    return lines
+
+
+def mask_update(run: Run) -> str:
+    """Milliseconds of one mask update; "none" where the method has none."""
+    if not hasattr(run.sparsifier, "update"):
+        return "none"
+    run.sparsifier.update()
+    wait_for(run.device)
+    start = time.perf_counter()
+    run.sparsifier.update()
+    wait_for(run.device)
+    return f"{1e3 * (time.perf_counter() - start):.1f}"
+
+
+def without_kernels(work: Callable[[], float]) -> float:
+    """What a piece of work says where torch's own operations do all of it on a GPU."""
+    os.environ["SPARSERNN_NO_KERNELS"] = "1"
+    try:
+        return work()
+    finally:
+        del os.environ["SPARSERNN_NO_KERNELS"]
+
+
+def goal(recipe: str, seconds: float, run: Run, slow: float | None) -> str:
+    """What was hoped for on an H100, beside what came of it; "" for nothing."""
+    if recipe == "selfish/lstm-ptb":
+        steps = PTB_TOKENS // (run.task.batch_size * run.task.window)
+        return f"100 epochs in {100 * steps * seconds / 60:.1f} minutes (goal: 10)"
+    if slow is not None:
+        return f"{slow / seconds:.1f} times the naive loop (goal: 20)"
+    return ""
+
+
 def product_rate(device: torch.device, size: int, repeats: int = 10) -> float:
     """Float32 operations a second in a product of square matrices, the peak that a step is held against."""
     matrix = torch.randn(size, size, device=device)
@@ -99,16 +192,22 @@ def row(recipe: str, settings: list[str], given: argparse.Namespace, folder: Pat
     away = abs(here - there) / abs(here)
     settings = [*settings, f"device={given.device}", "log_every=2"]
     seconds, run = seconds_per_step(recipe, settings, given.steps, given.words, given.tokens)
-    slow = "none"
+    plainly = without_kernels(
+        lambda: seconds_per_step(recipe, settings, given.steps, given.words, given.tokens)[0]
+    )
+    slow = None
     if any(hasattr(part, "naive") for part in run.model.modules()):
-        slow = f"{seconds_per_step(recipe, settings, given.steps, given.words, given.tokens, naively)[0]:.4f}"
+        slow = seconds_per_step(recipe, settings, given.steps, given.words, given.tokens, naively)[0]
     cells = (
         recipe,
         f"{seconds:.4f}",
         share_of_peak(run, seconds, given.peak),
+        f"{plainly:.4f}",
         f"{plain_seconds(run, given.words, given.steps):.4f}",
-        slow,
+        "none" if slow is None else f"{slow:.4f}",
+        mask_update(run),
         f"{away:.1e}{'' if away <= CLOSE else ' TOO FAR'}",
+        "" if given.tiny else goal(recipe, seconds, run, slow),
     )
     return f"| {' | '.join(cells)} |"
 
@@ -121,7 +220,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true", help="sizes for a machine without a GPU")
     parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--minutes", type=float, default=4.5)
+    parser.add_argument("--minutes", type=float, default=3.5, help="for the recipes")
     parser.add_argument("--out", type=Path, default=Path("gpu-check.md"))
     parser.add_argument("--recipes", nargs="*", default=list(RECIPES))
     given = parser.parse_args()
@@ -133,8 +232,9 @@ def main() -> None:
         f"{described(device)}; {processor()}, torch {torch.__version__}, Python {platform.python_version()}; "
         f"float32, whose products reach {given.peak:.2e} operations a second here",
         "",
-        "| recipe | seconds a step | of peak | nn.LSTM, as wide | naive loop | loss off the CPU's |",
-        "| :-- | --: | --: | --: | --: | --: |",
+        "| recipe | seconds a step | of peak | without Triton | nn.LSTM, as wide | naive loop | mask update, ms "
+        "| loss off the CPU's | |",
+        "| :-- | --: | --: | --: | --: | --: | --: | --: | :-- |",
     ]
     print("\n".join(lines), flush=True)
     with tempfile.TemporaryDirectory() as place:
@@ -145,8 +245,12 @@ def main() -> None:
                 f"| {recipe} | no time left |" if late else row(recipe, settings, given, Path(place))
             )
             print(lines[-1], flush=True)
+    said = "left out" if given.tiny else kernel_tests()
+    last = ["", *block_products(device, given.tiny), "", f"tests of the Triton kernels: {said}"]
+    print("\n".join(last), flush=True)
+    lines += last
     given.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    if any("TOO FAR" in line for line in lines):
+    if any("TOO FAR" in line or "FAILED" in line for line in lines):
         raise SystemExit(1)
 
 

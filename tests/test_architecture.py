@@ -75,6 +75,7 @@ UNTYPED: dict[str, tuple[int, str]] = {
     "deploy/plain_c/layer_parts.py": (1, "each part takes its own layer"),
     "deploy/plain_c/step_program.py": (3, "a model of words or one of vectors; only its `reads` says which"),
     "deploy/token_stream.py": (1, "models and states of others, in the form of their own forward pass"),
+    "kernels/blocks_triton.py": (1, "triton's language, where it is installed"),
     "kernels/forget_triton.py": (1, "triton's language, where it is installed"),
     "kernels/recurrence_triton.py": (1, "the same"),
     "kernels/triton_language.py": (4, "triton's own kernels, where it is installed"),

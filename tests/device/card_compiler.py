@@ -12,7 +12,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sparsernn.kernels import forget_triton, recurrence_triton
+from sparsernn.kernels import blocks_triton, forget_triton, recurrence_triton
+from sparsernn.kernels.sparse_layout import Layout
 from sparsernn.kernels.triton_language import Kernel
 
 CARDS = {"A100": 80, "H100": 90}
@@ -40,7 +41,7 @@ def compiled(
 
 
 def launches(kinds: tuple[torch.dtype, ...]) -> None:
-    """Every kernel once in each type."""
+    """Every kernel once in each type; those of blocks are float32."""
     for kind in kinds:
         for shape in ((20, 20, 1550), (200, 1, 50)):
             p, q = torch.zeros(shape, dtype=kind), torch.zeros(shape, dtype=kind)
@@ -57,6 +58,15 @@ def launches(kinds: tuple[torch.dtype, ...]) -> None:
         recurrence_triton.modrelu_forward(h, h[0], h)
         recurrence_triton.ordered_forward(wide, h, h, 115)
         recurrence_triton.ordered_backward((h, h), wide, h, h, wide, 115)
+
+    layout = Layout(torch.ones(6000, 1500, dtype=torch.bool))
+    values, x, y = torch.zeros(layout.size), torch.zeros(20, 1500), torch.zeros(20, 6000)
+    for name in ("highest", "high"):
+        torch.set_float32_matmul_precision(name)
+        for base in ((None, None), (y[0], x[0]), (y, x)):
+            blocks_triton.forward(layout, values, base[0], x)
+            blocks_triton.back(layout, values, base[1], y)
+        blocks_triton.gradient(layout, x, y)
 
 
 def main(card: str | None = None, kind: str | None = None) -> None:

@@ -410,14 +410,14 @@ def pretended(triton: bool = False) -> Iterator[Device]:
         pytest.skip(f"torch {torch.__version__} cannot be told of a device that is not there")
     torch._C._ensureCUDADeviceGuardSet()
     THE_DEVICE.forget()
-    takes, launch = triton_language.takes, triton_language.Kernel.launch
+    ready, launch = triton_language.ready, triton_language.Kernel.launch
 
     def launched(kernel: Any, programs: Any, *arguments: Any, **constants: Any) -> None:
         with _disable_current_modes():
             launch(kernel, programs, *_values(arguments), **constants)
 
     triton_language.Kernel.launch = launched
-    triton_language.takes = takes if triton else lambda *tensors: False
+    triton_language.ready = ready if triton else lambda: False
     swapping = torch.__future__.get_swap_module_params_on_conversion()
     was, generator = {name: getattr(torch.cuda, name) for name in REPLACED}, torch.Generator
     deterministic = torch.are_deterministic_algorithms_enabled()
@@ -435,7 +435,7 @@ def pretended(triton: bool = False) -> Iterator[Device]:
         with THE_DEVICE, Calls():
             yield THE_DEVICE
     finally:
-        triton_language.takes, triton_language.Kernel.launch = takes, launch
+        triton_language.ready, triton_language.Kernel.launch = ready, launch
         torch.Generator = generator
         torch.nn.utils.clip_grad._group_tensors_by_device_and_dtype = grouped
         torch.use_deterministic_algorithms(deterministic)

@@ -215,7 +215,7 @@ def test_auto_takes_what_was_measured(times, chosen, monkeypatch):
 def test_measuring_happens_once(monkeypatch):
     monkeypatch.setattr(product_choice, "_measured", {})
     counted, real = [], product_choice._least
-    monkeypatch.setattr(product_choice, "_least", lambda work: counted.append(1) or real(work))
+    monkeypatch.setattr(product_choice, "_least", lambda *args: counted.append(1) or real(*args))
     for _ in range(2):
         model, _, _ = make_run("lstm", "auto", "static", "sgd", torch.float32)
         assert model.multiplies_sparsely(torch.ones(T, B, D)) in (True, False)
@@ -229,6 +229,23 @@ def test_a_copy_has_places_of_its_own():
     y, _ = twin(torch.ones(T, B, D))
     expected, _ = twin.eval()(torch.ones(T, B, D))
     torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_blocks_in_triton_train_like_dense_products(interpreted, monkeypatch):
+    monkeypatch.setitem(globals(), "T", 2)  # the interpreter takes its time
+    losses = []
+    for product in ("dense", "sparse"):
+        model, opt, _ = make_run("lstm", product, "rigl, blocks", "sgd", torch.float32)
+        losses.append(train(model, opt, 2, torch.float32))
+        assert ("_gradient" in interpreted.launched) == (product == "sparse")
+    torch.testing.assert_close(losses[1], losses[0], rtol=0, atol=1e-5)
+
+
+def test_a_cuda_device_has_products_of_blocks_alone(interpreted):
+    device = torch.device("cuda")
+    for method, offered in (("rigl, blocks", True), ("rigl", False)):
+        model, _, _ = make_run("lstm", "sparse", method, "sgd", torch.float32)
+        assert model._has_products(device) is offered
 
 
 @pytest.mark.parametrize(("rule", "parts"), [(LSTMGates(), 2), (GRUGates(), 1)])

@@ -76,6 +76,20 @@ def test_they_are_the_dense_ones(compiled_or_twin, rows, columns, tall):
         assert_products(rows, columns, 0.3, tall, n)
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(7, 3), (36, 2)])
+def test_blocks_in_triton_are_the_dense_ones(interpreted, rows, columns):
+    assert_products(rows, columns, 0.5, 16, n=35)
+    assert set(interpreted.launched) == {"_forward", "_back", "_gradient"}
+
+
+def test_no_rows_and_no_weights_are_no_kernel(interpreted):
+    assert_products(20, 3, 0.0, 16, 0)
+    layout = Layout(torch.zeros(20, 3, dtype=torch.bool))
+    assert value_gradient(layout, torch.ones(2, 3), torch.ones(2, 20)).shape == (0,)
+    y = SparseFactor(layout, torch.zeros(0)).forward(torch.ones(20), torch.ones(2, 3))
+    assert torch.equal(y, torch.ones(2, 20))
+
+
 @pytest.mark.parametrize("tall", [1, 16])
 @pytest.mark.parametrize("n", [128, 129, 300, 515])
 def test_windows_take_several_tiles(compiled, n, tall):

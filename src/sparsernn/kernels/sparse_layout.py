@@ -12,6 +12,7 @@ import ctypes
 import torch
 from torch import Tensor
 
+from sparsernn.core.devices import moved
 from sparsernn.core.errors import InputError
 from sparsernn.kernels.library import Library, library
 
@@ -75,6 +76,7 @@ class Layout:
         blocks: whether weights exist in blocks of 16 rows x 1 column; the last panel may have fewer rows.
         count: how many weights exist.
         size: how many numbers `values` has: `count`, and for blocks those beyond the last row, which are 0.
+        tables: what other devices' products keep of it, by device.
 
     Raises:
         InputError: another shape or type, or a matrix that is too large.
@@ -98,6 +100,8 @@ class Layout:
         mask = mask.detach().cpu()
         self.shape = (mask.shape[0], mask.shape[1])
         self.count = int(mask.count_nonzero())
+        self.tables: dict[torch.device, object] = {}
+        self._there: dict[torch.device, tuple[Tensor, Tensor | None]] = {}
         columns = _columns_of_panels(mask)
         self.blocks = columns is not None
         if columns is not None:
@@ -120,6 +124,13 @@ class Layout:
         inside = row < rows
         places = (row.clamp(max=max(rows - 1, 0)) * columns + index.unsqueeze(1)).flatten()
         return places, None if bool(inside.all()) else ~inside.flatten()
+
+    def _places_on(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        """`_block_places`, or those of single weights, sent to a device once."""
+        if device not in self._there:
+            places, padding = self._block_places() if self.blocks else (self.places.long(), None)
+            self._there[device] = moved((places, padding), device)
+        return self._there[device]
 
     def _of_singles(self, mask: Tensor) -> None:
         columns = self.shape[1]
@@ -154,7 +165,7 @@ class Layout:
         dense = dense.detach().contiguous()
         found = compiled_for(dense)
         if found is None:
-            places, padding = self._block_places() if self.blocks else (self.places.long(), None)
+            places, padding = self._places_on(dense.device)
             values = dense.flatten()[places]
             return values if padding is None else values.masked_fill(padding, 0)
         values, threads = dense.new_empty(self.size), _threads(found, self.size)
@@ -183,10 +194,10 @@ class Layout:
         rows, columns = self.shape
         if found is None:
             dense = values.new_zeros(rows * columns)
-            places, padding = self._block_places() if self.blocks else (self.places.long(), None)
-            inside = slice(None) if padding is None else ~padding
-            dense[places[inside]] = values[inside]
-            return dense.view(rows, columns)
+            places, padding = self._places_on(values.device)
+            # what lies beyond the last row is added as 0: to leave it out, a device would be asked how much it is
+            added = values if padding is None else values.masked_fill(padding, 0)
+            return dense.index_add_(0, places, added).view(rows, columns)
         dense, threads = values.new_empty(rows, columns), _threads(found, rows * columns)
         if self.blocks:
             table = self.forth.with_values(values)

@@ -1,7 +1,7 @@
 """Products of a sparse matrix in training: forward, back, and the gradient of the weights that exist.
 
-Compiled for float32 on the CPU; the twins in torch, for every floating type, multiply the dense matrix that the
-values make. A sum is taken in the same order whatever the number of threads.
+Compiled for float32 on the CPU, and by Triton for blocks on a CUDA device; the twins in torch, for every floating
+type, multiply the dense matrix that the values make. A sum is taken in the same order whatever the number of threads.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sparsernn.core.autograd_context import Context
 from sparsernn.core.errors import InputError
+from sparsernn.kernels import blocks_triton
 from sparsernn.kernels.library import Library
 from sparsernn.kernels.sparse_layout import Layout, Table, compiled_for
 
@@ -44,6 +45,7 @@ class SparseFactor:
             )
         self.layout, self.values = layout, values.detach().contiguous()
         self._library = compiled_for(self.values)
+        self._by_triton = blocks_triton.takes(layout, self.values)
         self._turned: Tensor | None = None
         self._dense: Tensor | None = None
 
@@ -63,6 +65,8 @@ class SparseFactor:
         """
         rows, columns = self.layout.shape
         base, x, n = self._checked(base, x, columns, rows)
+        if self._by_triton:
+            return blocks_triton.forward(self.layout, self.values, base, x)
         if self._library is None:
             return _twin(base, x, self.dense.t())
         out = _out(base, x, n, rows)
@@ -79,6 +83,8 @@ class SparseFactor:
         """base + y S, (N, C); y (N, R), and base as in `forward`, with C for R."""
         rows, columns = self.layout.shape
         base, y, n = self._checked(base, y, rows, columns)
+        if self._by_triton:
+            return blocks_triton.back(self.layout, self.values, base, y)
         if self._library is None:
             return _twin(base, y, self.dense)
         out = _out(base, y, n, columns)
@@ -167,6 +173,8 @@ def value_gradient(layout: Layout, x: Tensor, y: Tensor) -> Tensor:
             f"{layout.shape}; they must be of one type, (N, {columns}) and (N, {rows})."
         )
     x, y = x.detach().contiguous(), y.detach().contiguous()
+    if blocks_triton.takes(layout, x):
+        return blocks_triton.gradient(layout, x, y)
     found = compiled_for(x)
     if found is None:
         return layout.take(torch.mm(y.t(), x))

@@ -30,17 +30,19 @@ def installed() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
-def takes(*tensors: Tensor) -> bool:
-    """Whether Triton kernels take these: float32 or float64 on a CUDA device, and Triton is there.
+def ready() -> bool:
+    """Whether Triton is there and SPARSERNN_NO_KERNELS does not leave all work to torch, as it does on the CPU."""
+    return installed() and not os.environ.get("SPARSERNN_NO_KERNELS")
 
-    SPARSERNN_NO_KERNELS in the environment leaves all work to torch, as it does on the CPU.
+
+def takes(*tensors: Tensor) -> bool:
+    """Whether Triton kernels take these: float32 or float64 on a CUDA device, and Triton is `ready`.
 
     Example:
         >>> takes(torch.zeros(1))
         False
     """
-    suit = all(t.is_cuda and t.dtype in KINDS for t in tensors)
-    return suit and installed() and not os.environ.get("SPARSERNN_NO_KERNELS")
+    return all(t.is_cuda and t.dtype in KINDS for t in tensors) and ready()
 
 
 class Kernel:

@@ -43,8 +43,9 @@ class LSTM(SparseProducts, Layer):
         init: "uniform", all U(-1/sqrt(H), 1/sqrt(H)) as torch does; "no_bias", the same with biases of 0; or
             "xavier": the weights of a gate, over [x, h] together, N(0, 2 / (I + 2H)), one bias
             U(-1/sqrt(I + H), 1/sqrt(I + H)) and the other fixed at 0.
-        product: "dense", torch's fused kernel; "sparse": in training on the CPU, weights that a sparsifier masks are
-            multiplied, and their gradients taken, where they exist only; "auto": as is faster here, measured once.
+        product: "dense", torch's fused kernel; "sparse": in training, weights that a sparsifier masks are
+            multiplied, and their gradients taken, where they exist only, on the CPU and, for blocks of 16 x 1, by
+            Triton on a CUDA device; "auto": as is faster here, measured once.
 
     Parameters: `weight_ih` (4H, I), `weight_hh` (4H, H), `bias_ih` and `bias_hh` (4H,); gates stacked in the order
     i, f, g, o.

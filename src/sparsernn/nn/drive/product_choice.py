@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sparsernn.core.devices import CPU, moved, wait_for
 from sparsernn.core.streams import stream
 from sparsernn.kernels.sparse_layout import Layout
 from sparsernn.kernels.sparse_products import SparseFactor, value_gradient
@@ -29,12 +30,14 @@ class Window(NamedTuple):
         at_once: whether it meets all steps at once (inputs) or one after the other (recurrence).
         steps: T.
         batch: B.
+        device: where it is multiplied.
     """
 
     layout: Layout
     at_once: bool
     steps: int
     batch: int
+    device: torch.device = CPU
 
 
 def sparse_pays(dense: float, sparse: float) -> bool:
@@ -64,22 +67,25 @@ def seconds(window: Window) -> tuple[float, float]:
     if key not in _measured:
         random = stream("autotune")
         rows, columns = layout.shape
-        weight = torch.randn(rows, columns, generator=random)
-        x = torch.randn(steps * batch, columns, generator=random)
-        y = torch.randn(steps * batch, rows, generator=random)
+        weight, x, y = (
+            moved(torch.randn(shape, generator=random), window.device)
+            for shape in ((rows, columns), (steps * batch, columns), (steps * batch, rows))
+        )
         with torch.no_grad():
             _measured[key] = (
-                _least(lambda: _dense(window, weight, x, y)),
-                _least(lambda: _sparse(window, weight, x, y)),
+                _least(lambda: _dense(window, weight, x, y), window.device),
+                _least(lambda: _sparse(window, weight, x, y), window.device),
             )
     return _measured[key]
 
 
-def _least(work: Callable[[], None]) -> float:
+def _least(work: Callable[[], None], device: torch.device = CPU) -> float:
     taken = []
     for _ in range(ROUNDS + 1):  # the first warms up, and counts if it should be the fastest
+        wait_for(device)
         start = time.perf_counter()
         work()
+        wait_for(device)
         taken.append(time.perf_counter() - start)
     return min(taken)
 

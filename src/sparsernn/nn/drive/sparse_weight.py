@@ -17,6 +17,7 @@ from sparsernn.core.autograd_context import Context
 from sparsernn.core.errors import InputError
 from sparsernn.core.precision import rounding
 from sparsernn.core.torch_releases import is_exporting
+from sparsernn.kernels import blocks_triton
 from sparsernn.kernels.sparse_layout import MOST, Layout
 from sparsernn.kernels.sparse_products import SparseFactor, value_gradient
 from sparsernn.nn.drive.held_places import HoldsPlaces
@@ -103,8 +104,9 @@ class SparseBack(SparseForth):
 class SparseProducts(HoldsPlaces):
     """What a layer or cell with the setting `product` adds to its module.
 
-    `product` is "dense"; "sparse": weights that a sparsifier masks are multiplied at their places, in training on the
-    CPU; or "auto": as the faster way is, measured once, at the first window.
+    `product` is "dense"; "sparse": weights that a sparsifier masks are multiplied at their places in training, on the
+    CPU and, where all are in blocks, by Triton on a CUDA device; or "auto": as the faster way is, measured once, at
+    the first window.
 
     Attributes:
         product: as given.
@@ -149,15 +151,21 @@ class SparseProducts(HoldsPlaces):
     def multiplies_sparsely(self, x: Tensor) -> bool:
         """Whether a window x (T, B, I) is read with sparse products; decides it where that is left to measurement."""
         now = self._places and self.training and torch.is_grad_enabled() and not is_exporting()
-        if not (now and rounding(x.device) is None and x.device.type == "cpu" and x.numel()):
+        if not (now and rounding(x.device) is None and x.numel() and self._has_products(x.device)):
             return False
         if self._chosen is None:
-            self._choose(*x.shape[:2])
+            self._choose(x.shape[0], x.shape[1], x.device)
         return bool(self._chosen)
 
-    def _choose(self, steps: int, batch: int) -> None:
+    def _has_products(self, device: torch.device) -> bool:
+        """The CPU has them for all weights, a CUDA device for those in blocks, where Triton is installed."""
+        if device.type == "cpu":
+            return True
+        return all(blocks_triton.offers(self._layout(name), device) for name in self._places)
+
+    def _choose(self, steps: int, batch: int, device: torch.device) -> None:
         layouts = {name: self._layout(name) for name in self._places}
-        windows = [Window(w, name in self.input_weights, steps, batch) for name, w in layouts.items()]
+        windows = [Window(w, name in self.input_weights, steps, batch, device) for name, w in layouts.items()]
         self._seconds = both_ways(windows)
         self._chosen = sparse_pays(*self._seconds)
         for name in self._places if self._chosen else ():
