@@ -4,11 +4,12 @@ import copy
 
 import pytest
 import torch
-from pretended_cuda import is_here, pretended
+from pretended_cuda import THE_DEVICE, is_here, pretended
 
 from sparsernn.core.devices import moved
 from sparsernn.kernels import triton_language
-from sparsernn.nn import ONLSTM, RHN, Elman
+from sparsernn.nn import LSTM, ONLSTM, RHN, Elman
+from sparsernn.sparsity import sparsify
 
 pytestmark = pytest.mark.skipif(
     not triton_language.installed() or torch.cuda.is_available(), reason="only where Triton is interpreted"
@@ -47,3 +48,31 @@ def test_a_window_waits_for_nothing_and_is_that_of_the_cpu(name, monkeypatch):
             torch.testing.assert_close(other.grad.cpu(), mine.grad, rtol=1e-10, atol=1e-10)
     assert waits == []
     assert launched
+
+
+def trained(device):
+    """Outputs and weights after two windows, and what the second one waited for."""
+    torch.manual_seed(0)
+    layer, x = LSTM(2, 4, product="sparse"), torch.randn(2, 2, 2)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    layer, x = layer.to(device), moved(x, device)
+    sparsify(layer, optimizer, method="static", density=0.5, block=[16, 1], block_fallback=True)
+    for _ in range(2):
+        THE_DEVICE.forget()
+        optimizer.zero_grad()
+        y, _ = layer(x)
+        y.square().sum().backward()
+        waits = [place for _, place in THE_DEVICE.waits if place]
+        optimizer.step()
+    assert layer.multiplies_sparsely(x)
+    return [y.detach().cpu(), *(p.detach().cpu() for p in layer.state_dict().values())], waits
+
+
+def test_blocks_are_multiplied_where_they_exist():
+    """The layout of a mask is fetched once, when the mask is new; after that a window waits for nothing."""
+    wanted, _ = trained(torch.device("cpu"))
+    with pretended(triton=True):
+        found, waits = trained(DEVICE)
+    assert waits == []
+    for exact, ours in zip(wanted, found, strict=True):
+        torch.testing.assert_close(ours, exact, rtol=1e-5, atol=1e-6)

@@ -147,14 +147,14 @@ def takes(layout: Layout, values: Tensor) -> bool:
     return values.dtype == torch.float32 and triton_language.takes(values) and layout.blocks
 
 
-def offers(layout: Layout, device: torch.device) -> bool:
-    """Whether a matrix of this layout can be multiplied on a device by its weights that exist.
+def offered(device: torch.device) -> bool:
+    """Whether matrices in blocks can be multiplied on a device by their weights that exist.
 
     Example:
-        >>> offers(Layout(torch.ones(16, 2, dtype=torch.bool)), torch.device("cpu"))
+        >>> offered(torch.device("cpu"))
         False
     """
-    return layout.blocks and device.type == "cuda" and triton_language.ready()
+    return device.type == "cuda" and triton_language.ready()
 
 
 def _tables(layout: Layout, device: torch.device) -> Blocks:

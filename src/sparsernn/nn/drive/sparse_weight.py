@@ -161,7 +161,7 @@ class SparseProducts(HoldsPlaces):
         """The CPU has them for all weights, a CUDA device for those in blocks, where Triton is installed."""
         if device.type == "cpu":
             return True
-        return all(blocks_triton.offers(self._layout(name), device) for name in self._places)
+        return blocks_triton.offered(device) and all(self._layout(name).blocks for name in self._places)
 
     def _choose(self, steps: int, batch: int, device: torch.device) -> None:
         layouts = {name: self._layout(name) for name in self._places}
