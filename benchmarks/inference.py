@@ -28,6 +28,7 @@ from sparsernn import kernels
 from sparsernn.deploy import ModuleRuntime, macs_per_token, measure_latency, runtime
 from sparsernn.deploy.graph_export import ONNX_NEEDS, export
 from sparsernn.deploy.onnx_stream import OnnxRuntime
+from sparsernn.deploy.rounded_graph import export_rounded
 from sparsernn.kernels.weight_formats import BLOCK
 from sparsernn.models.language_model import LanguageModel
 
@@ -40,7 +41,7 @@ LAYERS: dict[str, dict[str, Any]] = {
 }
 OURS = ("dense", "dense_int8", "csr", "csr_int8", "block16", "block16_int8")
 EXACT = ("dense", "csr", "block16")
-INT8 = ("onnxruntime int8", "dense_int8")
+INT8 = ("onnxruntime int8", "export --int8", "dense_int8")
 
 
 def arguments() -> argparse.Namespace:
@@ -97,15 +98,18 @@ def candidates(model: LanguageModel, options: argparse.Namespace) -> dict[str, A
 
 
 def in_onnxruntime(model: LanguageModel, threads: int) -> dict[str, OnnxRuntime]:
-    """The exported graph in float32, and with weights and inputs in 8 bits as onnxruntime's own tool rounds them."""
+    """The exported graph in float32, with weights and inputs in 8 bits as onnxruntime's own tool rounds them, and as
+    `sparsernn export --int8` writes it."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with tempfile.TemporaryDirectory() as folder:
         path, rounded = export(model, Path(folder) / "model.onnx").path, Path(folder) / "int8.onnx"
         quantize_dynamic(path, rounded, weight_type=QuantType.QInt8)
+        ours = export_rounded(model, Path(folder) / "ours.onnx").path
         return {
             "onnxruntime": OnnxRuntime(path, threads),
             "onnxruntime int8": OnnxRuntime(rounded, threads),
+            "export --int8": OnnxRuntime(ours, threads),
         }
 
 

@@ -78,9 +78,57 @@ def test_largest_int8_sums_do_not_overflow(way):
     """All weights and inputs at their maximum: the integer sums are as large as they can get."""
     for columns in (4096, 20000):
         weight, x = torch.ones(16, columns), torch.ones(columns, 1)
-        for name in ("dense_int8", "csr_int8"):
+        for name in ("dense_int8", "csr_int8", "block16_int8"):
             y = FORMATS[name](weight).multiply(x)
             torch.testing.assert_close(y, torch.full_like(y, columns), rtol=1e-4, atol=0)
+
+
+@pytest.fixture
+def with_and_without_vnni():
+    """A product by the processor's own instructions for whole numbers, and by those that every AVX-512 has."""
+    found = library.library()
+    if found is None or not found.take_vnni(True):
+        pytest.skip("no AVX-512 VNNI here")
+
+    def both(held, x):
+        return [held.multiply(x, 1) for wanted in (True, False) if found.take_vnni(wanted) == wanted]
+
+    yield both
+    found.take_vnni(True)
+
+
+@pytest.mark.parametrize("name", ["dense_int8", "block16_int8"])
+@pytest.mark.parametrize("shape", [(1, 1), (37, 65), (33, 192), (18, 3000), (16, 65535)], ids=str)
+def test_vnni_gives_the_same_bits(with_and_without_vnni, name, shape):
+    held = FORMATS[name](sparse_weight(*shape, 0.4, blocks=True))
+    for factor in (1.0, 1e-30, 0.0):
+        first, second = with_and_without_vnni(held, factor * torch.randn(shape[1], 1))
+        assert torch.equal(first, second)
+    first, second = with_and_without_vnni(
+        FORMATS[name](torch.full(shape, -1.0)), torch.full((shape[1], 1), -3.0)
+    )
+    assert torch.equal(first, second)
+    torch.testing.assert_close(first, torch.full_like(first, 3.0 * shape[1]), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("name", ["dense_int8", "block16_int8"])
+def test_every_width_of_vectors_sums_the_same_whole_numbers(name, monkeypatch):
+    """Scales are powers of two and no bias is added, so that only the sums could differ."""
+    generator = torch.Generator().manual_seed(5)
+    weight = torch.randint(-127, 128, (40, 1100), generator=generator).float()
+    weight[:, 0] = 127
+    x = torch.randint(-32767, 32768, (1100, 1), generator=generator).float()
+    x[0] = 32767
+    held, found = FORMATS[name](weight), []
+    for variant in build.VARIANTS:
+        monkeypatch.delenv("SPARSERNN_NO_KERNELS", raising=False)
+        monkeypatch.setenv("SPARSERNN_KERNELS", variant)
+        if kernels.available():
+            found.append(held.multiply(x, 1))
+    wanted = held.restored().double() @ x.double()
+    for y in found:
+        assert torch.equal(y, found[0])
+        torch.testing.assert_close(y.double(), wanted, rtol=1e-6, atol=64)
 
 
 def test_too_many_columns_or_too_large_a_batch():

@@ -36,6 +36,22 @@ Opset = Annotated[
     typer.Option("--opset", metavar="N", help="For onnx: version of the operators, 13 to 23; usually 18."),
 ]
 
+Int8 = Annotated[
+    bool,
+    typer.Option(
+        "--int8",
+        help="For c and onnx: 8-bit weights, a factor per row, sums in whole numbers; in onnx one step of a "
+        "language model, for onnxruntime.",
+    ),
+]
+Calibrate = Annotated[
+    bool,
+    typer.Option(
+        "--calibrate",
+        help="With --int8: choose each row's range on validation data, and score before and after.",
+    ),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
@@ -64,25 +80,12 @@ def export(
     ] = None,
     graph: Graphs = None,
     opset: Opset = None,
-    int8: Annotated[
-        bool,
-        typer.Option(
-            "--int8",
-            help="For c and onnx: 8-bit weights, a factor per row, sums in whole numbers; in onnx one step of a "
-            "language model, for onnxruntime.",
-        ),
-    ] = False,
+    int8: Int8 = False,
     name: Annotated[
         str | None,
         typer.Option("--name", metavar="NAME", help="For c: of files and functions; 'model' if not given."),
     ] = None,
-    calibrate: Annotated[
-        bool,
-        typer.Option(
-            "--calibrate",
-            help="With --int8: choose each row's range on validation data, and score before and after.",
-        ),
-    ] = False,
+    calibrate: Calibrate = False,
     data: Data = None,
 ) -> None:
     """Write the model so that it runs without this library: as a graph (pt2, onnx), or one step as plain C (c)."""

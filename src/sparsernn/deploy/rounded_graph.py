@@ -32,9 +32,9 @@ def export_rounded(
     """Write one step of a language model with all matrices in 8 bits, read the file back, and compare.
 
     Weights are those of the 8-bit runtime, packed files and plain C: 255 levels and a factor per row, the embedding
-    included; a tied weight is stored once. They are multiplied by MatMulNBits, an operator of onnxruntime (here
-    1.32), which rounds the inputs of products to 8 bits as well, in blocks; that is where the speed comes from. All
-    else is float32.
+    included; a tied weight is stored once. They are multiplied by MatMulNBits, an operator of onnxruntime, which
+    rounds the inputs of products to 8 bits as well, in blocks; that is where the speed comes from. All else is
+    float32.
 
     Args:
         model: with the embedding "dense", any of the layers from left to right, and any of the heads "linear",

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sparsernn.kernels.weight_formats import SLACK, CMatrix, Format
+from sparsernn.kernels.weight_formats import SLACK, CMatrix, Format, scratch_for
 
 KINDS = (
     *(
@@ -196,7 +196,7 @@ class CompiledList:
     def __init__(self, steps: StepList) -> None:
         self.list = steps
         widest = max((m.shape[1] for m in steps.matrices()), default=0)
-        self.scratch = (widest + SLACK + 31) // 32 * 32  # 64 bytes and more apart: no shared cache lines
+        self.scratch = scratch_for(widest + SLACK)  # 64 bytes and more apart: no shared cache lines
         flat = [step for part, _ in steps.passes for step in part]
         self._steps = (CStep * len(flat))(*(_structure(step, turn) for turn, step in enumerate(flat)))
         borders = _borders([len(part) for part, _ in steps.passes])

@@ -31,10 +31,11 @@ enum { DENSE = 0, DENSE_INT8 = 1, CSR = 2, CSR_INT8 = 3, BLOCK16 = 4, BLOCK16_IN
 #define IS_INT8(kind) ((kind) & 1)
 
 /* One weight matrix. weight_formats.py fills the same structure through ctypes.
- *   start   CSR: first entry of each row (rows + 1); BLOCK16: first block of each group of 16 rows; else unused
+ *   start   CSR: first entry of each row (rows + 1); BLOCK16: first block of each group of 16 rows; DENSE_INT8: the sum
+ *           of each row's weights; else unused
  *   index   column of each entry (CSR) or block (BLOCK16), hence fewer than 65536 columns
  *   values  float or int8_t, row-major (BLOCK16: 16 consecutive rows of one column together)
- *           DENSE_INT8 has 32 readable bytes after the last row
+ *           DENSE_INT8 has 64 readable bytes after the last row
  *   scale   one factor per row for int8 values */
 typedef struct {
   int32_t kind, rows, columns, unused;
@@ -108,7 +109,8 @@ static inline float hyperbolic(float x) {
 #endif
 
 /* y[r] += (W x)[r] for the rows first <= r < last; x and y hold `batch` neighbouring columns (1, 4, 8 or 16).
- * first is a multiple of 16. scratch: 16-bit numbers of this thread alone, `columns` rounded up to 32. */
+ * first is a multiple of 16. scratch: 16-bit numbers of this thread alone, twice `columns` rounded up to
+ * 64. */
 void multiply_rows(const Matrix *m, int first, int last, const float *x, float *y, int batch, int16_t *scratch);
 
 /* First row of the share of `thread` among `threads`, by the work in a (and b unless NULL), a multiple of 16. */

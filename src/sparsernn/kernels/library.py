@@ -17,7 +17,7 @@ from sparsernn.core.errors import InputError
 from sparsernn.core.forms import form_of
 from sparsernn.core.limits import Between, OneOf
 
-INTERFACE = 12
+INTERFACE = 13
 """Must equal sparsernn_interface() in sparse.c: signatures and structures agree."""
 
 NEEDS = {"plain": "", "avx2": "AVX2", "avx512": "AVX512"}
@@ -97,6 +97,13 @@ class Library:
         """
         check_threads(wanted)
         return (wanted or torch.get_num_threads()) if self.openmp else 1
+
+    def take_vnni(self, wanted: bool) -> bool:
+        """Whether 8-bit products use AVX-512 VNNI from now on: where it is wanted, there, and in this library.
+
+        It is used wherever it is there; the sums are the same.
+        """
+        return bool(self._handle.sparsernn_take_vnni(int(wanted)))
 
     def threads_between(self) -> int:
         """The same for calls between torch's own: 1 unless both use one pool of threads.

@@ -4,7 +4,7 @@
 #include <immintrin.h>
 #endif
 
-#define ROUND32(n) (((n) + 31) / 32 * 32)
+#define ROUND64(n) (((n) + 63) / 64 * 64)
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define SPAN 256 /* int8 weights turned into floats at a time: 1 KB, stays in the nearest cache */
 
@@ -81,37 +81,45 @@ static void dense1(const Matrix *m, int first, int last, const float *x, float *
 }
 
 /* x rounded to 15 bits and a sign: products with int8 weights are then exact integer sums, and the rounding
- * (3e-5 of the largest |x|) is far below that of the weights (4e-3 of each row's largest). Filled up with 0 to a
- * multiple of 32. */
-static float quantise(const float *x, int n, int16_t *out) {
+ * (3e-5 of the largest |x|) is far below that of the weights (4e-3 of each row's largest). Sums are taken in whole
+ * numbers and turned into a float once, so that every kind of instruction gives the same bits. */
+static float unit_of(const float *x, int n) {
   float top = 0;
   for (int i = 0; i < n; i++) {
     float a = x[i] < 0 ? -x[i] : x[i];
     top = a > top ? a : top;
   }
-  float factor = top > 0 ? 32767.0f / top : 0.0f;
-  for (int i = 0; i < n; i++) {
-    float v = x[i] * factor;
-    out[i] = (int16_t)(int32_t)(v + (v < 0 ? -0.5f : 0.5f));
-  }
-  for (int i = n; i < ROUND32(n); i++) out[i] = 0;
   return top / 32767.0f;
 }
 
-/* Rows are summed in whole vectors of 32 columns: beyond the last column x is 0, so that the weights read there (the
- * next row's, and 32 bytes of slack after the last row) do not matter.
- *
- * Integer sums of one row in pieces short enough for 32 bits: a pair of products is below 2 * 127 * 32767 = 8.3e6,
- * and no 32-bit lane takes more than 256 pairs (2.1e9) before it moves to float. */
+static inline int32_t rounded(float x, float factor) {
+  float v = x * factor;
+  return (int32_t)(v + (v < 0 ? -0.5f : 0.5f));
+}
+
+static inline float inverse(float unit) { return unit > 0 ? 1.0f / unit : 0.0f; }
+
+/* Filled up with 0 to a multiple of 64: rows are read in whole vectors, and the weights beyond the last column (the next
+ * row's, and 64 bytes of slack after the last row) then do not matter. */
+static float quantise(const float *x, int n, int16_t *out) {
+  float unit = unit_of(x, n), factor = inverse(unit);
+  for (int i = 0; i < n; i++) out[i] = (int16_t)rounded(x[i], factor);
+  for (int i = n; i < ROUND64(n); i++) out[i] = 0;
+  return unit;
+}
+
+/* The sum of a row, in pieces short enough for 32 bits: a pair of products is below 2 * 127 * 32767 = 8.3e6, and no
+ * 32-bit lane takes more than 256 pairs (2.1e9). */
 #if defined(__AVX512BW__)
 #define PIECE 4096
-static inline float integer_sum(const int8_t *w, const int16_t *x, int n) {
+static inline int64_t integer_sum(const int8_t *w, const int16_t *x, int n) {
   __m512i a = _mm512_setzero_si512();
   for (int c = 0; c < n; c += 32) {
     __m512i wide = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(w + c)));
     a = _mm512_add_epi32(a, _mm512_madd_epi16(wide, _mm512_loadu_si512((const void *)(x + c))));
   }
-  return _mm512_reduce_add_ps(_mm512_cvtepi32_ps(a));
+  __m512i low = _mm512_cvtepi32_epi64(_mm512_castsi512_si256(a));
+  return _mm512_reduce_add_epi64(_mm512_add_epi64(low, _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(a, 1))));
 }
 #elif defined(__AVX2__)
 #define PIECE 4096
@@ -119,30 +127,37 @@ static inline __m256i madd16(const int8_t *w, const int16_t *x) {
   __m256i wide = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)w));
   return _mm256_madd_epi16(wide, _mm256_loadu_si256((const __m256i *)x));
 }
-static inline float integer_sum(const int8_t *w, const int16_t *x, int n) {
+static inline __m256i long_sums(__m256i a) {
+  __m256i low = _mm256_cvtepi32_epi64(_mm256_castsi256_si128(a));
+  return _mm256_add_epi64(low, _mm256_cvtepi32_epi64(_mm256_extracti128_si256(a, 1)));
+}
+static inline int64_t integer_sum(const int8_t *w, const int16_t *x, int n) {
   __m256i a = _mm256_setzero_si256(), b = a;
   for (int c = 0; c < n; c += 32) {
     a = _mm256_add_epi32(a, madd16(w + c, x + c));
     b = _mm256_add_epi32(b, madd16(w + c + 16, x + c + 16));
   }
-  return sum_vector((vw)_mm256_cvtepi32_ps(a) + (vw)_mm256_cvtepi32_ps(b));
+  int64_t lane[4];
+  _mm256_storeu_si256((__m256i *)lane, _mm256_add_epi64(long_sums(a), long_sums(b)));
+  return (lane[0] + lane[1]) + (lane[2] + lane[3]);
 }
 #else
-#define PIECE 256
-static inline float integer_sum(const int8_t *w, const int16_t *x, int n) {
+#define PIECE 512
+static inline int64_t integer_sum(const int8_t *w, const int16_t *x, int n) {
   int32_t s = 0;
   for (int c = 0; c < n; c++) s += (int32_t)w[c] * x[c];
-  return (float)s;
+  return s;
 }
 #endif
 
-static void dense_int8_1(const Matrix *m, int first, int last, const int16_t *x, float unit, float *y) {
-  const int columns = ROUND32(m->columns);
+static void dense_int8_1(const Matrix *m, int first, int last, const float *x, float *y, int16_t *scratch) {
+  const int columns = ROUND64(m->columns);
+  const float unit = quantise(x, m->columns, scratch);
   for (int r = first; r < last; r++) {
     const int8_t *w = (const int8_t *)m->values + (size_t)r * m->columns;
-    float s = 0;
-    for (int c = 0; c < columns; c += PIECE) s += integer_sum(w + c, x + c, MIN(PIECE, columns - c));
-    y[r] += m->scale[r] * unit * s;
+    int64_t s = 0;
+    for (int c = 0; c < columns; c += PIECE) s += integer_sum(w + c, scratch + c, MIN(PIECE, columns - c));
+    y[r] += m->scale[r] * unit * (float)s;
   }
 }
 
@@ -207,23 +222,73 @@ static void block16_1(const Matrix *m, int first, int last, const float *x, floa
   }
 }
 
-static void block16_int8_1(const Matrix *m, int first, int last, const float *x, float *y) {
+/* 16 sums in whole numbers; 512 blocks, of at most 127 * 32767 each, fit into 32 bits. x: 16 bits in the low half of each
+ * number and 0 in the high one, as if the other of a pair of products were 0. */
+#define BLOCKS 512
+#if defined(__AVX512BW__)
+static inline void integer_blocks(const int8_t *w, const uint16_t *index, int n, const int32_t *x, int32_t *sum) {
+  __m512i a[4] = {_mm512_setzero_si512(), a[0], a[0], a[0]};
+  for (int k = 0; k < n; k++) {
+    __m512i wide = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(w + (size_t)k * 16)));
+    a[k & 3] = _mm512_add_epi32(a[k & 3], _mm512_madd_epi16(wide, _mm512_set1_epi32(x[index[k]])));
+  }
+  _mm512_storeu_si512(sum, _mm512_add_epi32(_mm512_add_epi32(a[0], a[1]), _mm512_add_epi32(a[2], a[3])));
+}
+#elif defined(__AVX2__)
+static inline void integer_blocks(const int8_t *w, const uint16_t *index, int n, const int32_t *x, int32_t *sum) {
+  __m256i a[2] = {_mm256_setzero_si256(), a[0]}, b[2] = {a[0], a[0]};
+  for (int k = 0; k < n; k++) {
+    const int8_t *block = w + (size_t)k * 16;
+    __m256i in = _mm256_set1_epi32(x[index[k]]);
+    __m256i low = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)block));
+    __m256i high = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(block + 8)));
+    a[k & 1] = _mm256_add_epi32(a[k & 1], _mm256_madd_epi16(low, in));
+    b[k & 1] = _mm256_add_epi32(b[k & 1], _mm256_madd_epi16(high, in));
+  }
+  _mm256_storeu_si256((__m256i *)sum, _mm256_add_epi32(a[0], a[1]));
+  _mm256_storeu_si256((__m256i *)(sum + 8), _mm256_add_epi32(b[0], b[1]));
+}
+#else
+static inline void integer_blocks(const int8_t *w, const uint16_t *index, int n, const int32_t *x, int32_t *sum) {
+  memset(sum, 0, 16 * sizeof *sum);
+  for (int k = 0; k < n; k++)
+    for (int i = 0; i < 16; i++) sum[i] += w[(size_t)k * 16 + i] * (int16_t)x[index[k]];
+}
+#endif
+
+typedef void Blocks(const int8_t *w, const uint16_t *index, int n, const int32_t *x, int32_t *sum);
+
+static inline __attribute__((always_inline)) void groups_int8(const Matrix *m, int first, int last, const float *x,
+                                                              float *y, int32_t *room, Blocks *blocks) {
+  const float unit = unit_of(x, m->columns), factor = inverse(unit);
+  for (int i = 0; i < m->columns; i++) room[i] = rounded(x[i], factor) & 0xffff;
   for (int g = first / 16; g * 16 < last; g++) {
-    BLOCK_SUM(block_int8)
-    for (int r = g * 16; r < MIN(last, g * 16 + 16); r++) y[r] += m->scale[r] * sum[r & 15];
+    float sum[16] = {0};
+    for (int k = m->start[g]; k < m->start[g + 1]; k += BLOCKS) {
+      int32_t piece[16];
+      blocks((const int8_t *)m->values + (size_t)k * 16, m->index + k, MIN(BLOCKS, m->start[g + 1] - k), room, piece);
+      for (int i = 0; i < 16; i++) sum[i] += (float)piece[i];
+    }
+    for (int r = g * 16; r < MIN(last, g * 16 + 16); r++) y[r] += m->scale[r] * unit * sum[r & 15];
   }
 }
+
+static void block16_int8_1(const Matrix *m, int first, int last, const float *x, float *y, int16_t *scratch) {
+  groups_int8(m, first, last, x, y, (int32_t *)(void *)scratch, integer_blocks);
+}
+
+#include "vnni.h"
 
 /* ---- choice of the function, division of the rows, entry point */
 
 static void rows1(const Matrix *m, int first, int last, const float *x, float *y, int16_t *scratch) {
   switch (m->kind) {
     case DENSE: dense1(m, first, last, x, y); break;
-    case DENSE_INT8: dense_int8_1(m, first, last, scratch, quantise(x, m->columns, scratch), y); break;
+    case DENSE_INT8: (has_vnni ? dense_int8_vnni : dense_int8_1)(m, first, last, x, y, scratch); break;
     case CSR: csr1(m, first, last, x, y); break;
     case CSR_INT8: csr_int8_1(m, first, last, x, y); break;
     case BLOCK16: block16_1(m, first, last, x, y); break;
-    default: block16_int8_1(m, first, last, x, y);
+    default: (has_vnni ? block16_int8_vnni : block16_int8_1)(m, first, last, x, y, scratch);
   }
 }
 
@@ -264,7 +329,7 @@ int share_start(const Matrix *a, const Matrix *b, int thread, int threads) {
 }
 
 /* y (rows, batch) = W x (columns, batch), feature-major, batch 1, 4, 8 or 16; scratch: int16, for each thread
- * as many as there are columns, rounded up to a multiple of 32. */
+ * twice as many as there are columns, rounded up to a multiple of 64. */
 EXPORT void sparsernn_multiply(const Matrix *m, const float *x, float *y, int batch, int16_t *scratch, int threads) {
 #ifdef _OPENMP
 #pragma omp parallel num_threads(threads) if (threads > 1)
@@ -278,7 +343,7 @@ EXPORT void sparsernn_multiply(const Matrix *m, const float *x, float *y, int ba
 #endif
     int first = share_start(m, NULL, me, all), last = share_start(m, NULL, me + 1, all);
     if (first < last) memset(y + (size_t)first * batch, 0, (size_t)(last - first) * batch * sizeof(float));
-    multiply_rows(m, first, last, x, y, batch, scratch + (size_t)me * ROUND32(m->columns));
+    multiply_rows(m, first, last, x, y, batch, scratch + (size_t)me * 2 * ROUND64(m->columns));
   }
 }
 
@@ -292,4 +357,4 @@ EXPORT int sparsernn_has_openmp(void) {
 }
 
 /* Changes whenever a signature or structure changes, so that a library of an older build is not called wrongly. */
-EXPORT int sparsernn_interface(void) { return 12; }
+EXPORT int sparsernn_interface(void) { return 13; }

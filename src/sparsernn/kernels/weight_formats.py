@@ -32,8 +32,13 @@ BATCHES = (1, 4, 8, 16)
 BLOCK = 16
 """Rows of a block: one AVX-512 register, two AVX2 ones."""
 
-SLACK = 32
+SLACK = 64
 """Bytes after the last row of 8-bit weights that the compiled product may read (and multiply by 0)."""
+
+
+def scratch_for(columns: int) -> int:
+    """16-bit numbers that a thread needs for a product with so many columns."""
+    return 2 * ((columns + SLACK - 1) // SLACK * SLACK)
 
 
 class CMatrix(ctypes.Structure):
@@ -141,7 +146,7 @@ class Format(ABC):
         threads = found.threads(threads)
         x = functional.pad(x, (0, batch - used)).contiguous()
         y = torch.empty(self.shape[0], batch)
-        scratch = torch.empty(threads * (self.shape[1] + SLACK), dtype=torch.int16)
+        scratch = torch.empty(threads * scratch_for(self.shape[1]), dtype=torch.int16)
         pointers = (
             ctypes.addressof(self.structure),
             x.data_ptr(),
@@ -174,6 +179,7 @@ class DenseInt8(Format):
 
     def _arrange(self, weight: Tensor, kept: Tensor) -> Tensor:
         values, self.scale = to_int8(torch.where(kept, weight, 0.0))
+        self.start = values.sum(1, dtype=torch.int32)
         room = torch.zeros(values.numel() + SLACK, dtype=torch.int8)
         return room[: values.numel()].view(values.shape).copy_(values)
 
