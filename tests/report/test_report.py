@@ -14,6 +14,8 @@ from report_runs import write_run
 
 from sparsernn.core.errors import InputError
 from sparsernn.report import compare, write_report
+from sparsernn.report.story.facts import Cost, Facts, Progress, Quality, Size, products_in_words
+from sparsernn.report.story.tables import comparison
 
 ALL = ["Training", "Sparsity", "Gates", "Masks", "Weights", "Size and speed", "Published and obtained"]
 ALL += ["Sample text", "Recipe", "Environment", "Reproduce"]
@@ -256,6 +258,28 @@ def test_compare_gives_the_figures_as_a_table(tmp_path: Path) -> None:
     assert [row[1] for row in table.rows] == ["dense", "selfish"]
     assert [row[2] for row in table.rows] == ["1.000", "0.330"]
     assert table.rows[1][table.columns.index("test perplexity")] == "70.20"
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([], ""),
+        ([("head", None, None)], ""),
+        ([("layers.0", True, (0.2, 0.1)), ("head", True, None)], "sparse"),
+        (
+            [("layers.0", False, (0.1, 0.2)), ("head", False, (0.1, 0.095))],
+            "dense; sparse gains nothing here",
+        ),
+        ([("layers.0", False, (0.1, 0.2)), ("head", True, (0.2, 0.1))], "sparse in head, else dense"),
+    ],
+)
+def test_the_table_says_how_masked_weights_were_multiplied(rows: list[Any], said: str) -> None:
+    plan = {"products": [dict(zip(("module", "sparse", "seconds"), row, strict=True)) for row in rows]}
+    assert products_in_words(plan) == said
+    cost = Cost(products=products_in_words(plan))
+    table = comparison([Facts("a", "", "static", Quality("perplexity"), Size(), cost, Progress())])
+    cells = dict(zip(table.columns, table.rows[0], strict=True))
+    assert cells.get("training products", "") == said
 
 
 def test_bad_folders_are_told_in_one_sentence(tmp_path: Path, finished: Path) -> None:

@@ -42,13 +42,17 @@ class Size:
 
 @dataclass(frozen=True)
 class Cost:
-    """Bytes, operations, milliseconds per token and seconds of training. None: not measured."""
+    """Bytes, operations, milliseconds per token and seconds of training. None: not measured.
+
+    `products` says in words how training multiplied with masked weights; "" where a run has none, or does not say.
+    """
 
     dense_bytes: int | None = None
     packed_bytes: int | None = None
     latency: tuple[Mapping[str, Json], ...] = ()
     seconds: float | None = None
     seconds_per_epoch: float | None = None
+    products: str = ""
 
     @property
     def fastest(self) -> Mapping[str, Json]:
@@ -196,7 +200,23 @@ def _cost(run: RunRecord) -> Cost:
         latency=tuple(row for row in sizes.get("latency") or () if isinstance(row, Mapping)),
         seconds=seconds if math.isfinite(seconds) else None,
         seconds_per_epoch=seconds / len(epochs) if math.isfinite(seconds) else None,
+        products=products_in_words(plan_of(run)),
     )
+
+
+def products_in_words(plan: Mapping[str, Json]) -> str:
+    """How a run multiplies with its masked weights, by its plan.
+
+    >>> products_in_words({"products": [{"module": "head", "sparse": False, "seconds": (0.1, 0.2)}]})
+    'dense; sparse gains nothing here'
+    """
+    rows = [row for row in plan.get("products") or () if row.get("sparse") is not None]
+    sparse = [row.get("module") or "the model" for row in rows if row["sparse"]]
+    if sparse:
+        return "sparse" if len(sparse) == len(rows) else f"sparse in {', '.join(sparse)}, else dense"
+    if not rows:
+        return ""
+    return "dense; sparse gains nothing here" if any(row.get("seconds") for row in rows) else "dense"
 
 
 def _progress(run: RunRecord) -> Progress:

@@ -81,7 +81,7 @@ class Table:
 
 
 def compare(folders: Sequence[Path | str]) -> Table:
-    """One row per run: name, method, density, active weights, bytes, validation, test, latency, time.
+    """One row per run: name, method, density, active weights, bytes, validation, test, latency, products, time.
 
     Args:
         folders: run folders, at least one.
@@ -108,10 +108,11 @@ def comparison(facts: Sequence[Facts]) -> Table:
         f"valid {unit}",
         f"test {unit}",
         "latency per token",
+        "training products",
         "training",
         "epochs",
     )
-    return Table(columns, tuple(_run_row(f) for f in facts), text=(0, 1)).without_empty()
+    return Table(columns, tuple(_run_row(f) for f in facts), text=(0, 1, 8)).without_empty()
 
 
 def published(facts: Facts) -> Table | None:
@@ -296,6 +297,7 @@ def _run_row(facts: Facts) -> tuple[str, ...]:
         quality(facts.quality.valid, facts.quality.metric),
         quality(facts.quality.test, facts.quality.metric),
         f"{milliseconds(cost.fastest.get('ms_per_token'))} {cost.fastest.get('runtime', '')}".strip(),
+        cost.products,
         duration(cost.seconds),
         f"{progress.epochs}{of}",
     )
