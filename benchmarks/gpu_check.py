@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from recipe_steps import random_run, seconds_per_step
@@ -147,11 +148,8 @@ def mask_update(run: Run) -> str:
 
 def without_kernels(work: Callable[[], float]) -> float:
     """What a piece of work says where torch's own operations do all of it on a GPU."""
-    os.environ["SPARSERNN_NO_KERNELS"] = "1"
-    try:
+    with patch.dict(os.environ, SPARSERNN_NO_KERNELS="1"):
         return work()
-    finally:
-        del os.environ["SPARSERNN_NO_KERNELS"]
 
 
 def goal(recipe: str, seconds: float, run: Run, slow: float | None) -> str:
