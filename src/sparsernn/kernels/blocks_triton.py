@@ -53,6 +53,7 @@ def _forward(  # type: ignore[no-untyped-def]
         sums += tl.load(base + output, mask=output < outputs, other=0.0)[None, :]
     if kind == 2:
         sums += tl.load(base + at, mask=inside, other=0.0)
+        tl.debug_barrier()  # threads that hold the same number have all read it: out may be base
     tl.store(out + at, sums, mask=inside)
 
 
@@ -84,6 +85,7 @@ def _back(  # type: ignore[no-untyped-def]
         sums += tl.load(base + column)
     if kind == 2:
         sums += tl.load(base + at, mask=inside, other=0.0)
+        tl.debug_barrier()
     tl.store(out + at, sums, mask=inside)
 
 

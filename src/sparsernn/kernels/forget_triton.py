@@ -65,6 +65,7 @@ def _back(  # type: ignore[no-untyped-def]
             tl.store(d_q + here, r, mask=inside)
             carry = a * r
         here -= width
+    tl.debug_barrier()  # threads that hold the same channel have all read it
     tl.store(carry_out + at, carry, mask=inside)
 
 

@@ -1,7 +1,9 @@
 """Element-wise rules of recurrent layers on a CUDA device, each in one kernel, by Triton.
 
 They stand beside the same torch code as those of `sparsernn.kernels.recurrence_kernel`, and keep the same things.
-Tensors are dense; a pre-activation is overwritten with what its nonlinearities make of it.
+Tensors are dense; a pre-activation is overwritten with what its nonlinearities make of it. Several threads may hold
+the same number, of which one writes: so a barrier stands between the last read and the first write of what is
+overwritten.
 """
 
 from __future__ import annotations
@@ -46,14 +48,16 @@ def _highway(pre, s, out, units, width, block: tl.constexpr, free: tl.constexpr)
     h = _tanh(tl.load(gates, mask=inside, other=0.0))
     t = _sigmoid(tl.load(gates + width, mask=inside, other=0.0))
     before = tl.load(s + at, mask=inside, other=0.0)
-    tl.store(gates, h, mask=inside)
-    tl.store(gates + width, t, mask=inside)
     if free:
         c = _sigmoid(tl.load(gates + 2 * width, mask=inside, other=0.0))
+        tl.debug_barrier()
         tl.store(gates + 2 * width, c, mask=inside)
         tl.store(out + at, h * t + before * c, mask=inside)
     else:
+        tl.debug_barrier()
         tl.store(out + at, before + t * (h - before), mask=inside)
+    tl.store(gates, h, mask=inside)
+    tl.store(gates + width, t, mask=inside)
 
 
 @Kernel
@@ -88,6 +92,7 @@ def _gates(pre, before, out, after, units, width, block: tl.constexpr):  # type:
     g = _tanh(tl.load(gates + 2 * width, mask=inside, other=0.0))
     o = _sigmoid(tl.load(gates + 3 * width, mask=inside, other=0.0))
     c = f * tl.load(before + at, mask=inside, other=0.0) + i * g
+    tl.debug_barrier()
     tl.store(gates, i, mask=inside)
     tl.store(gates + width, f, mask=inside)
     tl.store(gates + 2 * width, g, mask=inside)
@@ -124,6 +129,7 @@ def _modrelu(pre, bias, out, units, width, block: tl.constexpr):  # type: ignore
     inside = at < units
     x = tl.load(pre + at, mask=inside, other=0.0)
     size = tl.maximum(tl.abs(x) + tl.load(bias + at % width, mask=inside, other=0.0), 0.0)
+    tl.debug_barrier()
     tl.store(pre + at, size, mask=inside)
     tl.store(out + at, tl.where(x > 0.0, size, tl.where(x < 0.0, -size, 0.0)), mask=inside)
 
@@ -146,8 +152,6 @@ def _ordered(  # type: ignore[no-untyped-def]
     masters = pre + row * (2 * chunks + 4 * width) + chunk
     soft_in = _softmax(tl.load(masters, mask=known, other=-float("inf")))
     soft_forget = _softmax(tl.load(masters + chunks, mask=known, other=-float("inf")))
-    tl.store(masters, soft_in, mask=known)
-    tl.store(masters + chunks, soft_forget, mask=known)
     i_ = (1.0 - tl.cumsum(soft_in, 0))[:, None]
     f_ = tl.cumsum(soft_forget, 0)[:, None]
     own = tl.arange(0, each)[None, :]
@@ -158,6 +162,9 @@ def _ordered(  # type: ignore[no-untyped-def]
     g = _tanh(tl.load(gates + width, mask=inside, other=0.0))
     into = _sigmoid(tl.load(gates + 2 * width, mask=inside, other=0.0))
     forget = _sigmoid(tl.load(gates + 3 * width, mask=inside, other=0.0))
+    tl.debug_barrier()
+    tl.store(masters, soft_in, mask=known)
+    tl.store(masters + chunks, soft_forget, mask=known)
     tl.store(gates, o, mask=inside)
     tl.store(gates + width, g, mask=inside)
     tl.store(gates + 2 * width, into, mask=inside)
