@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sparsernn.kernels import recurrence_triton, rule_kernels
+from sparsernn.kernels import recurrence_triton, rule_kernels, triton_language
 from sparsernn.nn import RHN, Elman
 from sparsernn.nn.cells.elman import ModReLU
 from sparsernn.nn.cells.lstm_gates import LSTMGates
@@ -85,3 +85,18 @@ def test_a_layer_over_time_is_the_naive_loop(interpreted, name):
 def test_what_lies_apart_is_left_to_torch(interpreted):
     assert rule_kernels.rule_kernels(torch.zeros(2, 8)) is recurrence_triton
     assert rule_kernels.rule_kernels(torch.zeros(8, 2).t()) is None
+
+
+class Elsewhere(torch.Tensor):
+    """Says that it is on a second device."""
+
+    device = torch.device("cuda", 1)
+
+
+@pytest.mark.parametrize(("current", "entered"), [(1, []), (0, [torch.device("cuda", 1)])])
+def test_a_kernel_is_launched_where_its_tensors_are(monkeypatch, current, entered):
+    seen = []
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current)
+    monkeypatch.setattr(torch.cuda, "device", seen.append)
+    triton_language._on_device_of((3, torch.empty(1).as_subclass(Elsewhere)))
+    assert seen == entered

@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -77,7 +78,8 @@ class Kernel:
         """
         grid = programs if isinstance(programs, tuple) else (programs,)
         if all(grid):
-            self.ready()[grid](*arguments, **constants)
+            with _on_device_of(arguments):
+                self.ready()[grid](*arguments, **constants)
 
     def ready(self) -> Any:
         """As Triton has it."""
@@ -89,6 +91,14 @@ class Kernel:
                     known[name] = known[name].ready()
             self._ready = importlib.import_module("triton").jit(self.function)
         return self._ready
+
+
+def _on_device_of(arguments: Sequence[object]) -> AbstractContextManager[object]:
+    """Triton launches on the current device, wherever the tensors are."""
+    place = next((a.device for a in arguments if isinstance(a, Tensor)), None)
+    if place is None or place.type != "cuda" or place.index == torch.cuda.current_device():
+        return nullcontext()
+    return torch.cuda.device(place)
 
 
 def power_above(number: int) -> int:
