@@ -100,8 +100,9 @@ class GRU(SparseProducts, Layer):
         fed = self.sparse_weight("weight_hh", recurrent, scale)
         u = (functional.linear if inputs is None else inputs.linear)(x, weight, self.bias_ih)
         # The reset gate comes between the candidate's two parts: the recurrent one begins as a bias of its own.
-        of_gates, of_candidate = u.split([2 * self.hidden_size, self.hidden_size], -1)
-        gates, candidate = self.bias_hh.split([2 * self.hidden_size, self.hidden_size])
+        parts = [2 * self.hidden_size, self.hidden_size]
+        of_gates, of_candidate = torch.split(u, parts, -1)
+        gates, candidate = torch.split(self.bias_hh, parts)
         u = torch.cat([of_gates + gates, candidate.expand_as(of_candidate), of_candidate], -1)
         stage = Stage(recurrent, GRUGates(), sparse=fed, beside=self.hidden_size)
         return scan((stage,), u, (h,))
