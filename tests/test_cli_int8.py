@@ -69,7 +69,10 @@ def test_export_to_onnx_in_8_bits_scores_before_and_after(trained, tmp_path):  #
         invoke("export", trained[0], "--int8", "--out", tmp_path / "m.onnx", "--opset", "17").output.split()
     )
     before, after = map(
-        float, re.search(r"validation data: ([\d.]+) in float32, ([\d.]+) in this file", output).groups()
+        float,
+        re.search(
+            r"validation data: ([\d.]+) with weights of 32 bits, ([\d.]+) in this file", output
+        ).groups(),
     )
     assert abs(after / before - 1) < 0.05
     assert "times smaller than in float32" in output

@@ -125,6 +125,8 @@ def test_every_width_of_vectors_sums_the_same_whole_numbers(name, monkeypatch):
         monkeypatch.setenv("SPARSERNN_KERNELS", variant)
         if kernels.available():
             found.append(held.multiply(x, 1))
+    if not found:
+        pytest.skip(kernels.describe())
     wanted = held.restored().double() @ x.double()
     for y in found:
         assert torch.equal(y, found[0])

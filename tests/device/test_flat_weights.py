@@ -9,6 +9,7 @@ from pretended_cuda import pretended
 from sparsernn.core.devices import moved
 from sparsernn.nn import GRU, LSTM
 from sparsernn.nn.blocks.block_lstm import BlockLSTM
+from sparsernn.sparsity.trained.weight_inputs import InputRecorder
 
 DEVICE = torch.device("cuda", 0)
 LAYERS = {
@@ -99,3 +100,24 @@ def test_a_copy_and_a_state_that_is_read_have_places_of_their_own():
         twin.weight_ih.data = twin.weight_ih.data.clone()
         twin(there)
         assert device.scattered == []
+
+
+def test_the_place_of_dropped_weights_is_of_their_type():
+    layer, x = LSTM(3, 4, weight_drop=0.5), torch.randn(5, 2, 3)
+    with pretended():
+        layer.to(DEVICE)
+        layer(moved(x, DEVICE))[0].sum().backward()
+        layer.double()
+        layer(moved(x.double(), DEVICE))
+        assert [place.dtype for place in layer._flat._places] == [torch.float64]
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_what_weights_read_is_seen_in_the_window_that_lays_them(name):
+    layer, x = LAYERS[name](0.0), torch.randn(5, 2, 3)
+    with pretended():
+        layer.to(DEVICE)
+        there = moved(x, DEVICE)
+        with InputRecorder(dict(layer.named_parameters()), gather=False) as recorder:
+            layer(there)
+    assert list(recorder.moments) == ["weight_ih", "weight_hh"]

@@ -35,3 +35,11 @@ def test_few_numbers_are_torchs():
     expected = functional.dropout(x, 0.4)
     torch.manual_seed(2)
     assert torch.equal(drop(x, 0.4, True), expected)
+
+
+@pytest.mark.parametrize(("p", "dropped"), [(0.999995, 0.999995), (5e-6, 5e-6), (0.0, 0.0)])
+def test_rates_near_the_ends_are_kept(p, dropped):
+    """Where a multiple of 1 / 65536 would be all or nothing."""
+    torch.manual_seed(0)
+    share = (drop(torch.ones(1000, 1000), p, True) == 0).float().mean().item()
+    assert share == pytest.approx(dropped, abs=1.2e-5)  # five deviations among a million

@@ -56,6 +56,15 @@ def test_a_rule_is_its_equations(interpreted, name, dtype, error):
             torch.testing.assert_close(ours, exact, rtol=error, atol=error)
 
 
+def test_what_is_not_a_number_stays_none(interpreted):
+    """So that a run that diverges is seen to."""
+    for name, (rule, gates, parts, _) in RULES.items():
+        pre, state = torch.full((1, gates), float("nan")), tuple(torch.ones(1, WIDTH) for _ in range(parts))
+        rule.parameters = tuple(p.float() for p in rule.parameters)
+        got, _ = rule.forward(pre, state, torch.empty(1, WIDTH))
+        assert got[0].isnan().all(), name
+
+
 LAYERS = {
     "rhn": lambda: RHN(3, WIDTH, depth=2, state_dropout=0.5),
     "rhn with a gate more": lambda: RHN(3, WIDTH, depth=2, coupled=False),

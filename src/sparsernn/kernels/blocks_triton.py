@@ -32,7 +32,7 @@ def _forward(  # type: ignore[no-untyped-def]
     kind: tl.constexpr, precision: tl.constexpr, tall: tl.constexpr, tile: tl.constexpr, many: tl.constexpr,
 ):  # fmt: skip
     panel = tl.program_id(0)
-    row = tl.program_id(1) * many + tl.arange(0, many)
+    row = (tl.program_id(1) * many + tl.arange(0, many)).to(tl.int64)
     own = tl.arange(0, tall)
     output = panel * tall + own
     first = tl.load(start + panel)
@@ -64,7 +64,7 @@ def _back(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """One column: the blocks that lie in it, one after the other."""
     column = tl.program_id(0)
-    row = tl.program_id(1) * many + tl.arange(0, many)
+    row = (tl.program_id(1) * many + tl.arange(0, many)).to(tl.int64)
     inside = row < n
     last = tl.load(start + column + 1)
     sums = tl.zeros([many], tl.float32)
@@ -103,7 +103,7 @@ def _gradient(  # type: ignore[no-untyped-def]
     output = panel * tall + own
     sums = tl.zeros([tile, tall], tl.float32)
     for begin in range(0, n, many):
-        row = begin + tl.arange(0, many)
+        row = (begin + tl.arange(0, many)).to(tl.int64)
         inside = row < n
         a = tl.load(
             x + row[None, :] * columns + read[:, None], mask=inside[None, :] & there[:, None], other=0.0

@@ -128,10 +128,11 @@ def _modrelu(pre, bias, out, units, width, block: tl.constexpr):  # type: ignore
     at = tl.program_id(0) * block + tl.arange(0, block)
     inside = at < units
     x = tl.load(pre + at, mask=inside, other=0.0)
-    size = tl.maximum(tl.abs(x) + tl.load(bias + at % width, mask=inside, other=0.0), 0.0)
+    grown = tl.abs(x) + tl.load(bias + at % width, mask=inside, other=0.0)
+    size = tl.where(grown > 0.0, grown, grown * 0.0)  # what is not a number stays none
     tl.debug_barrier()
     tl.store(pre + at, size, mask=inside)
-    tl.store(out + at, tl.where(x > 0.0, size, tl.where(x < 0.0, -size, 0.0)), mask=inside)
+    tl.store(out + at, tl.where(x > 0.0, size, tl.where(x < 0.0, -size, x * 0.0)), mask=inside)
 
 
 @Kernel

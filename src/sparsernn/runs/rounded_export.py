@@ -24,12 +24,14 @@ def export_rounded_run(run: Run, path: Path, opset: int | None = None) -> tuple[
     if run.without_data or not writes_text(run):
         return done, "The data of the run are not here, so that nothing was scored."
     words = words_to_score(run)
+    if len(words) < 2:
+        return done, "The validation data of the run are too short to be scored."
     streams = words.shape[1]
     exact = runtime(run.model, products="dense").stream(streams)
     rounded = OnnxRuntime(path).stream(streams)
     rounded.state = [t.numpy() for t in OneStep(run.model).start(streams)]
     before, after = perplexity(exact, words), perplexity(rounded, words)
     return done, (
-        f"Perplexity of {words.numel():,} tokens of the validation data: {before:.3f} in float32, {after:.3f} in "
-        "this file."
+        f"Perplexity of {words[1:].numel():,} tokens of the validation data: {before:.3f} with weights of 32 bits, "
+        f"{after:.3f} in this file."
     )

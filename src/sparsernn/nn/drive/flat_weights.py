@@ -32,7 +32,7 @@ class _Dropped(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Context, weight: Tensor, p: float, place: Tensor, use: _Use) -> Tensor:
-        kept = torch.empty_like(weight).bernoulli_(1 - p).div_(1 - p)
+        kept = _kept(weight, p)
         torch.mul(weight, kept, out=place)
         ctx.use, ctx.kept = use, kept
         return place.detach()
@@ -81,16 +81,21 @@ class FlatWeights:
         if not _by_cudnn(weights):
             return _dropped(weights, drop) if drop else weights
         made_here = any(not isinstance(w, nn.Parameter) for w in weights)  # and not to be kept
-        if made_here or (
-            drop and len(self._uses)
-        ):  # of a window before that has not gone back, what it dropped stays
-            return joined(_dropped(weights, drop) if drop else weights)
+        # of a window before that has not gone back, what it dropped stays
+        if made_here or (drop and len(self._uses)):
+            rows = range(len(weights))
+            return joined(
+                [
+                    weights[k] * _kept(weights[k], drop) if drop and k % PER_DIRECTION == 1 else weights[k]
+                    for k in rows
+                ]
+            )
         if not drop:
             self._lay(weights)
             return weights
-        shapes = [w.shape for w in weights[1::PER_DIRECTION]]
-        if [p.shape for p in self._places] != shapes:
-            self._places = [torch.empty_like(w) for w in weights[1::PER_DIRECTION]]
+        own = weights[1::PER_DIRECTION]
+        if [_form(place) for place in self._places] != [_form(weight) for weight in own]:
+            self._places = [torch.empty_like(weight) for weight in own]
         laid, use = list(weights), _Use()
         laid[1::PER_DIRECTION] = self._places
         self._lay(laid)
@@ -112,6 +117,15 @@ class FlatWeights:
                 laid, PER_DIRECTION, inputs, self.mode, hidden, 0, 1, False, len(laid) > PER_DIRECTION
             )
         self._addresses = [t.data_ptr() for t in laid]
+
+
+def _kept(weight: Tensor, p: float) -> Tensor:
+    """What a weight is multiplied with to be dropped: drawn in one way, whichever way the layer takes."""
+    return torch.empty_like(weight, requires_grad=False).bernoulli_(1 - p).div_(1 - p)
+
+
+def _form(tensor: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
+    return tensor.shape, tensor.dtype, tensor.device
 
 
 def _dropped(weights: Sequence[Tensor], p: float) -> list[Tensor]:

@@ -80,6 +80,10 @@ class _Places:
         turned = (tensor.shape[::-1], tensor.stride()[::-1]) == (there.shape, there.stride())
         return (place.name, not place.turned) if turned else None
 
+    def settle(self) -> None:
+        """Parameters may lie elsewhere by now: cuDNN has a layer's side by side from its first window on."""
+        self.known = {_address(place.tensor): place for place in self.known.values()}
+
     def copied(self, found: tuple[str, bool] | None, result: object) -> None:
         """Know a copy of a parameter, or a multiple of it, too: the last of each, which is kept from being freed."""
         if (
@@ -192,6 +196,7 @@ class InputRecorder(TorchFunctionMode):
     def _recurrent(self, func: Recurrence, args: Sequence[Any]) -> None:
         """All layers and directions of one of torch's recurrent functions, one after the other."""
         call = _Call.of(func, args)
+        self._places.settle()
         if not any(self._places.find(p) is not None for p in call.weights):
             return
         for layer in range(call.layers):
