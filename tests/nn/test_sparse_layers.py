@@ -248,6 +248,16 @@ def test_a_cuda_device_has_products_of_blocks_alone(interpreted):
         assert model._has_products(device) is offered
 
 
+def test_where_there_are_no_sparse_products_it_is_said():
+    model, _, _ = make_run("lstm", "sparse", "selfish", "sgd", torch.float32)
+    assert model.product_choice().sparse
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # for which there are no kernels
+        model(torch.randn(T, B, D))
+    assert model.product_choice().sparse is False
+    model(torch.randn(T, B, D))
+    assert model.product_choice().sparse
+
+
 @pytest.mark.parametrize(("rule", "parts"), [(LSTMGates(), 2), (GRUGates(), 1)])
 def test_the_rule_is_its_equations(rule, parts, compiled_or_twin):
     for kind, atol in ((torch.float32, 1e-5), (torch.float64, 1e-10)):

@@ -136,7 +136,8 @@ def _product(row: Mapping[str, Json]) -> str:
     if row["sparse"] is None:
         return "auto, measured at the first window"
     if row["seconds"] is None:
-        return f"{'sparse' if row['sparse'] else 'dense'}, as set"
+        here = f"dense, for there are no others here (product: {row['setting']})"
+        return "sparse, as set" if row["sparse"] else here
     dense, sparse = row["seconds"]
     if row["sparse"]:
         return f"sparse (auto), {dense / sparse:.1f} times as fast as dense"

@@ -39,7 +39,7 @@ def drop_weight(weight: Tensor, p: float, training: bool) -> Tensor:
 
 QUICK_FROM = 1 << 13
 """Numbers from which four of one draw are faster on a processor: forward and back of a million take 5.2 ms where
-torch's take 18, of 4,000 they take 94 us where torch's take 67 (a thread of an Intel Xeon with AVX-512, torch 2.13)."""
+torch's take 18, of 4,000 they take 94 us where torch's take 67 (a thread of an Intel Xeon, AVX-512, torch 2.13)."""
 
 
 def drop_numbers(x: Tensor, p: float) -> Tensor:

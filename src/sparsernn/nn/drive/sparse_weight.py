@@ -127,6 +127,7 @@ class SparseProducts(HoldsPlaces):
         self.reads_sparsely = False
         self._seconds: tuple[float, float] | None = None
         self._chosen: bool | None = None if product == "auto" else product == "sparse"
+        self._offered = True
 
     def take_places(self, name: str, places: WeightPlaces) -> None:
         """See `sparsernn.structure.weight_places.TakesPlaces`."""
@@ -151,7 +152,10 @@ class SparseProducts(HoldsPlaces):
     def multiplies_sparsely(self, x: Tensor) -> bool:
         """Whether a window x (T, B, I) is read with sparse products; decides it where that is left to measurement."""
         now = self._places and self.training and torch.is_grad_enabled() and not is_exporting()
-        if not (now and rounding(x.device) is None and x.numel() and self._has_products(x.device)):
+        if not (now and x.numel()):
+            return False
+        self._offered = rounding(x.device) is None and self._has_products(x.device)
+        if not self._offered:
             return False
         if self._chosen is None:
             self._choose(x.shape[0], x.shape[1], x.device)
@@ -173,7 +177,8 @@ class SparseProducts(HoldsPlaces):
 
     def product_choice(self) -> ProductChoice | None:
         """See `sparsernn.structure.weight_places.ChoosesProducts`."""
-        return ProductChoice(self.product, self._chosen, self._seconds) if self._places else None
+        chosen = self._chosen if self._offered else False
+        return ProductChoice(self.product, chosen, self._seconds) if self._places else None
 
     def sparse_weight(self, name: str, weight: Tensor, scale: Tensor | None = None) -> SparseWeight | None:
         """The weight as it is now; None if it is not masked. See `SparseWeight`."""
