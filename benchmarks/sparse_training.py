@@ -15,6 +15,7 @@ hand: nn.Embedding, nn.LSTM, nn.Linear, cross_entropy, clip_grad_norm_, SGD.
 
 import argparse
 import ctypes
+import importlib
 import multiprocessing
 import platform
 import statistics
@@ -31,6 +32,8 @@ from training_step import BATCH, VOCABULARY, WINDOW, ours, plain
 Step = Callable[[], None]
 WARM = 2
 """Steps that are not counted."""
+LIBRARIES = ("sparsernn.models", "torch._dynamo")
+"""What is loaded before memory is counted; the second one by torch's optimizers, in their first step."""
 
 
 def masked(width: int, density: float, product: str = "sparse", block: int = 1) -> tuple[Step, Step]:
@@ -58,9 +61,8 @@ def work(pipe: Any, name: str, width: int, threads: int) -> None:
     """A contestant's process: takes a step when told, answers with its seconds, and with its memory at the end."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    import torch._dynamo  # what torch's optimizers load in their first step counts as libraries
-
-    import sparsernn.models  # noqa: F401  (so does this)
+    for library in LIBRARIES:
+        importlib.import_module(library)
 
     before = memory("VmRSS")
     step, _ = CONTESTANTS[name](width)

@@ -99,7 +99,7 @@ MODEL = settings(
     model__layer="nothing | {{name:lstm,weight_drop:1.5}} : 1.5 | {{name:lstm,weight_drop:-1}} : -1"
     " | {{name:rhn,depth:0}} : 0 | {{name:onlstm,chunk_size:7}} : 7 | {{name:qrnn,window:0}} : 0"
     " | {{name:lstm,product:nothing}} : nothing | {{name:lstm,product:true}} : True"
-    " | {{name:gru,product:sparse}} : product"
+    " | {{name:block_lstm,product:sparse}} : product"
     " | {{name:lstm,width:3}} : width | {{name:elman,nonlinearity:nothing}} : nothing"
     " | {{name:elman,map:nothing}} : nothing | {{name:gru,weight_drop:2}} : 2 | {{name:block_lstm,blocks:0}} : 0",
     model__head="nothing | {{name:linear,product:nothing}} : nothing | {{name:mixture,product:sparse}} : product"
