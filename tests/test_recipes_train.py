@@ -98,9 +98,22 @@ def trainable(name):
     return load_recipe(name).task["name"] != "pixels"
 
 
-@pytest.mark.parametrize("name", [name for name in list_recipes() if trainable(name)])
+def at_full_width(name):
+    """Blocks whose widths stay: seconds each. One recipe of every set-up is trained in tests/device at once."""
+    model = load_recipe(name).model
+    return tiny_model(model) == model and model.get("embedding_size", 0) >= 400
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if at_full_width(name) else ())
+        for name in list_recipes()
+        if trainable(name)
+    ],
+)
 def test_every_recipe_trains_two_steps(name, data, tmp_path):
-    recipe = load_recipe(name, ["epochs=2", "log_every=1", "threads=1", "checkpoint_seconds=0"])
+    recipe = load_recipe(name, ["epochs=2", "log_every=1", "threads=1", "checkpoint_seconds=3600"])
     settings = {"task": tiny_task(recipe.task, data), "model": tiny_model(recipe.model)}
     if "block" in recipe.sparsity:  # whose blocks do not divide so small tensors
         settings["sparsity"] = {**recipe.sparsity, "block_fallback": True}
