@@ -24,7 +24,7 @@ def history(folder):
     return [
         {k: v for k, v in r.items() if k not in WALL_CLOCK}
         for r in records
-        if r["event"] not in ("start", "resume")
+        if r["event"] not in ("start", "resume", "sizes")  # the last of which times a token
     ]
 
 
