@@ -7,6 +7,7 @@ from torch.nn import functional
 from sparsernn.core.errors import InputError
 from sparsernn.core.registry import make
 from sparsernn.nn import HEADS, LinearHead
+from sparsernn.nn.words.heads import softmax_nll
 
 V, H = 11, 4
 
@@ -146,3 +147,26 @@ def test_the_plain_softmax_is_cross_entropy():
     plain = functional.cross_entropy(head.logits(y).flatten(0, 1), target.flatten(), reduction="none")
     torch.testing.assert_close(head.nll(y, target), plain)
     assert isinstance(head, LinearHead)
+
+
+@pytest.mark.parametrize("sure", [0.0, 9.0], ids=["nothing is known", "the target is nearly certain"])
+def test_a_rounded_loss_and_its_gradients_are_near_the_exact_ones(sure):
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(12, 8), torch.randn(30, 8) / 3, torch.randn(30) / 3
+    target = torch.randint(30, (12,))
+    with torch.no_grad():
+        weight[target] += sure * x / x.square().sum(1, keepdim=True)  # the last row of a target wins
+    parts = [t.to(torch.bfloat16).float().requires_grad_() for t in (x, weight, bias)]
+    weights = torch.rand(12)
+    exact = functional.cross_entropy(functional.linear(*parts), target, reduction="none")
+    wanted = torch.autograd.grad(exact @ weights, parts)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = softmax_nll(*parts, target)
+    found = torch.autograd.grad(rounded @ weights, parts)
+    assert rounded.dtype == torch.float32
+    # Scores up to 16 are off by 2^-5 when rounded, and that is what probabilities are off by, relative to themselves.
+    torch.testing.assert_close(rounded, exact, rtol=2**-5, atol=2**-6 if not sure else 2**-4)
+    for one, other in zip(found, wanted, strict=True):
+        assert one.dtype == torch.float32
+        assert one.is_contiguous()
+        assert (one - other).norm() <= 2**-4 * other.norm()

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from sparsernn.core.checks import checked
 from sparsernn.core.limits import DropRate, Size
-from sparsernn.core.precision import rounding
+from sparsernn.core.precision import exactly, rounding
 from sparsernn.nn.cells.lstm_gates import LSTMGates
 from sparsernn.nn.drive.cell import CellState, Stage
 from sparsernn.nn.drive.flat_weights import FlatWeights
@@ -27,6 +27,9 @@ from sparsernn.structure.gates import GateBlock, stacked
 from sparsernn.structure.units import Slice
 
 LSTMState = tuple[Tensor, Tensor]
+ROUNDED_FROM = 300
+"""Width from which products rounded to 16 bits beat torch's fused kernel in float32 on a CPU: one layer, window 35,
+batch 20, forward and back, one thread of an Intel Xeon with AMX: 12 ms against 17 at 200, 54 against 41 at 400."""
 
 
 class LSTM(SparseProducts, Layer):
@@ -132,11 +135,13 @@ class LSTM(SparseProducts, Layer):
         x = x.transpose(0, 1) if self.batch_first else x
         h, c = state if state is not None else self.initial_state(x.shape[1])
         # Rounded on a CPU: torch's kernel needs a processor with such arithmetic, and is nowhere else.
-        if self.multiplies_sparsely(x) or (rounding(x.device) is not None and x.device.type == "cpu"):
+        on_cpu = rounding(x.device) is not None and x.device.type == "cpu"
+        if self.multiplies_sparsely(x) or (on_cpu and self.hidden_size >= ROUNDED_FROM):
             y, (h, c) = self._read_by_products(x, h, c, lengths)
             return (y.transpose(0, 1) if self.batch_first else y), (h, c)
         read = self._read if lengths is None else self._read_ragged
-        y, h, c = read(x, h.unsqueeze(0), c.unsqueeze(0), lengths)
+        h, c = h.unsqueeze(0), c.unsqueeze(0)
+        y, h, c = exactly(read, x, h, c, lengths) if on_cpu else read(x, h, c, lengths)
         return (y.transpose(0, 1) if self.batch_first else y), (h.squeeze(0), c.squeeze(0))
 
     def _weights(self) -> list[Tensor]:

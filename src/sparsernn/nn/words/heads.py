@@ -11,7 +11,7 @@ from torch.nn import functional
 from sparsernn.core.autograd_context import Context
 from sparsernn.core.errors import InputError
 from sparsernn.core.plain import Json
-from sparsernn.core.precision import rounding, widened
+from sparsernn.core.precision import exactly, rounding, widened
 from sparsernn.nn.drive.sparse_weight import ProductName, SparseProducts, SparseWeight
 from sparsernn.structure.units import Slice
 
@@ -60,6 +60,38 @@ class _SoftmaxNLL(torch.autograd.Function):
         return d_x.mul_(gradient.unsqueeze(1)), d_weight, d_bias, None, None
 
 
+class _RoundedNLL(torch.autograd.Function):
+    """The same with operands rounded to a type of 16 bits, and the softmax in float32.
+
+    Kept for the way back is P - onehot, taken in float32 and rounded then: where the target is nearly certain, the
+    difference of two rounded numbers would be noise.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Context, x: Tensor, weight: Tensor, bias: Tensor, target: Tensor, rounded: torch.dtype
+    ) -> Tensor:
+        x, weight = x.to(rounded), weight.to(rounded)
+        scores = torch.mm(x, weight.t()).float().add_(bias)
+        torch.ops.aten._log_softmax.out(scores, 1, False, out=scores)
+        place = target.unsqueeze(1)
+        nll = -scores.gather(1, place).squeeze(1)
+        scores.exp_().scatter_add_(1, place, scores.new_full(place.shape, -1.0))
+        ctx.save_for_backward(x, weight, scores.to(rounded))
+        return nll
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        x, weight, excess = ctx.saved_tensors
+        d_x = torch.mm(excess, weight).float().mul_(gradient.unsqueeze(1))
+        # One product for both: one column alone takes as long as two hundred.
+        beside = functional.pad(gradient.unsqueeze(1), (0, 31))
+        scaled = torch.cat([x * gradient.unsqueeze(1), beside], 1).to(x.dtype)
+        both = torch.mm(excess.t(), scaled)
+        return d_x, both[:, : x.shape[1]].float(), both[:, x.shape[1]].float(), None, None
+
+
 def softmax_nll(
     rows: Tensor, weight: Tensor, bias: Tensor, target: Tensor, sparse: SparseWeight | None = None
 ) -> Tensor:
@@ -79,9 +111,11 @@ def softmax_nll(
         >>> softmax_nll(torch.ones(1, 3), torch.zeros(4, 3), torch.zeros(4), torch.tensor([2])).exp()
         tensor([4.])
     """
-    if rounding(rows.device) is not None:  # the product alone is rounded
-        scores = functional.linear(rows, weight, bias).float()
-        return functional.cross_entropy(scores, target, reduction="none")
+    rounded = rounding(rows.device)
+    if rounded is not None:
+        given = (rows, weight, bias, target, rounded)
+        rounded_nll: Tensor = exactly(_RoundedNLL.apply, *given)
+        return rounded_nll
     if torch.is_grad_enabled():
         nll: Tensor = _SoftmaxNLL.apply(rows, weight, bias, target, sparse)  # type: ignore[no-untyped-call]
         return nll
