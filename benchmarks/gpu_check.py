@@ -29,9 +29,11 @@ from torch.nn import functional
 from sparsernn.core.devices import chosen, described, moved, wait_for
 from sparsernn.kernels.sparse_layout import Layout
 from sparsernn.kernels.sparse_products import SparseFactor, value_gradient
+from sparsernn.nn.drive.recurrent import Recurrent
 from sparsernn.runs.assembly import processor
 from sparsernn.runs.recipe import load_recipe
 from sparsernn.runs.run import Run
+from sparsernn.sparsity.dynamic.engine import DynamicSparse
 
 RECIPES = ("selfish/lstm-ptb", "selfish/rhn-ptb", "selfish/onlstm-ptb", "iss/lstm-ptb", "awd/qrnn-ptb")
 TINY = ("task.window=6", "task.batch_size=2", "task.eval_batch_size=2")
@@ -76,9 +78,14 @@ def plain_seconds(run: Run, words: int, steps: int) -> float:
     return (time.perf_counter() - start) / steps
 
 
+def naive_parts(run: Run) -> list[Recurrent]:
+    """The layers that have a naive loop beside the fast one."""
+    return [part for part in run.model.modules() if isinstance(part, Recurrent)]
+
+
 def naively(run: Run) -> bool:
     """Let all layers that can use the naive loop; whether there is one."""
-    found = [part for part in run.model.modules() if hasattr(part, "naive")]
+    found = naive_parts(run)
     for part in found:
         part.naive = True
     return bool(found)
@@ -136,7 +143,7 @@ def block_products(device: torch.device, tiny: bool) -> list[str]:
 
 def mask_update(run: Run) -> str:
     """Milliseconds of one mask update; "none" where the method has none."""
-    if not hasattr(run.sparsifier, "update"):
+    if not isinstance(run.sparsifier, DynamicSparse):
         return "none"
     run.sparsifier.update()
     wait_for(run.device)
@@ -194,7 +201,7 @@ def row(recipe: str, settings: list[str], given: argparse.Namespace, folder: Pat
         lambda: seconds_per_step(recipe, settings, given.steps, given.words, given.tokens)[0]
     )
     slow = None
-    if any(hasattr(part, "naive") for part in run.model.modules()):
+    if naive_parts(run):
         slow = seconds_per_step(recipe, settings, given.steps, given.words, given.tokens, naively)[0]
     cells = (
         recipe,

@@ -239,6 +239,8 @@ COMMANDS = [
     ("export {run} --format pt2 --int8", "--int8"),
     ("export {run} --name a", "--name"),
     ("export {run} --format c --name 3x", "3x"),
+    ("export {run} --format c --name for", "for"),
+    ("export {run} --format c --name class", "class"),
     ("export {run} --calibrate", "--calibrate"),
     ("export {run} --format c --calibrate", "--calibrate"),
     ("export {run} --format c --int8 --calibrate --data no-such-place", "no-such-place"),

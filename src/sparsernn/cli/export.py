@@ -170,13 +170,13 @@ def _as_graph(opened: "Run", path: Path, graph: Json, opset: int | None) -> None
 
 
 def _as_rounded_graph(opened: "Run", path: Path, opset: int | None) -> None:
-    from sparsernn.report.story.formats import size
+    from sparsernn.report.story.formats import size, times_smaller
     from sparsernn.runs.rounded_export import export_rounded_run
 
     done, told = export_rounded_run(opened, path, opset)
     dense = 4 * sum(p.numel() for p in opened.model.parameters())
     print(
-        f"{done.path}: {size(done.bytes)}, {dense / done.bytes:.2f} times smaller than in float32; {GRAPHS['step']}"
+        f"{done.path}: {size(done.bytes)}, {times_smaller(done.bytes, dense)} than in float32; {GRAPHS['step']}"
     )
     print(f"reads  {_listed(done.inputs)}")
     print(f"gives  {_listed(done.outputs)}")

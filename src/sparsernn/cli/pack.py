@@ -30,7 +30,7 @@ def pack(
     data: Data = None,
 ) -> None:
     """Write the best weights of a run as one small file: a bit per position, a number per active weight."""
-    from sparsernn.report.story.formats import size
+    from sparsernn.report.story.formats import size, times_smaller
     from sparsernn.runs.artifacts import PACKED, pack_run, take_best
     from sparsernn.runs.assembly import open_run, open_weights
     from sparsernn.runs.int8_scores import calibrate_run
@@ -43,4 +43,4 @@ def pack(
         print(calibrate_run(opened).line())
     packed = pack_run(opened, target, values)
     dense = 4 * sum(p.numel() for p in opened.model.parameters())
-    print(f"{target}: {size(packed)}, {dense / packed:.2f} times smaller than {size(dense)} of dense weights")
+    print(f"{target}: {size(packed)}, {times_smaller(packed, dense)} than {size(dense)} of dense weights")

@@ -21,9 +21,69 @@ from sparsernn.deploy.plain_c.step_program import StepProgram
 NAME = "model"
 TAKEN = ("check", "golden", "main")
 """Names that other files and functions have."""
+KEYWORDS = (
+    *(
+        "auto",
+        "break",
+        "case",
+        "char",
+        "const",
+        "continue",
+        "default",
+        "do",
+        "double",
+        "else",
+        "enum",
+        "extern",
+    ),
+    *(
+        "float",
+        "for",
+        "goto",
+        "if",
+        "inline",
+        "int",
+        "long",
+        "register",
+        "restrict",
+        "return",
+        "short",
+        "signed",
+    ),
+    *("sizeof", "static", "struct", "switch", "typedef", "union", "unsigned", "void", "volatile", "while"),
+    # of C++, whose programs include the header too
+    *(
+        "asm",
+        "bool",
+        "catch",
+        "class",
+        "delete",
+        "explicit",
+        "export",
+        "false",
+        "friend",
+        "mutable",
+        "namespace",
+    ),
+    *(
+        "new",
+        "operator",
+        "private",
+        "protected",
+        "public",
+        "template",
+        "this",
+        "throw",
+        "true",
+        "try",
+        "typeid",
+    ),
+    *("typename", "using", "virtual", "wchar_t"),
+)
 IDENTIFIER = Spelling(
-    rf"(?!({'|'.join(TAKEN)})$)[a-z][a-z0-9_]*",
-    f"lower-case letters, digits and _, begin with a letter, and not be {', '.join(TAKEN[:-1])} or {TAKEN[-1]}",
+    rf"(?!({'|'.join(TAKEN + KEYWORDS)})$)[a-z][a-z0-9_]*",
+    "lower-case letters, digits and _, begin with a letter, be no word of C or C++, and not be "
+    f"{', '.join(TAKEN[:-1])} or {TAKEN[-1]}",
 )
 ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 

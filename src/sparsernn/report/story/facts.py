@@ -208,15 +208,15 @@ def products_in_words(plan: Mapping[str, Json]) -> str:
     """How a run multiplies with its masked weights, by its plan.
 
     >>> products_in_words({"products": [{"module": "head", "sparse": False, "seconds": (0.1, 0.2)}]})
-    'dense; sparse gains nothing here'
+    'dense is faster'
     """
     rows = [row for row in plan.get("products") or () if row.get("sparse") is not None]
     sparse = [row.get("module") or "the model" for row in rows if row["sparse"]]
     if sparse:
-        return "sparse" if len(sparse) == len(rows) else f"sparse in {', '.join(sparse)}, else dense"
+        return "sparse" if len(sparse) == len(rows) else f"sparse in {', '.join(sparse)}"
     if not rows:
         return ""
-    return "dense; sparse gains nothing here" if any(row.get("seconds") for row in rows) else "dense"
+    return "dense is faster" if any(row.get("seconds") for row in rows) else "dense"
 
 
 def _progress(run: RunRecord) -> Progress:

@@ -140,6 +140,15 @@ def ratio(part: object, whole_: object) -> str:
     return f"{three(total / part)}×" if part > 0 and math.isfinite(total) else ""
 
 
+def times_smaller(part: float, total: float) -> str:
+    """How `part` compares with a larger `total`, or with a smaller one: small files hold more words than numbers.
+
+    >>> times_smaller(25, 100), times_smaller(110, 100)
+    ('4.00 times smaller', '1.10 times larger')
+    """
+    return f"{total / part:.2f} times smaller" if part <= total else f"{part / total:.2f} times larger"
+
+
 def plain(value: object) -> str:
     """A setting of a recipe or of the environment, on one line.
 

@@ -108,7 +108,7 @@ def comparison(facts: Sequence[Facts]) -> Table:
         f"valid {unit}",
         f"test {unit}",
         "latency per token",
-        "training products",
+        "products",
         "training",
         "epochs",
     )
