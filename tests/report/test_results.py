@@ -17,7 +17,7 @@ from sparsernn.report.story import recipe_figures
 from sparsernn.report.story.history import load_run
 from sparsernn.report.story.obtained import find_runs, merged, obtained, read_book, settings_hash, write_book
 from sparsernn.report.story.recipe_figures import write_figures
-from sparsernn.report.story.result_tables import renewed, result_tables
+from sparsernn.report.story.result_tables import fitting, renewed, result_tables
 from sparsernn.runs.recipe import list_recipes, load_recipe
 
 PAGE = "# Title\n\n<!-- results: demo/* -->\n<!-- end -->\n\nThe end.\n"
@@ -110,6 +110,16 @@ def test_a_page_is_renewed_between_its_marks_alone(runs, tmp_path):
     assert once.count("| `demo/") == 2
     assert renewed(once, read_book(book)) == once
     assert renewed(PAGE.replace("demo/*", "demo/dense other"), read_book(book)).count("| `demo/") == 1
+
+
+def test_a_place_can_leave_out_runs_by_what_was_changed(runs):
+    edited(runs / "dense-2", epochs=3, overrides=["epochs=3", "model.layer.product=sparse"])
+    rows = [(result.recipe, result.overrides) for result in fitting(of(runs), ["demo/*"])]
+    for pattern in ("!epochs", "!model.*"):
+        assert [(r.recipe, r.overrides) for r in fitting(of(runs), ["demo/*", pattern])] == [
+            (recipe, changes) for recipe, changes in rows if "epochs=3" not in changes
+        ]
+    assert fitting(of(runs), ["demo/*", "!epoch"]) == of(runs)
 
 
 def test_what_is_kept_outlives_its_runs_and_is_replaced_by_newer_ones(runs, tmp_path):

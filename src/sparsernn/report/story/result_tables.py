@@ -13,7 +13,7 @@ from sparsernn.report.story.tables import Table
 Group = Sequence[Obtained]
 
 PLACE = re.compile(r"(<!-- results: ([^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
-"""A part of a page that is printed from results: patterns of recipes' names, `budget/*` say, between its marks."""
+"""A part of a page that is printed from results: patterns, as `fitting` takes them, between its marks."""
 NOTHING = "No run has been kept yet."
 NAMED_SEEDS = 3
 """Seeds are listed up to so many that do not follow each other."""
@@ -39,8 +39,22 @@ def _printed(patterns: Sequence[str], results: Sequence[Obtained]) -> str:
 
 
 def fitting(results: Sequence[Obtained], patterns: Sequence[str]) -> list[Obtained]:
-    """The results of recipes whose names fit one of some patterns, `budget/*` say."""
-    return [r for r in results if any(fnmatchcase(r.recipe, pattern) for pattern in patterns)]
+    """The results of recipes whose names fit one of some patterns, `budget/*` say.
+
+    A pattern that begins with `!` leaves out runs in which a setting was changed: `!epochs`, `!model.*`.
+    """
+    names = [pattern for pattern in patterns if not pattern.startswith("!")]
+    without = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
+    return [
+        result
+        for result in results
+        if _fits(result.recipe, names)
+        and not any(_fits(change.partition("=")[0], without) for change in result.overrides)
+    ]
+
+
+def _fits(word: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(word, pattern) for pattern in patterns)
 
 
 def result_tables(results: Sequence[Obtained]) -> list[Table]:
