@@ -311,8 +311,8 @@ class Sparsifier(Protocol):
     def after_step(self) -> list[Plain]:
         """After the optimizer's step: zeros where no weight exists, mask updates when due. Returns events."""
 
-    def end_epoch(self) -> list[Plain]:
-        """After each epoch's validation. Returns events."""
+    def end_epoch(self, averaging_starts: bool = False) -> list[Plain]:
+        """After each epoch's validation; told whether this is the moment when averaging starts. Returns events."""
 
     def finalize(self) -> None:
         """After the last step: hard zeros."""

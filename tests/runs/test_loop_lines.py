@@ -207,6 +207,18 @@ def test_a_run_ends_early_where_its_optimizer_is_exhausted(made, monkeypatch):
     assert run.position.epoch == 1
 
 
+@pytest.mark.parametrize(("faithful", "epochs"), [(False, [1, 2, 3]), (True, [1, 3, 4])])
+def test_masks_move_after_every_epoch_but_the_ones_that_a_method_leaves_out(faithful, epochs, made):
+    """The published code has no update in the epoch in which averaging starts, and one after the last."""
+    run = made(
+        epochs=4,
+        optimizer={"name": "snt_asgd", "lr": 0.1, "switch_epoch": 2},
+        sparsity={"name": "selfish", "density": 0.5, "faithful": faithful},
+    )
+    train(run)
+    assert [report["step"] for report in run.sparsifier.reports] == [STEPS * epoch for epoch in epochs]
+
+
 def test_every_parameter_that_is_trained_is_clipped_and_no_other(made):
     run = made(clip=0.01)
     frozen = list(run.model.parameters())[-1]

@@ -230,6 +230,7 @@ BAD = {
     "density is 0": {"density": 0},
     "update has no setting 'at'": {"update": {"at": 0.5}},
     "stop must come later": {"update": {"start": 0.5, "stop": 0.5}},
+    "update.at_switch is false": {"update": {"at_switch": False}},
 }
 
 

@@ -331,6 +331,20 @@ def test_global_magnitude_removes_the_smallest_of_all(trainer):
     assert gone.max() <= stayed.min()
 
 
+@pytest.mark.parametrize(
+    ("settings", "held"),
+    [({}, False), ({"faithful": True}, True), ({"update": {"at_switch": False}}, True)],
+    ids=str,
+)
+def test_masks_may_stay_in_the_epoch_in_which_averaging_starts(settings, held, trainer):
+    sparsifier = engine(trainer(), **settings)
+    before = {n: m.clone() for n, m in sparsifier.masks().items()}
+    assert len(sparsifier.end_epoch(averaging_starts=True)) == (0 if held else 1)
+    assert all(torch.equal(m, before[n]) for n, m in sparsifier.masks().items()) == held
+    assert len(sparsifier.end_epoch()) == 1
+    assert sparsifier.epoch_count == 2
+
+
 def test_the_threshold_adapts(trainer):
     sparsifier = engine(trainer(), "dsr", prune_rate=0.5)
     for _ in range(3):

@@ -135,10 +135,11 @@ def _end_epoch(run: Run, watch: Watch, keep: Safekeeping, request: Request) -> N
             keep.write(lambda: run.save_best(scores))
     watch.epoch(scores, better)
     watch.look()
-    if run.optimizer.trigger(scores["loss"]):
+    averaging_starts = run.optimizer.trigger(scores["loss"])
+    if averaging_starts:
         watch.record({"event": "switch", "to": "averaging"})
     run.schedule.observe(scores["loss"])
-    watch.record_all(run.sparsifier.end_epoch())
+    watch.record_all(run.sparsifier.end_epoch(averaging_starts))
     run.ranks.agreed(False, 0, run.sparsifier.masks())  # also: what is written up to here is there for all
     here.solved = bool(run.task.solved(scores))
     if ended_early(run):

@@ -7,6 +7,7 @@ from typing import Annotated
 from torch import nn
 
 from sparsernn.core.checks import check_value, checked
+from sparsernn.core.errors import InputError
 from sparsernn.core.forms import check_names
 from sparsernn.core.limits import Entries, Kind, OneOf, Spec
 from sparsernn.core.plain import Json
@@ -86,7 +87,10 @@ def parse_pruned(preset: str, settings: Mapping[str, Json]) -> Settings:
     """
     check_names(f"sparsity '{preset}'", settings, OF_THESE)
     check_value("prune", settings.get("prune", BY_MAGNITUDE[0]), Annotated[str, OneOf(BY_MAGNITUDE)])
-    return parse(settings, PRUNED_ON_THE_WAY[preset][0])
+    parsed = parse(settings, PRUNED_ON_THE_WAY[preset][0])
+    if not parsed.updates.at_switch:
+        raise InputError(f"update.at_switch is false; '{preset}' prunes whenever it is time: leave it out.")
+    return parsed
 
 
 def build(

@@ -144,8 +144,12 @@ class Sparsifier:
         """Called after every optimizer step; returns the events to log (mask updates, for example)."""
         return []
 
-    def end_epoch(self) -> list[dict[str, Json]]:
-        """Called after every epoch; returns the events to log."""
+    def end_epoch(self, averaging_starts: bool = False) -> list[dict[str, Json]]:
+        """Called after every epoch; returns the events to log.
+
+        Args:
+            averaging_starts: the optimizer averages its weights from now on; what its `trigger` has just answered.
+        """
         return []
 
     def finalize(self) -> None:
@@ -301,9 +305,9 @@ class Chain(Sparsifier):
         """All members' events."""
         return [event for member in self.members for event in member.after_step()]
 
-    def end_epoch(self) -> list[dict[str, Json]]:
+    def end_epoch(self, averaging_starts: bool = False) -> list[dict[str, Json]]:
         """All members' events."""
-        return [event for member in self.members for event in member.end_epoch()]
+        return [event for member in self.members for event in member.end_epoch(averaging_starts)]
 
     def finalize(self) -> None:
         """Finalize every member."""

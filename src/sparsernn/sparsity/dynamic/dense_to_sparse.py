@@ -126,7 +126,7 @@ class DenseToSparse(DynamicSparse):
         self._keep_if_due("step", self.step_count)
         return events
 
-    def end_epoch(self) -> list[dict[str, Json]]:
+    def end_epoch(self, averaging_starts: bool = False) -> list[dict[str, Json]]:
         """Count the epoch; prune, or keep the weights, where it is time."""
         events = super().end_epoch()
         self._keep_if_due("epoch", self.epoch_count)

@@ -105,10 +105,11 @@ class DynamicSparse(Sparsifier):
         """The name of `after_step` in a loop of one's own."""
         return self.after_step()
 
-    def end_epoch(self) -> list[dict[str, Json]]:
+    def end_epoch(self, averaging_starts: bool = False) -> list[dict[str, Json]]:
         """Count the epoch; update the masks if one is due at its end."""
         self.epoch_count += 1
-        return [self.update()] if self._due("epoch") else []
+        held = averaging_starts and not self.settings.updates.at_switch
+        return [self.update()] if self._due("epoch") and not held else []
 
     def dense_gradients(self) -> list[Tensor]:
         """Those that layers with a sparse product have left for the next mask update."""

@@ -122,6 +122,7 @@ class Updates:
         start: fraction of the run before which nothing changes.
         stop: fraction of the run after which nothing changes; annealing ends there too.
         last: also update at the very end, where it cannot help any more.
+        at_switch: also update at the end of the epoch in which averaging starts; of effect with unit "epoch".
     """
 
     every: Count = 1
@@ -129,6 +130,7 @@ class Updates:
     start: Share = 0.0
     stop: Share = 1.0
     last: bool = False
+    at_switch: bool = True
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ FAITHFUL: dict[str, Json] = {
     "regrow_excludes_just_pruned": False,
     "regrow_init": "keep",
     "state_at_growth": "keep_returned",
-    "update": {"last": True},
+    "update": {"last": True, "at_switch": False},
 }
 
 GROUPS = (Tensors, Rules, Rate, Regrowth)

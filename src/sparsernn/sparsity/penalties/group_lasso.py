@@ -140,9 +140,9 @@ class GroupLasso(Penalty):
         if self.freezes and bool(self.dead.any()):
             self._bury()
 
-    def end_epoch(self) -> list[dict[str, Json]]:
+    def end_epoch(self, averaging_starts: bool = False) -> list[dict[str, Json]]:
         """The event "units" (of each layer its width, how many units are dead, the norms of all), and "zeros"."""
-        return [{"event": "units", "layers": self._layers(norms=True)}, *super().end_epoch()]
+        return [{"event": "units", "layers": self._layers(norms=True)}, *super().end_epoch(averaging_starts)]
 
     def summary(self) -> dict[str, Json]:
         """As `summarize`, exact zeros counting as absent; and `units`: [{name, width, dead}]."""

@@ -60,7 +60,7 @@ class Penalty(Sparsifier):
         """Leave hard zeros behind."""
         self.project()
 
-    def end_epoch(self) -> list[dict[str, Json]]:
+    def end_epoch(self, averaging_starts: bool = False) -> list[dict[str, Json]]:
         """The event "zeros": how much of each penalised tensor, and of all together, is not 0."""
         found = self.summary()
         return [{"event": "zeros", "density": found["masked_density"], "tensors": found["tensors"]}]

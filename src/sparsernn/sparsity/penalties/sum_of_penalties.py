@@ -83,10 +83,10 @@ class Together(Penalty):
         for member in self.members:
             member.project()
 
-    def end_epoch(self) -> list[dict[str, Json]]:
+    def end_epoch(self, averaging_starts: bool = False) -> list[dict[str, Json]]:
         """The members' events, but one record "zeros" of all that is penalised."""
-        events = [event for member in self.members for event in member.end_epoch()]
-        return [event for event in events if event["event"] != "zeros"] + super().end_epoch()
+        events = [event for member in self.members for event in member.end_epoch(averaging_starts)]
+        return [event for event in events if event["event"] != "zeros"] + super().end_epoch(averaging_starts)
 
     def summary(self) -> dict[str, Json]:
         """As `summarize`, exact zeros counting as absent; and `units` of those that have them."""
