@@ -34,7 +34,7 @@ def pruned(run: Path, folder: Path, density: float, block: str, method: str) -> 
     """The record of a pruned run, which is made if it is not there."""
     if not _has(folder, "prune"):
         shutil.rmtree(folder, ignore_errors=True)
-        settings = PruneSettings(density, method, BLOCKS[block], block_fallback=True)
+        settings = PruneSettings(density, method, BLOCKS[block])
         prune_run(run, folder, settings)
     return load_run(folder).last("prune")
 

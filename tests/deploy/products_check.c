@@ -45,19 +45,28 @@ static double *product(const float *a, const float *base, const float *w, int n,
   return made;
 }
 
+/* The row after a strip of `tall` rows from `first` on; strips begin anew in the middle. */
+static int strip_end(int first, int rows, int tall) {
+  int border = first < rows / 2 ? rows / 2 : rows;
+  return first + tall < border ? first + tall : border;
+}
+
 /* The places of w (rows, columns), which is 0 where no weight exists; returns how many values there are. */
 static size_t blocks_of(Places *s, const float *w) {
-  int panels = (s->rows + TALL - 1) / TALL;
-  int32_t *start = malloc((panels + 1) * sizeof(int32_t));
+  int panels = 0;
+  for (int r = 0; r < s->rows; r = strip_end(r, s->rows, TALL)) panels++;
+  int32_t *start = malloc((panels + 1) * sizeof(int32_t)), *row = malloc((panels + 1) * sizeof(int32_t));
   uint16_t *index = calloc((size_t)panels * s->columns + 8, 2);
   int count = 0;
+  row[0] = 0;
   for (int p = 0; p < panels; p++) {
+    row[p + 1] = strip_end(row[p], s->rows, TALL);
     start[p] = count;
     for (int c = 0; c < s->columns; c++)
-      if (w[(size_t)p * TALL * s->columns + c] != 0) index[count++] = (uint16_t)c;
+      if (w[(size_t)row[p] * s->columns + c] != 0) index[count++] = (uint16_t)c;
   }
   start[panels] = count;
-  s->start = start, s->index = index, s->strips = 0;
+  s->start = start, s->index = index, s->row = row, s->strips = 0, s->panels = panels;
   return (size_t)count * TALL;
 }
 
@@ -84,15 +93,15 @@ static int check(int rows, int columns, int n, float density, int tall) {
   float *bias = numbers(rows), *other = numbers(columns), *out = numbers((size_t)n * (rows + columns));
   float *room = numbers((size_t)(n + 16) * (rows + columns) + 32 * (rows + columns));
   float *values = calloc(whole + (size_t)TALL * columns + 16, sizeof(float)), *found = calloc(whole + (size_t)TALL * columns + 16, sizeof(float));
-  for (int p = 0; p < rows; p += tall)
+  for (int p = 0; p < rows; p = strip_end(p, rows, tall))
     for (int c = 0; c < columns; c++) /* the first rows are empty, the last full */
-      if (p + tall >= rows || (p >= tall && uniform() < 2 * density - 1))
-        for (int r = p; r < p + tall && r < rows; r++) w[(size_t)r * columns + c] = uniform() + 2;
+      if (strip_end(p, rows, tall) == rows || (p && uniform() < 2 * density - 1))
+        for (int r = p; r < strip_end(p, rows, tall); r++) w[(size_t)r * columns + c] = uniform() + 2;
   double *forth = product(x, bias, w, n, columns, rows, 1, columns), *back = product(y, other, w, n, rows, columns, columns, 1);
   double *slope = calloc(whole + 1, sizeof(double));
   for (size_t i = 0; i < whole; i++)
     for (int k = 0; k < n && w[i] != 0; k++) slope[i] += (double)y[k * rows + i / columns] * x[k * columns + i % columns];
-  Places s = {rows, columns, 0, 0, NULL, NULL, values}, turned = {columns, rows, 0, 0, NULL, NULL, NULL};
+  Places s = {rows, columns, 0, 0, NULL, NULL, values, NULL}, turned = {columns, rows, 0, 0, NULL, NULL, NULL, NULL};
   int wrong = 0;
   if (tall == TALL) {
     blocks_of(&s, w);

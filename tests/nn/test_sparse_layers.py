@@ -28,9 +28,9 @@ LAYERS = {
 METHODS = {
     "set": {"update": {"every": 6, "unit": "step"}},
     "rigl": {"update": {"every": 6}},
-    "rigl, blocks": {"update": {"every": 6}, "block": [16, 1], "block_fallback": True},
+    "rigl, blocks": {"update": {"every": 6}, "block": [12, 1]},  # 12, 12 and 8 rows of every gate
     "selfish": {"update": {"every": 6, "unit": "step"}},
-    "selfish, blocks": {"update": {"every": 6, "unit": "step"}, "block": [16, 1], "block_fallback": True},
+    "selfish, blocks": {"update": {"every": 6, "unit": "step"}, "block": "auto"},
     "static": {},
 }
 OPTIMIZERS = {

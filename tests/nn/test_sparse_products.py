@@ -23,18 +23,24 @@ def threads():
     torch.set_num_threads(before)
 
 
-def make_mask(rows, columns, density, tall, seed=0):
-    """A random mask of single weights or of blocks, with an empty and a full row (or panel) where there is room."""
+def make_mask(rows, columns, density, tall, seed=0, gates=1):
+    """A random mask of single weights or of blocks, with an empty and a full row (or panel) where there is room.
+
+    Strips of blocks begin anew in every gate; the last gate takes the rows that are left over.
+    """
     generator = torch.Generator().manual_seed(seed)
-    grid = torch.rand(-(-rows // tall), columns, generator=generator) < density
-    if len(grid) > 2:
-        grid[0], grid[-1] = False, True
-    return grid.repeat_interleave(tall, 0)[:rows]
+    parts = []
+    for height in [rows // gates] * (gates - 1) + [rows - rows // gates * (gates - 1)]:
+        grid = torch.rand(-(-height // tall), columns, generator=generator) < density
+        if len(grid) > 2:
+            grid[0], grid[-1] = False, True
+        parts.append(grid.repeat_interleave(tall, 0)[:height])
+    return torch.cat(parts)
 
 
-def make_case(rows, columns, density, tall, n, seed=0, kind=torch.float32):
+def make_case(rows, columns, density, tall, n, seed=0, kind=torch.float32, gates=1):
     """Layout, dense matrix, x (N, C), y (N, R), and a bias for each side."""
-    mask = make_mask(rows, columns, density, tall, seed)
+    mask = make_mask(rows, columns, density, tall, seed, gates)
     generator = torch.Generator().manual_seed(seed + 1)
     shapes = ((rows, columns), (n, columns), (n, rows), (rows,), (columns,))
     weight, *others = (torch.randn(shape, generator=generator).to(kind) for shape in shapes)
@@ -49,8 +55,8 @@ def assert_sum(got, a, b, base=0.0):
     assert ((got.double() - (a @ b + base)).abs() <= 3e-6 * scale + 1e-30).all()
 
 
-def assert_products(rows, columns, density, tall, n, seed=0):
-    layout, dense, x, y, bias, other = make_case(rows, columns, density, tall, n, seed)
+def assert_products(rows, columns, density, tall, n, seed=0, gates=1):
+    layout, dense, x, y, bias, other = make_case(rows, columns, density, tall, n, seed, gates=gates)
     factor = SparseFactor(layout, layout.take(dense))
     assert_sum(factor.forward(None, x), x, dense.t())
     assert_sum(factor.back(None, y), y, dense)
@@ -76,9 +82,9 @@ def test_they_are_the_dense_ones(compiled_or_twin, rows, columns, tall):
         assert_products(rows, columns, 0.3, tall, n)
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(7, 3), (36, 2)])
-def test_blocks_in_triton_are_the_dense_ones(interpreted, rows, columns):
-    assert_products(rows, columns, 0.5, 16, n=35)
+@pytest.mark.parametrize(("rows", "columns", "gates"), [(9, 3, 1), (36, 2, 1), (50, 3, 2)])
+def test_blocks_in_triton_are_the_dense_ones(interpreted, rows, columns, gates):
+    assert_products(rows, columns, 0.5, 16, n=35, gates=gates)
     assert set(interpreted.launched) == {"_forward", "_back", "_gradient"}
 
 
@@ -100,12 +106,13 @@ def test_windows_take_several_tiles(compiled, n, tall):
     st.integers(1, 70),
     st.integers(1, 300),
     st.sampled_from([0.0, 0.05, 0.3, 0.8, 1.0]),
-    st.sampled_from([1, 16]),
+    st.sampled_from([1, 16, 16]),
     st.integers(1, 70),
     st.integers(0, 99),
+    st.integers(1, 4),
 )
-def test_any_shape_and_density(rows, columns, density, tall, n, seed):
-    assert_products(rows, columns, density, tall, n, seed)
+def test_any_shape_and_density(rows, columns, density, tall, n, seed, gates):
+    assert_products(rows, columns, density, tall, n, seed, min(gates, rows))
 
 
 @pytest.mark.parametrize("tall", [1, 16])
@@ -170,10 +177,28 @@ def test_values_are_taken_and_put(compiled_or_twin, tall):
     assert layout.density == layout.count / dense.numel()
 
 
-def test_blocks_of_another_height_are_single_weights():
-    assert not Layout(make_mask(32, 20, 0.3, 8)).blocks
-    assert Layout(make_mask(33, 20, 0.3, 16)).blocks
-    assert Layout(torch.ones(5, 4, dtype=torch.bool)).blocks
+def test_blocks_that_would_be_filled_up_to_more_than_twice_their_size_are_single_weights():
+    assert not Layout(make_mask(32, 20, 0.3, 4)).blocks
+    assert not Layout(torch.ones(7, 4, dtype=torch.bool)).blocks
+    for mask in (make_mask(32, 20, 0.3, 8), make_mask(43, 20, 0.3, 16), make_mask(40, 20, 0.3, 16, gates=4)):
+        layout = Layout(mask)
+        assert layout.blocks
+        assert layout.size <= 2 * layout.count == 2 * int(mask.sum())
+
+
+@pytest.mark.parametrize("n", [1, 20])
+def test_rows_of_the_next_gate_are_neither_read_nor_written(compiled_or_twin, n):
+    """A NaN in the rows of a gate of 21 stays there, and a panel that is lower than 16 writes its rows only."""
+    layout, dense, x, y, *_ = make_case(42, 9, 1.0, 16, n, gates=2)
+    factor = SparseFactor(layout, layout.take(dense))
+    base = y.clone()
+    after = factor.forward(base.clone(), x)
+    assert_sum(after, x, dense.t(), y.double())
+    y[:, 21:] = math.nan
+    got = layout.put(value_gradient(layout, x, y))
+    assert got[:21].isfinite().all()
+    assert got[21:].isnan().all()
+    assert torch.equal(layout.put(layout.take(dense)), dense)
 
 
 @pytest.mark.parametrize("tall", [1, 16])

@@ -98,9 +98,9 @@ def test_the_command_prints_before_after_seconds_and_what_comes_next(source, mon
     def invoke(*words):
         return CliRunner().invoke(app, [str(word) for word in words])
 
-    result = invoke("prune", source, "--density", "0.25", "--block", "7x1")
+    result = invoke("prune", source, "--density", "0.25", "--block", "7")
     assert result.exit_code == 2
-    assert "blocks of 7x1 do not divide" in result.stderr
+    assert "block is '7'; it must be auto or ROWSxCOLUMNS" in result.stderr
     result = invoke(
         "prune", source, "--density", "0.25", "--block", "2x1", "--block-fallback", "--batches", "4"
     )

@@ -88,7 +88,7 @@ def test_erdos_renyi_caps_dense_tensors_and_keeps_the_total():
 
 
 def test_erdos_renyi_counts_blocks():
-    assert erdos_renyi_counts([0.5, 0.5], [(32, 32), (16, 8)], area=16) == [28, 8]  # 8 blocks are all
+    assert erdos_renyi_counts([0.5, 0.5], [(32, 32), (16, 8)], cells=[64, 8]) == [28, 8]  # 8 blocks are all
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,10 @@ def test_a_switch_is_true_or_false(key, value):
         ({"prune_rate_end": 1.5}, r"prune_rate_end is 1.5; it must be a finite number in \[0, 1\]"),
         ({"include": 5}, "include is 5; it must be a list"),
         ({"exclude": ["a", 5]}, "exclude is .* it must be a list"),
-        ({"block": 16}, "block is 16; it must be a list of 2, each entry a whole number of at least 1"),
+        (
+            {"block": 16},
+            "block is 16; it must be auto or a list of 2, each entry a whole number of at least 1",
+        ),
         ({"block": [True, 16]}, "block is .* a list of 2, each entry a whole number of at least 1"),
         ({"block": [16]}, "block is .* a list of 2, each entry a whole number of at least 1"),
         ({"update": {"last": "no"}}, "update.last is 'no'; it must be true or false"),

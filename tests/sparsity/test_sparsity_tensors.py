@@ -153,13 +153,9 @@ def test_even_gates_in_blocks(trainer):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"block": (5, 1)}, "blocks of 5x1 do not divide 'embedding.weight' \\(12x8\\)"),
         ({"block": (4, 4), "prune": "set"}, "looks at signs"),
-        ({"block": (4, 0)}, "block is .4, 0.; it must be a list of 2"),
-        (
-            {"block": (32, 1), "include": ["rnn.*"], "gate_scope": "even"},
-            "straddle the gates of 'rnn.weight_ih_l0'",
-        ),
+        ({"block": (4, 0)}, "block is .4, 0.; it must be auto or a list of 2"),
+        ({"block": "every"}, "block is 'every'; it must be auto or a list of 2"),
         (
             {"block": (16, 1), "block_fallback": True, "redistribute": "magnitude"},
             "redistribute=magnitude shares",
@@ -195,8 +191,9 @@ def test_what_is_refused(settings, message, trainer):
         engine(trainer().model, **settings)
 
 
-def test_blocks_that_do_not_fit_may_fall_back(trainer):
-    sparsifier = engine(trainer().model, block=(16, 1), block_fallback=True)
+@pytest.mark.parametrize("settings", [{"block": (16, 1), "block_fallback": True}, {"block": "auto"}])
+def test_a_tensor_without_a_whole_block_may_fall_back(settings, trainer):
+    sparsifier = engine(trainer().model, **settings)
     units = {t.name: t.block for t in sparsifier.tensors}
     assert units["embedding.weight"] == (1, 1)
     assert units["rnn.weight_hh_l0"] == (16, 1)

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from sparsernn.core.errors import InputError
 from sparsernn.models.language_model import LanguageModel
 from sparsernn.sparsity import prune
+from sparsernn.sparsity.dynamic.block_grid import BlockGrid
 from sparsernn.sparsity.trained.brain_surgeon import damped, fitted, surgeon
 from sparsernn.sparsity.trained.trained_pruning import PruneSettings, _by_rows
 from sparsernn.sparsity.trained.weight_inputs import inputs_seen, moments_of
@@ -73,7 +74,7 @@ def test_the_products_change_less_than_by_magnitude_or_activation(kept, block):
         grid = scores.view(24 // block[0], block[0], 36 // block[1], block[1]).sum((1, 3))
         return largest(grid, keep).repeat_interleave(block[0], 0).repeat_interleave(block[1], 1)
 
-    after, mask = surgeon(w, damped(gram), cells - keep, block)
+    after, mask = surgeon(w, damped(gram), cells - keep, BlockGrid.of((24, 36), block))
     assert int(mask.sum()) == keep * block[0] * block[1]
     assert torch.equal(mask, by(mask.double()))  # whole blocks
     assert not after[~mask].any()
@@ -318,7 +319,7 @@ BAD = {
     "method is 'obz'.*Did you mean 'obs'": {"density": 0.5, "method": "obz"},
     "block is 16": {"density": 0.5, "block": 16},
     r"block is \[0, 1\]": {"density": 0.5, "block": [0, 1]},
-    "blocks of 3x1 do not divide 'weight'": {"density": 0.5, "block": [3, 1]},
+    "block is 'all'": {"density": 0.5, "block": "all"},
     "matches no weight": {"density": 0.5, "exclude": ["nothing"]},
     "no tensor is left": {"density": 0.5, "exclude": ["*"]},
     "needs batches": {"density": 0.5, "batches": []},

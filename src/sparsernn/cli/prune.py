@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -36,7 +36,8 @@ def prune(
     block: Annotated[
         str | None,
         typer.Option(
-            metavar="ROWSxCOLUMNS", help="What goes as a whole, such as 16x1; single weights if not given."
+            metavar="ROWSxCOLUMNS",
+            help="What goes as a whole, such as 16x1; auto: 16x1 with --block-fallback. Without: single weights.",
         ),
     ] = None,
     include: Annotated[
@@ -47,7 +48,9 @@ def prune(
     ] = None,
     block_fallback: Annotated[
         bool,
-        typer.Option("--block-fallback", help="Single weights where the block does not divide a tensor."),
+        typer.Option(
+            "--block-fallback", help="Single weights in tensors with fewer rows or columns than one block."
+        ),
     ] = False,
     batches: Annotated[int, typer.Option(help="Training batches to look at.")] = 16,
     out: Out = None,
@@ -79,15 +82,17 @@ def prune(
     output().print(f"  {_next(new)}", soft_wrap=True)
 
 
-def _block(given: str | None) -> tuple[int, int] | None:
+def _block(given: str | None) -> tuple[int, int] | Literal["auto"] | None:
     """The numbers of 16x1.
 
-    >>> _block("16x1"), _block(None)
-    ((16, 1), None)
+    >>> _block("16x1"), _block("auto"), _block(None)
+    ((16, 1), 'auto', None)
     """
     if given is None:
         return None
-    check_value("block", given, Annotated[str, Spelling(r"\d+x\d+", "ROWSxCOLUMNS, such as 16x1")])
+    if given == "auto":
+        return "auto"
+    check_value("block", given, Annotated[str, Spelling(r"\d+x\d+", "auto or ROWSxCOLUMNS, such as 16x1")])
     rows, _, columns = given.partition("x")
     return int(rows), int(columns)
 

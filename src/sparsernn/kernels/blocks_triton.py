@@ -1,7 +1,8 @@
-"""Products of a matrix whose weights lie in blocks of 16 rows x 1 column, on a CUDA device, by Triton.
+"""Products of a matrix whose weights lie in blocks of up to 16 rows x 1 column, on a CUDA device, by Triton.
 
-What 16 outputs need are the same columns of x, so that they are gathered and multiplied as a dense matrix is, by the
-device's units for that. Sums are taken in the same order every time. float32; TF32 where torch is told to round so.
+What the outputs of a panel need are the same columns of x, so that they are gathered and multiplied as a dense matrix
+is, by the device's units for that. Sums are taken in the same order every time. float32; TF32 where torch is told to
+round so.
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ NONE, BIAS, MATRIX = range(3)
 
 @Kernel
 def _forward(  # type: ignore[no-untyped-def]
-    x, values, start, column, base, out, n, columns, outputs,
+    x, values, start, column, first_output, base, out, n, columns, outputs,
     kind: tl.constexpr, precision: tl.constexpr, tall: tl.constexpr, tile: tl.constexpr, many: tl.constexpr,
 ):  # fmt: skip
     panel = tl.program_id(0)
     row = (tl.program_id(1) * many + tl.arange(0, many)).to(tl.int64)
     own = tl.arange(0, tall)
-    output = panel * tall + own
+    output = tl.load(first_output + panel) + own
+    end = tl.load(first_output + panel + 1)
     first = tl.load(start + panel)
     last = tl.load(start + panel + 1)
     sums = tl.zeros([many, tall], tl.float32)
@@ -48,9 +50,9 @@ def _forward(  # type: ignore[no-untyped-def]
         v = tl.load(values + block[:, None] * tall + own[None, :], mask=there[:, None], other=0.0)
         sums += tl.dot(a, v, input_precision=precision)
     at = row[:, None] * outputs + output[None, :]
-    inside = (row < n)[:, None] & (output < outputs)[None, :]
+    inside = (row < n)[:, None] & (output < end)[None, :]
     if kind == 1:
-        sums += tl.load(base + output, mask=output < outputs, other=0.0)[None, :]
+        sums += tl.load(base + output, mask=output < end, other=0.0)[None, :]
     if kind == 2:
         sums += tl.load(base + at, mask=inside, other=0.0)
         tl.debug_barrier()  # threads that hold the same number have all read it: out may be base
@@ -59,7 +61,7 @@ def _forward(  # type: ignore[no-untyped-def]
 
 @Kernel
 def _back(  # type: ignore[no-untyped-def]
-    y, values, start, block_of, panel_of, base, out, n, columns, outputs,
+    y, values, start, block_of, output_of, end_of, base, out, n, columns, outputs,
     kind: tl.constexpr, tall: tl.constexpr, tile: tl.constexpr, many: tl.constexpr,
 ):  # fmt: skip
     """One column: the blocks that lie in it, one after the other."""
@@ -72,8 +74,8 @@ def _back(  # type: ignore[no-untyped-def]
         number = tl.arange(0, tile)
         entry = begin + number // tall
         own = number % tall
-        output = tl.load(panel_of + entry, mask=entry < last, other=0) * tall + own
-        there = (entry < last) & (output < outputs)
+        output = tl.load(output_of + entry, mask=entry < last, other=0) + own
+        there = output < tl.load(end_of + entry, mask=entry < last, other=0)
         block = tl.load(block_of + entry, mask=entry < last, other=0)
         v = tl.load(values + block * tall + own, mask=there, other=0.0)
         a = tl.load(
@@ -91,7 +93,7 @@ def _back(  # type: ignore[no-untyped-def]
 
 @Kernel
 def _gradient(  # type: ignore[no-untyped-def]
-    x, y, start, column, out, n, columns, outputs,
+    x, y, start, column, first_output, out, n, columns, outputs,
     precision: tl.constexpr, tall: tl.constexpr, tile: tl.constexpr, many: tl.constexpr,
 ):  # fmt: skip
     """Some blocks of a panel, over all rows."""
@@ -100,7 +102,8 @@ def _gradient(  # type: ignore[no-untyped-def]
     there = block < tl.load(start + panel + 1)
     read = tl.load(column + block, mask=there, other=0)
     own = tl.arange(0, tall)
-    output = panel * tall + own
+    output = tl.load(first_output + panel) + own
+    end = tl.load(first_output + panel + 1)
     sums = tl.zeros([tile, tall], tl.float32)
     for begin in range(0, n, many):
         row = (begin + tl.arange(0, many)).to(tl.int64)
@@ -108,7 +111,7 @@ def _gradient(  # type: ignore[no-untyped-def]
         a = tl.load(
             x + row[None, :] * columns + read[:, None], mask=inside[None, :] & there[:, None], other=0.0
         )
-        known = inside[:, None] & (output < outputs)[None, :]
+        known = inside[:, None] & (output < end)[None, :]
         d = tl.load(y + row[:, None] * outputs + output[None, :], mask=known, other=0.0)
         sums += tl.dot(a, d, input_precision=precision)
     tl.store(out + block[:, None] * tall + own[None, :], sums, mask=there[:, None])
@@ -120,9 +123,11 @@ class Blocks:
     Attributes:
         start: first block of every panel, and the end.
         column: of every block.
+        first_output: first row of every panel, and the end.
         column_start: first entry of every column, and the end.
         block_of: the block of every entry, column by column.
-        panel_of: its panel.
+        output_of: the first row of its panel.
+        end_of: the row after its panel's last.
         most: blocks of the fullest panel.
     """
 
@@ -133,10 +138,17 @@ class Blocks:
         order = column.argsort(stable=True)
         ends = torch.bincount(column, minlength=layout.shape[1]).cumsum(0)
         self.most = int(start.diff().max()) if len(start) > 1 else 0
-        tables = (start, column, torch.cat([ends.new_zeros(1), ends]), order, panel[order])
-        self.start, self.column, self.column_start, self.block_of, self.panel_of = (
-            moved(table.int(), device) for table in tables
-        )
+        row, panel = layout.forth.row, panel[order]
+        tables = (start, column, row, torch.cat([ends.new_zeros(1), ends]), order, row[panel], row[panel + 1])
+        (
+            self.start,
+            self.column,
+            self.first_output,
+            self.column_start,
+            self.block_of,
+            self.output_of,
+            self.end_of,
+        ) = (moved(table.int(), device) for table in tables)
 
 
 def takes(layout: Layout, values: Tensor) -> bool:
@@ -183,9 +195,10 @@ def forward(layout: Layout, values: Tensor, base: Tensor | None, x: Tensor) -> T
     """base + x S^T as `sparsernn.kernels.sparse_products.SparseFactor.forward`."""
     (outputs, columns), tables, n = layout.shape, _tables(layout, x.device), len(x)
     out = _out(base, x, outputs)
-    tensors = (x, values, tables.start, tables.column, values if base is None else base, out)
+    places = (tables.start, tables.column, tables.first_output)
+    tensors = (x, values, *places, values if base is None else base, out)
     sizes = {"kind": _kind(base), "precision": _precision(), "tall": TALL, "tile": TILE, "many": ROWS}
-    _forward.launch((-(-outputs // TALL), -(-n // ROWS)), *tensors, n, columns, outputs, **sizes)
+    _forward.launch((len(layout.forth.row) - 1, -(-n // ROWS)), *tensors, n, columns, outputs, **sizes)
     return out
 
 
@@ -193,7 +206,7 @@ def back(layout: Layout, values: Tensor, base: Tensor | None, y: Tensor) -> Tens
     """base + y S; else as `forward`."""
     (outputs, columns), tables, n = layout.shape, _tables(layout, y.device), len(y)
     out = _out(base, y, columns)
-    places = (tables.column_start, tables.block_of, tables.panel_of)
+    places = (tables.column_start, tables.block_of, tables.output_of, tables.end_of)
     tensors = (y, values, *places, values if base is None else base, out)
     sizes = {"kind": _kind(base), "tall": TALL, "tile": TILE, "many": ROWS}
     _back.launch((columns, -(-n // ROWS)), *tensors, n, columns, outputs, **sizes)
@@ -204,7 +217,8 @@ def gradient(layout: Layout, x: Tensor, y: Tensor) -> Tensor:
     """As `sparsernn.kernels.sparse_products.value_gradient`."""
     (outputs, columns), tables, n = layout.shape, _tables(layout, x.device), len(x)
     out = x.new_empty(layout.size)
-    programs = (-(-outputs // TALL), -(-tables.most // TILE))
+    programs = (len(layout.forth.row) - 1, -(-tables.most // TILE))
     sizes = {"precision": _precision(), "tall": TALL, "tile": TILE, "many": ROWS}
-    _gradient.launch(programs, x, y, tables.start, tables.column, out, n, columns, outputs, **sizes)
+    places = (tables.start, tables.column, tables.first_output)
+    _gradient.launch(programs, x, y, *places, out, n, columns, outputs, **sizes)
     return out

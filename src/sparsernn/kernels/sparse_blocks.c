@@ -1,4 +1,4 @@
-/* Products of weights that exist in blocks of 16 rows, in training: forward, back, and the gradient of the weights that
+/* Products of weights that exist in blocks of up to 16 rows, in training: forward, back, and the gradient of the weights that
  * exist. Every sum is taken in one order, whatever the number of threads. */
 #include "tiles.h"
 
@@ -14,7 +14,8 @@
 /* Numbers in the weights of panels that are gone through together: they stay in the second-level cache. */
 #define NEAR (1 << 16)
 
-static inline size_t panels_of(const Places *s) { return ((size_t)s->rows + TALL - 1) / TALL; }
+static inline size_t panels_of(const Places *s) { return (size_t)s->panels; }
+static inline size_t row_of(const Places *s, size_t p) { return (size_t)s->row[p]; }
 
 /* The first panel of the share of thread `me`, by the number of blocks. */
 static size_t panel_share(const Places *s, size_t me, size_t all) {
@@ -60,7 +61,7 @@ static inline __attribute__((always_inline)) void panel_rows(const int rows, con
     EVERY for (int i = 0; i < PARTS; i++) part[i] = *(const vw *)(w + i * WIDTH);
     EVERY for (int r = 0; r < rows; r++) EVERY for (int i = 0; i < PARTS; i++) sum[r][i] += part[i] * q[r];
   }
-  size_t first = p * TALL, valid = smaller(TALL, (size_t)s->rows - first);
+  size_t first = row_of(s, p), valid = row_of(s, p + 1) - first;
   EVERY for (int r = 0; r < rows; r++) {
     float line[TALL] = {0}, *out = to->out + (size_t)r * to->stride + first;
     const float *base = to->base ? to->base + (size_t)r * to->base_stride + first : line;
@@ -175,11 +176,11 @@ static size_t block_from(const Places *s, size_t k, size_t end, size_t column) {
   return k;
 }
 
-/* A panel's 16 rows of y in `some` of its sequences, turned; rows beyond the last are 0. */
+/* A panel's 16 rows of y in `some` of its sequences, turned; rows beyond its last are 0. */
 static void turn_panel(const Places *s, size_t p, const float *y, size_t some, float *out, size_t lanes) {
-  size_t rows = (size_t)s->rows, valid = smaller(TALL, rows - p * TALL);
+  size_t first = row_of(s, p), valid = row_of(s, p + 1) - first;
   if (valid < TALL) memset(out, 0, TALL * lanes * sizeof(float));
-  turn(y + p * TALL, rows, some, 0, valid, out, lanes);
+  turn(y + first, (size_t)s->rows, some, 0, valid, out, lanes);
 }
 
 #define TURNED 32 /* panels that are gone through together, at most */
@@ -282,10 +283,10 @@ EXPORT void sparsernn_blocks_gradient(const Places *s, const float *x, const flo
       size_t some = smaller(DEEP, count - from), last = panel_share(s, me + 1, all);
       for (size_t p = panel_share(s, me, all); p < last; p++) {
         float packed[DEEP * TALL] __attribute__((aligned(64)));
-        size_t valid = smaller(TALL, rows - p * TALL);
+        size_t first = row_of(s, p), valid = row_of(s, p + 1) - first;
         if (valid < TALL) memset(packed, 0, sizeof packed);
         for (size_t i = 0; i < some; i++)
-          memcpy(packed + i * TALL, y + (from + i) * rows + p * TALL, valid * sizeof(float));
+          memcpy(packed + i * TALL, y + (from + i) * rows + first, valid * sizeof(float));
         panel_sums(s, p, room + from * columns, rounded(some, 16), packed, some, from == 0, out);
       }
     }
@@ -299,8 +300,8 @@ EXPORT void sparsernn_blocks_take(const Places *s, const float *dense, float *va
   TOGETHER(threads, {
     size_t last = panel_share(s, me + 1, all);
     for (size_t p = panel_share(s, me, all); p < last; p++) {
-      size_t valid = smaller(TALL, (size_t)s->rows - p * TALL);
-      const float *in = dense + p * TALL * columns;
+      size_t first = row_of(s, p), valid = row_of(s, p + 1) - first;
+      const float *in = dense + first * columns;
       for (int32_t k = s->start[p]; k < s->start[p + 1]; k++)
         for (size_t i = 0; i < TALL; i++)
           values[(size_t)k * TALL + i] = i < valid ? in[i * columns + s->index[k]] : 0;
@@ -314,8 +315,8 @@ EXPORT void sparsernn_blocks_put(const Places *s, const float *values, float *de
   TOGETHER(threads, {
     size_t last = panel_share(s, me + 1, all);
     for (size_t p = panel_share(s, me, all); p < last; p++) {
-      size_t valid = smaller(TALL, (size_t)s->rows - p * TALL);
-      float *out = dense + p * TALL * columns;
+      size_t first = row_of(s, p), valid = row_of(s, p + 1) - first;
+      float *out = dense + first * columns;
       memset(out, 0, valid * columns * sizeof(float));
       for (int32_t k = s->start[p]; k < s->start[p + 1]; k++)
         for (size_t i = 0; i < valid; i++) out[i * columns + s->index[k]] = values[(size_t)k * TALL + i];

@@ -1,8 +1,8 @@
 """Where the weights of a sparse matrix lie, for products that leave out the others.
 
-A layout is made from a mask, once for as long as the mask stays. It knows two forms: blocks of 16 rows in one column
-(where every panel of 16 rows agrees on its columns), and single weights. `values` are the weights that exist, in the
-order of the layout.
+A layout is made from a mask, once for as long as the mask stays. It knows two forms: blocks of up to 16 rows in one
+column (where neighbouring rows have the same columns), and single weights. `values` are the weights that exist, in
+the order of the layout.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ from sparsernn.core.errors import InputError
 from sparsernn.kernels.library import Library, library
 
 TALL = 16
-"""Rows of a block, as in sparse_blocks.c."""
+"""Rows of a block, as in sparse_blocks.c; those of a lower one are filled up with 0."""
+
+MOST_FILLED = 2
+"""Numbers kept for each weight up to which blocks are taken. There it is a draw: half blocks of 1500 -> 6000 at
+density .33 take 3.0 ms with 20 rows either way (one thread of a Xeon with AVX-512); devices know blocks only."""
 
 STRIP = 256
 """Columns of a strip of single weights: what 32 rows of x have there are 32 KiB."""
@@ -36,8 +40,8 @@ class CPlaces(ctypes.Structure):
     """`Places` of tiles.h."""
 
     _fields_ = (
-        *((name, ctypes.c_int32) for name in ("rows", "columns", "strips", "unused")),
-        *((name, ctypes.c_void_p) for name in ("start", "index", "values")),
+        *((name, ctypes.c_int32) for name in ("rows", "columns", "strips", "panels")),
+        *((name, ctypes.c_void_p) for name in ("start", "index", "values", "row")),
     )
 
 
@@ -48,17 +52,22 @@ class Table:
         shape: rows and columns.
         start: int32, see tiles.h.
         index: int16 that holds unsigned numbers.
+        row: int32, first row of every panel of blocks, and the end; empty for single weights.
     """
 
-    def __init__(self, shape: tuple[int, int], strips: int, start: Tensor, index: Tensor) -> None:
+    def __init__(
+        self, shape: tuple[int, int], strips: int, start: Tensor, index: Tensor, row: Tensor | None = None
+    ) -> None:
         self.shape, self.strips = shape, strips
         self.start = start.int().contiguous()
+        self.row = torch.empty(0, dtype=torch.int32) if row is None else row.int().contiguous()
         self.index = _in_16_bits(torch.cat([index, index.new_zeros(AHEAD)]))
 
     def with_values(self, values: Tensor) -> CPlaces:
         """The structure, with these values."""
-        places = (self.start.data_ptr(), self.index.data_ptr(), values.data_ptr())
-        return CPlaces(*self.shape, self.strips, 0, *places)
+        places = (self.start, self.index, values, self.row)
+        panels = max(len(self.row) - 1, 0)
+        return CPlaces(*self.shape, self.strips, panels, *(table.data_ptr() for table in places))
 
 
 def _in_16_bits(numbers: Tensor) -> Tensor:
@@ -73,9 +82,9 @@ class Layout:
 
     Attributes:
         shape: rows and columns, each below 65536, and below 2^31 entries together.
-        blocks: whether weights exist in blocks of 16 rows x 1 column; the last panel may have fewer rows.
+        blocks: whether weights exist in blocks of up to 16 rows x 1 column, most of which are that high.
         count: how many weights exist.
-        size: how many numbers `values` has: `count`, and for blocks those beyond the last row, which are 0.
+        size: how many numbers `values` has: `count`, and for blocks the rows that they lack of 16, which are 0.
         tables: what other devices' products keep of it, by device.
 
     Raises:
@@ -102,27 +111,25 @@ class Layout:
         self.count = int(mask.count_nonzero())
         self.tables: dict[torch.device, object] = {}
         self._there: dict[torch.device, tuple[Tensor, Tensor | None]] = {}
-        columns = _columns_of_panels(mask)
-        self.blocks = columns is not None
-        if columns is not None:
-            self._of_blocks(columns)
+        row = _panels(mask)
+        grid = mask[row[:-1]]
+        self.size = int(grid.count_nonzero()) * TALL
+        self.blocks = self.size <= MOST_FILLED * self.count
+        if self.blocks:
+            panel, column = grid.nonzero(as_tuple=True)
+            self.forth = Table(self.shape, 0, _starts(panel, len(grid)), column, row)
         else:
             self._of_singles(mask)
 
-    def _of_blocks(self, grid: Tensor) -> None:
-        """From the columns (panels, columns) of every panel."""
-        panel, column = grid.nonzero(as_tuple=True)
-        self.forth = Table(self.shape, 0, _starts(panel, len(grid)), column)
-        self.size = len(column) * TALL
-
     def _block_places(self) -> tuple[Tensor, Tensor | None]:
-        """Where the numbers of blocks lie in the dense matrix, and which lie beyond the last row; for the twins."""
-        rows, columns = self.shape
+        """Where the numbers of blocks lie in the dense matrix, and which no row is for; for the twins."""
+        columns = self.shape[1]
         starts, index = self.forth.start.long(), self.forth.index[: self.size // TALL].long() % MOST
-        panel = torch.repeat_interleave(torch.arange(len(starts) - 1), starts.diff())
-        row = panel.unsqueeze(1) * TALL + torch.arange(TALL)
-        inside = row < rows
-        places = (row.clamp(max=max(rows - 1, 0)) * columns + index.unsqueeze(1)).flatten()
+        first, end = self.forth.row[:-1].long(), self.forth.row[1:].long()
+        panel = torch.repeat_interleave(torch.arange(len(first)), starts.diff())
+        row, last = first[panel].unsqueeze(1) + torch.arange(TALL), end[panel].unsqueeze(1) - 1
+        inside = row <= last
+        places = (row.minimum(last) * columns + index.unsqueeze(1)).flatten()
         return places, None if bool(inside.all()) else ~inside.flatten()
 
     def _places_on(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
@@ -231,19 +238,15 @@ def _threads(found: Library, numbers: int) -> int:
     return int(found.threads_between()) if numbers >= SHARED_FROM else 1
 
 
-def _columns_of_panels(mask: Tensor) -> Tensor | None:
-    """(panels, columns): where blocks are; None unless every panel is made of whole ones."""
-    rows, columns = mask.shape
-    whole = rows // TALL * TALL
-    counts = [mask[:whole].view(-1, TALL, columns).sum(1)] if whole else []
-    heights = [TALL] * (whole // TALL)
-    if rows > whole:
-        counts.append(mask[whole:].sum(0, keepdim=True))
-        heights.append(rows - whole)
-    if not counts:
-        return torch.zeros(0, columns, dtype=torch.bool)
-    count, height = torch.cat(counts), torch.tensor(heights).unsqueeze(1)
-    return count > 0 if bool(((count == 0) | (count == height)).all()) else None
+def _panels(mask: Tensor) -> Tensor:
+    """First rows of panels, and the end: up to 16 neighbouring rows that have the same columns."""
+    rows = len(mask)
+    number = torch.arange(rows)
+    other = torch.ones(rows, dtype=torch.bool)
+    torch.any(mask[1:] != mask[:-1], 1, out=other[1:])
+    first_alike = torch.where(other, number, 0).cummax(0).values if rows else number
+    begins = (number - first_alike) % TALL == 0
+    return torch.cat([begins.nonzero().squeeze(1), torch.tensor([rows])])
 
 
 def _starts(owner: Tensor, owners: int) -> Tensor:

@@ -6,18 +6,20 @@
 
 /* Weights S (rows, columns) at their places; fewer than 65536 columns. sparse_layout.py fills it through ctypes.
  * index ends with 8 numbers more, of any column: what lies ahead is fetched early.
- * Blocks, 16 rows of a column (panel p has the rows from 16 p on, the last one may have fewer):
+ * Blocks, up to 16 neighbouring rows of a column:
+ *   row     first row of each panel, and the end (panels + 1)
  *   start   first block of each panel (panels + 1)
  *   index   column of each block, ascending in a panel
- *   values  16 for each block, 0 beyond the last row
+ *   values  16 for each block, 0 beyond the last row of its panel
  * Single weights, in strips of neighbouring columns, in a strip row after row:
  *   start   first weight of each row of each strip (strips rows + 1)
  *   index   column of each weight, ascending in a row */
 typedef struct {
-  int32_t rows, columns, strips, unused;
+  int32_t rows, columns, strips, panels;
   const int32_t *start;
   const uint16_t *index;
   const float *values;
+  const int32_t *row;
 } Places;
 
 static inline size_t smaller(size_t a, size_t b) { return a < b ? a : b; }

@@ -94,7 +94,7 @@ def _recipe(original: Run, settings: PruneSettings) -> Recipe:
     """The settings of the original, but for masks that stay; what was published is not about this model."""
     asked = {
         "density": settings.density,
-        "block": list(settings.block or (1, 1)),
+        "block": settings.block if settings.block == "auto" else list(settings.block or (1, 1)),
         "include": list(settings.include),
         "exclude": list(settings.exclude),
         "densities": dict(settings.densities),

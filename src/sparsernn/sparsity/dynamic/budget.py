@@ -88,13 +88,13 @@ def uniform_counts(densities: Sequence[float], shapes: Sequence[Sequence[int]]) 
 
 
 def erdos_renyi_counts(
-    densities: Sequence[float], shapes: Sequence[Sequence[int]], area: int = 1
+    densities: Sequence[float], shapes: Sequence[Sequence[int]], cells: Sequence[int] | None = None
 ) -> list[int]:
     r"""Density of a tensor proportional to the sum of its sides over their product, and the total kept exact.
 
     n_l = eps * (r_l + c_l), with eps such that the n_l sum to round(sum_l density_l * r_l * c_l). A tensor
-    that would need more weights than it has becomes dense, and eps is found again for the others. With blocks
-    of `area` weights the counts, and what is exact, are blocks.
+    that would need more weights than it has becomes dense, and eps is found again for the others. Where `cells`
+    says how many blocks each tensor has, the counts, and what is exact, are blocks.
 
     Source: D. C. Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse
         connectivity
@@ -106,7 +106,7 @@ def erdos_renyi_counts(
     >>> erdos_renyi_counts([0.5, 0.5], [(10, 10), (2, 2)])
     [48, 4]
     """
-    sizes = [math.prod(shape) // area for shape in shapes]
+    sizes = [math.prod(shape) for shape in shapes] if cells is None else list(cells)
     total = round(math.fsum(d * n for d, n in zip(densities, sizes, strict=True)))
     return water_fill(total, [float(sum(shape)) for shape in shapes], sizes)
 

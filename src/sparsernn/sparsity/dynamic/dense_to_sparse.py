@@ -14,6 +14,7 @@ from sparsernn.sparsity.dynamic.engine import DynamicSparse
 from sparsernn.sparsity.dynamic.engine_settings import Settings, Updates
 from sparsernn.sparsity.dynamic.first_masks import initial_counts
 from sparsernn.sparsity.dynamic.mask_update import Change
+from sparsernn.sparsity.dynamic.masked_tensors import told_fallback
 from sparsernn.sparsity.dynamic.pools import Pool
 from sparsernn.sparsity.dynamic.pruning import PRUNE
 from sparsernn.sparsity.dynamic.selection import blank, count_true
@@ -133,15 +134,17 @@ class DenseToSparse(DynamicSparse):
         return events
 
     def notes(self) -> list[str]:
-        """That nothing is ever removed, where no time falls into the run."""
+        """Tensors without blocks; that nothing is ever removed, where no time falls into the run."""
         updates, length = self.settings.updates, self.length
+        fallen = told_fallback(self.tensors, self.settings.tensors)
         if self.times:
-            return []
+            return fallen
         total = length.epochs if updates.unit == "epoch" else length.total_steps
         return [
+            *fallen,
             f"nothing will ever be removed: of every {updates.every} {updates.unit}s of a run of {total}, none falls "
             f"where it may (update.start is {updates.start}, update.stop {updates.stop}); lower update.every, or "
-            "update.stop."
+            "update.stop.",
         ]
 
     def update(self) -> dict[str, Json]:
@@ -201,9 +204,16 @@ class DenseToSparse(DynamicSparse):
         for tensor in self.tensors:
             tensor.mask.fill_(True)
             tensor.ever.fill_(True)
-        self._final = initial_counts(self.tensors, self.settings.rules)
+        self._count()
         if self.keep_at == 0:
             self._keep()
+
+    def _count(self) -> None:
+        self._final = initial_counts(self.tensors, self.settings.rules)
+
+    def _cut_as(self, state: Mapping[str, Json]) -> None:
+        super()._cut_as(state)
+        self._count()
 
     def _due(self, unit: str) -> bool:
         count = self.epoch_count if unit == "epoch" else self.step_count
@@ -238,8 +248,8 @@ class DenseToSparse(DynamicSparse):
         removed = [blank(mask) for mask in masks]
         rule, wanted = PRUNE[self.settings.rules.prune], self._wanted(progress)
         for pool, keep in zip(self._pools.prune, wanted, strict=True):
-            present = [piece.of(masks) for piece in pool]
-            values = [piece.of(weights) for piece in pool]
+            present = [piece.of(masks).contiguous() for piece in pool]
+            values = [piece.of(weights).contiguous() for piece in pool]
             parts = rule(values, present, max(0, count_true(present) - keep), self.generator)
             for piece, part in zip(pool, parts, strict=True):
                 piece.of(removed).copy_(part)
@@ -249,16 +259,19 @@ class DenseToSparse(DynamicSparse):
         """Cells that each pool keeps after a part of the way; the parts of a tensor share what it has."""
         pools: Sequence[Pool] = self._pools.prune
         shares = [[0] * len(pool) for pool in pools]
-        for number, tensor in enumerate(self.tensors):
-            rows, columns = tensor.grid_shape
-            places = [
-                (p, k) for p, pool in enumerate(pools) for k, at in enumerate(pool) if at.tensor == number
-            ]
-            sizes = [(pools[p][k].stop - pools[p][k].start) * columns for p, k in places]
-            gone = sparsity_at(progress, 1 - self._final[number] / (rows * columns))
-            keep = self._final[number] if progress >= 1 else round((1 - gone) * rows * columns)
-            for (p, k), share in zip(places, water_fill(keep, sizes, sizes), strict=True):
-                shares[p][k] = share
+        for number, final in enumerate(self._final):
+            for area, kept in final.items():
+                places = [
+                    (p, k)
+                    for p, pool in enumerate(pools)
+                    for k, at in enumerate(pool)
+                    if at.tensor == number and at.cells.area == area
+                ]
+                sizes = [pools[p][k].size for p, k in places]
+                gone = sparsity_at(progress, 1 - kept / sum(sizes))
+                keep = kept if progress >= 1 else round((1 - gone) * sum(sizes))
+                for (p, k), share in zip(places, water_fill(keep, sizes, sizes), strict=True):
+                    shares[p][k] = share
         return [sum(parts) for parts in shares]
 
     def _cut(self, change: Change, number: int) -> dict[str, Json]:

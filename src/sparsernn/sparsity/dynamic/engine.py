@@ -15,11 +15,17 @@ from sparsernn.sparsity.dynamic.engine_settings import Settings
 from sparsernn.sparsity.dynamic.first_masks import fan_in_scale, initial_masks
 from sparsernn.sparsity.dynamic.growth import GROW
 from sparsernn.sparsity.dynamic.mask_update import Change, Situation, rewire
-from sparsernn.sparsity.dynamic.masked_tensors import MaskedTensor, check_one_area, choose_tensors
+from sparsernn.sparsity.dynamic.masked_tensors import (
+    MaskedTensor,
+    check_one_area,
+    choose_tensors,
+    told_fallback,
+)
 from sparsernn.sparsity.dynamic.pools import Pools, make_pools
+from sparsernn.sparsity.dynamic.saved_masks import check_grids, check_same_tensors, cut_as_saved, saved_grids
 from sparsernn.sparsity.dynamic.selection import count_true
 from sparsernn.sparsity.dynamic.update_record import statistics, totals
-from sparsernn.sparsity.dynamic.update_times import Length, any_due, is_due, prune_schedule
+from sparsernn.sparsity.dynamic.update_times import Length, is_due, prune_schedule, told_never
 from sparsernn.sparsity.dynamic.value_storage import ValueStorage
 from sparsernn.sparsity.optimizer_state import Optimizers, Rewirable, project, rewired
 from sparsernn.sparsity.projection import zero_absent
@@ -36,7 +42,7 @@ class DynamicSparse(Sparsifier):
     Gradients stay dense, so clipping and growth rules see all of them; a layer with `product: sparse` takes those of
     existing weights alone, and dense ones for the rules when they look at them. After every call of `after_step` and
     `end_epoch` each absent weight is exactly 0 and the number of active weights is exactly what it was at the
-    start.
+    start: blocks take the place of blocks that are equally large.
 
     Args:
         model: its parameters are masked in place; no hook, buffer or parametrization is put on it.
@@ -125,18 +131,9 @@ class DynamicSparse(Sparsifier):
         self.project()
 
     def notes(self) -> list[str]:
-        """Mask updates that cannot fall into a run of the planned length."""
-        updates, length = self.settings.updates, self.length
-        if updates.every == 0 or (length.total_steps is None and length.epochs is None):
-            return []
-        if any_due(updates, length):
-            return []
-        total = length.epochs if updates.unit == "epoch" else length.total_steps
-        return [
-            f"the masks will never change: an update is due every {updates.every} {updates.unit}s, and none falls "
-            f"into a run of {total} (update.start is {updates.start}, update.stop {updates.stop}); lower "
-            "update.every, or use static masks."
-        ]
+        """Tensors without blocks, and mask updates that cannot fall into a run of the planned length."""
+        fallen = told_fallback(self.tensors, self.settings.tensors)
+        return [*fallen, *told_never(self.settings.updates, self.length)]
 
     def touches(self) -> list[nn.Parameter]:
         """The masked tensors."""
@@ -209,6 +206,7 @@ class DynamicSparse(Sparsifier):
             "tau": self.tau,
             "momentum": {name: value.clone() for name, value in self._momentum.items()},
             "gradients": {name: value.clone() for name, value in self._gradients.items()},
+            "grids": saved_grids(self.tensors),
         }
 
     def load_state_dict(self, state: Mapping[str, Json]) -> None:
@@ -219,6 +217,7 @@ class DynamicSparse(Sparsifier):
         """
         self._check_state(state)
         self._storage.spread(self.optimizers)
+        self._cut_as(state)
         for tensor in self.tensors:
             tensor.mask.copy_(state["masks"][tensor.name])
             tensor.ever.copy_(state["ever"][tensor.name])
@@ -236,12 +235,13 @@ class DynamicSparse(Sparsifier):
 
     def _check_state(self, state: Mapping[str, Json]) -> None:
         own = self.state_dict()
-        check_keys(state, own, more=True)
+        check_keys(state, own.keys() - {"grids"}, more=True)
+        check_grids(state.get("grids", {}), self.tensors, self.settings.tensors.block_size)
         for what in ("masks", "ever", "momentum", "gradients"):
             check_tensors(what, state[what], {})
         if bool(state["momentum"]) != bool(own["momentum"]):
             refuse("one of them keeps running means of gradients")
-        _check_same_tensors(self.tensors, state["masks"])
+        check_same_tensors(self.tensors, state["masks"])
         for what in ("masks", "ever", "momentum"):
             check_tensors(what, state[what], own[what])
         parameters = {t.name: t.parameter for t in self.tensors}
@@ -256,13 +256,19 @@ class DynamicSparse(Sparsifier):
 
     def _make_pools(self, model: nn.Module) -> Pools:
         rules = self.settings.rules
-        if rules.prune == "set" and any(t.area > 1 for t in self.tensors):
+        if rules.prune == "set" and not all(t.grid.is_single for t in self.tensors):
             raise InputError("prune=set looks at signs, which blocks do not have; use magnitude with blocks.")
         everything = rules.prune == "global_magnitude"
         if everything or rules.redistribute != "none" or rules.gate_scope == "cell":
             what = "prune=global_magnitude" if everything else f"redistribute={rules.redistribute}"
             check_one_area(self.tensors, "gate_scope=cell" if rules.gate_scope == "cell" else what)
         return make_pools(self.tensors, cell_groups(model), rules.gate_scope, everything)
+
+    def _cut_as(self, state: Mapping[str, Json]) -> None:
+        """Blocks as those of a saved state lie."""
+        cut_as_saved(state.get("grids", {}), self.tensors, self.settings.tensors.block_size)
+        assert self.model is not None
+        self._pools = self._make_pools(self.model)
 
     @torch.no_grad()
     def _begin(self, seed: int) -> None:
@@ -385,12 +391,3 @@ class DynamicSparse(Sparsifier):
         reset = {"reset": grown, "keep_returned": grown & ~returned, "keep": torch.zeros_like(grown)}[how]
         if how != "keep" or any(isinstance(optimizer, Rewirable) for optimizer in self.optimizers):
             rewired(self.optimizers, tensor.parameter, tensor.mask, reset)
-
-
-def _check_same_tensors(tensors: list[MaskedTensor], masks: Mapping[str, Tensor]) -> None:
-    mine = {t.name: tuple(t.shape) for t in tensors}
-    theirs = {name: tuple(m.shape) for name, m in masks.items() if isinstance(m, Tensor) and m.numel()}
-    if mine != theirs:
-        odd = min(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
-        there, here = theirs.get(odd, "dense"), mine.get(odd, "dense")
-        raise InputError(f"the saved masks do not fit: '{odd}' is {there} there and {here} here.")

@@ -8,13 +8,14 @@ import dataclasses
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from sparsernn.core.errors import InputError
 from sparsernn.core.forms import check_names
 from sparsernn.core.limits import Count, Density, DropRate, Entries, OneOf, Positive, Share, Size
 from sparsernn.core.plain import Json
 from sparsernn.core.registry import check_value
+from sparsernn.kernels.sparse_layout import TALL
 from sparsernn.sparsity.dynamic.growth import GROW
 from sparsernn.sparsity.dynamic.pruning import PRUNE
 
@@ -26,6 +27,8 @@ REGROW_INITS = ("zero", "keep", "small_random")
 STATES_AT_GROWTH = ("reset", "keep_returned", "keep")
 ANNEALS = ("cosine", "linear", "constant")
 UNITS = ("epoch", "step")
+AUTO_BLOCK = (TALL, 1)
+Block = Annotated[Sequence[Size], Entries(2, 2)] | Literal["auto"]
 Group = TypeVar("Group")
 
 
@@ -38,16 +41,35 @@ class Tensors:
         include: names or glob patterns; a parameter takes part if one matches.
         exclude: names or glob patterns; a parameter that matches one stays dense.
         densities: name or glob pattern -> density of its own; the first match counts.
-        block: rows and columns of the blocks that masks are made of; (1, 1) is unstructured.
-        block_fallback: a tensor that the block does not divide becomes unstructured instead of an error.
+        block: rows and columns of the blocks that masks are made of; (1, 1) is unstructured. Blocks begin anew at
+            every gate, and the last ones of a gate, and of a tensor, have the rows and columns that are left. "auto"
+            is (16, 1), the shape that sparse products are made for, with `block_fallback`.
+        block_fallback: a tensor with fewer rows or columns than one block becomes unstructured, in place of blocks
+            that are as small as it is.
     """
 
     density: Density
     include: Sequence[str] = ("*",)
     exclude: Sequence[str] = ()
     densities: Mapping[str, Density] = field(default_factory=dict)
-    block: Annotated[Sequence[Size], Entries(2, 2)] = (1, 1)
+    block: Block = (1, 1)
     block_fallback: bool = False
+
+    @property
+    def block_size(self) -> tuple[int, int]:
+        """Rows and columns of a block."""
+        rows, columns = AUTO_BLOCK if self.block == "auto" else self.block
+        return int(rows), int(columns)
+
+    def block_for(self, rows: int, columns: int) -> tuple[int, int]:
+        """The same for a matrix of this size: (1, 1) if it falls back.
+
+        >>> [Tensors(0.5, block="auto").block_for(rows, 4) for rows in (15, 17)]
+        [(1, 1), (16, 1)]
+        """
+        size = self.block_size
+        falls_back = self.block_fallback or self.block == "auto"
+        return (1, 1) if falls_back and (rows < size[0] or columns < size[1]) else size
 
 
 @dataclass(frozen=True)

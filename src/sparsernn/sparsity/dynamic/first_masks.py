@@ -2,7 +2,7 @@
 
 import torch
 
-from sparsernn.sparsity.dynamic.budget import erdos_renyi_counts, uniform_counts
+from sparsernn.sparsity.dynamic.budget import erdos_renyi_counts, uniform_counts, water_fill
 from sparsernn.sparsity.dynamic.engine_settings import Rules
 from sparsernn.sparsity.dynamic.masked_tensors import MaskedTensor, check_one_area
 from sparsernn.sparsity.dynamic.selection import lottery
@@ -13,39 +13,57 @@ def initial_masks(tensors: list[MaskedTensor], rules: Rules, generator: torch.Ge
 
     With `rules.exact` a tensor of n units (weights, or blocks) gets density * n of them under "uniform", to less
     than one unit, and the sum over all tensors is exact; under "erdos_renyi" the sum over all tensors without a
-    density of their own is. Otherwise every position is present with that probability, on its own.
+    density of their own is. Lower and narrower blocks at borders count as units of their own size, each size to less
+    than one of them. Otherwise every position is present with that probability, on its own.
 
     Tensors are drawn in order from the generator, so the same seed gives the same masks on every device.
     """
     exact = rules.exact and rules.init != "uniform_bernoulli"
-    for tensor, count in zip(tensors, initial_counts(tensors, rules), strict=True):
-        everywhere = torch.ones(tensor.grid_shape, dtype=torch.bool)
+    for tensor, counts in zip(tensors, initial_counts(tensors, rules), strict=True):
+        grid = torch.zeros(tensor.grid_shape, dtype=torch.bool)
         if exact:
-            grid = lottery([everywhere], count, generator)[0]
+            areas = tensor.grid.areas
+            for area, count in counts.items():
+                grid |= lottery([areas == area], count, generator)[0]
         else:
-            grid = torch.rand(tensor.grid_shape, generator=generator) < count / everywhere.numel()
+            grid = torch.rand(tensor.grid_shape, generator=generator) < sum(counts.values()) / grid.numel()
         tensor.mask.copy_(tensor.expand(grid))
         tensor.ever.copy_(tensor.mask)
 
 
-def initial_counts(tensors: list[MaskedTensor], rules: Rules) -> list[int]:
-    """Units (weights, or whole blocks) for each tensor."""
-    units = [tensor.grid_shape for tensor in tensors]
-    counts = uniform_counts([t.density for t in tensors], units)
+def initial_counts(tensors: list[MaskedTensor], rules: Rules) -> list[dict[int, int]]:
+    """Units (weights, or whole blocks) for each tensor: area of a unit -> how many of that area."""
+    counts = even_counts(tensors)
     if rules.init != "erdos_renyi":
-        return none_empty(counts)
-    pooled = [i for i, t in enumerate(tensors) if not t.own]
-    sharing = [tensors[i] for i in pooled]
+        return counts
+    sharing = [t for t in tensors if not t.own]
     check_one_area(sharing, "init=erdos_renyi")
-    area = sharing[0].area if sharing else 1
-    drawn = erdos_renyi_counts([t.density for t in sharing], [t.shape for t in sharing], area)
-    for i, count in zip(pooled, drawn, strict=True):
-        counts[i] = count
-    return none_empty(counts)
+    cells = [t.grid.cells() for t in sharing]
+    totals = [sum(own.values()) for own in cells]
+    drawn = erdos_renyi_counts([t.density for t in sharing], [t.shape for t in sharing], totals)
+    sizes = (list(own.values()) for own in cells)
+    split = iter([water_fill(count, own, own) for count, own in zip(drawn, sizes, strict=True)])
+    for tensor, own in zip(tensors, counts, strict=True):
+        if not tensor.own:
+            own.update(zip(own, next(split), strict=True))
+    return _none_empty(counts)
+
+
+def even_counts(tensors: list[MaskedTensor]) -> list[dict[int, int]]:
+    """The same, every tensor at its own density."""
+    cells = [tensor.grid.cells() for tensor in tensors]
+    densities = [tensor.density for tensor, own in zip(tensors, cells, strict=True) for _ in own]
+    numbers = iter(uniform_counts(densities, [(number,) for own in cells for number in own.values()]))
+    return _none_empty([{area: next(numbers) for area in own} for own in cells])
+
+
+def _none_empty(counts: list[dict[int, int]]) -> list[dict[int, int]]:
+    numbers = iter(none_empty([count for own in counts for count in own.values()]))
+    return [{area: next(numbers) for area in own} for own in counts]
 
 
 def none_empty(counts: list[int]) -> list[int]:
-    """A unit for each tensor that would have none, and so put out a constant; taken from the largest.
+    """A unit for each tensor (and size of units) that would have none, and so put out constants; from the largest.
 
     >>> none_empty([0, 5]), none_empty([0])
     ([1, 4], [1])

@@ -12,7 +12,7 @@ from torch import Tensor
 from sparsernn.sparsity.dynamic.budget import share_of, water_fill
 from sparsernn.sparsity.dynamic.engine_settings import Rules
 from sparsernn.sparsity.dynamic.growth import GROW
-from sparsernn.sparsity.dynamic.pools import Pool, Pools
+from sparsernn.sparsity.dynamic.pools import Pool, Pools, by_area
 from sparsernn.sparsity.dynamic.pruning import PRUNE
 from sparsernn.sparsity.dynamic.selection import blank, count_true, lottery
 
@@ -65,7 +65,7 @@ class Change:
 def rewire(now: Situation, generator: torch.Generator) -> Change:
     """Choose what is pruned and what grows; both have the same number of positions.
 
-    Per-pool counts are unchanged without redistribution; the total is unchanged with it.
+    Per-pool counts are unchanged without redistribution; with it the total is, over the pools of blocks of one size.
     """
     prunable = _prunable(now)
     wanted = [share_of(now.rate, count_true(_of(pool, prunable))) for pool in now.pools.prune]
@@ -79,7 +79,7 @@ def rewire(now: Situation, generator: torch.Generator) -> Change:
 
 
 def _of(pool: Pool, grids: Sequence[Tensor]) -> list[Tensor]:
-    return [piece.of(grids) for piece in pool]
+    return [piece.of(grids).contiguous() for piece in pool]
 
 
 def _write(pool: Pool, grids: list[Tensor], parts: Sequence[Tensor]) -> None:
@@ -113,7 +113,18 @@ def _prune_counts(now: Situation, prunable: Sequence[Tensor], wanted: list[int])
         return [min(c, r) for c, r in zip(counts, room, strict=True)] if now.excludes else counts
     if now.pools.prune is now.pools.grow:
         counts = _spare_nearly_dense(now, counts, room)
-    return water_fill(sum(room), counts, counts) if now.excludes and sum(counts) > sum(room) else counts
+    return _fitting(pools, counts, room) if now.excludes else counts
+
+
+def _fitting(pools: Sequence[Pool], counts: Sequence[int], room: Sequence[int]) -> list[int]:
+    """No more than can grow again in the pools of blocks of one size."""
+    fitting = list(counts)
+    for group in by_area(pools):
+        wanted, most = [counts[i] for i in group], sum(room[i] for i in group)
+        if sum(wanted) > most:
+            for i, count in zip(group, water_fill(most, wanted, wanted), strict=True):
+                fitting[i] = count
+    return fitting
 
 
 def _below_tau(now: Situation, pool: Pool, prunable: Sequence[Tensor]) -> int:
@@ -176,7 +187,13 @@ def _budgets(now: Situation, removed: Sequence[Tensor], empty: Sequence[Tensor])
     lost = [count_true(_of(pool, removed)) for pool in now.pools.grow]
     if not now.moves_budget:
         return lost
-    return water_fill(sum(lost), importance(now), [count_true(_of(pool, empty)) for pool in now.pools.grow])
+    shares, rooms = importance(now), [count_true(_of(pool, empty)) for pool in now.pools.grow]
+    budgets = [0] * len(lost)
+    for group in by_area(now.pools.grow):
+        total, own = sum(lost[i] for i in group), [shares[i] for i in group]
+        for i, budget in zip(group, water_fill(total, own, [rooms[i] for i in group]), strict=True):
+            budgets[i] = budget
+    return budgets
 
 
 def _grow_part(

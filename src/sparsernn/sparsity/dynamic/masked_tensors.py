@@ -2,7 +2,8 @@
 
 Rules see every tensor as a *grid*: a matrix with one entry for each unit that lives or dies as a whole.
 Without blocks the grid is the tensor itself, flattened to rows x rest; with blocks it has one entry per
-block, whose value is the mean magnitude inside. So no rule needs to know about blocks.
+block, whose value is the mean magnitude of the weights inside, however many those are (see `BlockGrid`). So no rule
+needs to know about blocks.
 """
 
 import math
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsernn.core.errors import InputError
+from sparsernn.sparsity.dynamic.block_grid import BlockGrid
 from sparsernn.sparsity.dynamic.engine_settings import Tensors
 from sparsernn.sparsity.dynamic.flags import Flags
 from sparsernn.sparsity.reparametrized import check_zeros_count
@@ -30,7 +32,8 @@ class MaskedTensor:
         density: the density asked for.
         own: that density was asked for this tensor alone.
         gates: its gate blocks, empty if it has none.
-        block: rows and columns of one unit of the grid.
+        block: rows and columns of one unit of the grid; those at a border may have fewer.
+        grid: where the units lie.
         present: where a weight exists.
         seen: where a weight has existed at least once.
     """
@@ -41,6 +44,7 @@ class MaskedTensor:
     own: bool
     gates: tuple[GateBlock, ...]
     block: tuple[int, int]
+    grid: BlockGrid
     present: Flags
     seen: Flags
 
@@ -61,14 +65,22 @@ class MaskedTensor:
 
     @property
     def area(self) -> int:
-        """Weights in one unit of the grid."""
+        """Weights in one whole unit of the grid."""
         return self.block[0] * self.block[1]
 
     @property
     def grid_shape(self) -> tuple[int, int]:
         """Rows and columns of the grid."""
-        rows = self.shape[0]
-        return rows // self.block[0], math.prod(self.shape[1:]) // self.block[1]
+        return self.grid.shape
+
+    @property
+    def by_gate(self) -> bool:
+        """Whether the grid begins anew at every gate."""
+        return self.grid == grid_of(self.shape, self.block, self.gates)
+
+    def cut(self, block: tuple[int, int], by_gate: bool) -> None:
+        """Give it another grid."""
+        self.block, self.grid = block, grid_of(self.shape, block, self.gates if by_gate else ())
 
     def values(self, tensor: Tensor | None) -> Tensor:
         """The grid of any tensor of the parameter's shape, on the CPU (zeros for None).
@@ -81,21 +93,27 @@ class MaskedTensor:
         dense = tensor.to_dense() if tensor.is_sparse else tensor
         wide = dense if dense.dtype in (torch.float32, torch.float64) else dense.float()
         flat = wide.reshape(self.shape[0], -1)
-        if self.area > 1:
-            rows, columns = self.grid_shape
-            flat = flat.abs().view(rows, self.block[0], columns, self.block[1]).mean((1, 3))
+        if not self.grid.is_single:
+            flat = self.grid.means(flat.abs())
         return flat.cpu().contiguous()
 
     def grid_mask(self) -> Tensor:
         """The mask as a grid on the CPU (the mask itself, not a copy, where it can be)."""
-        flat = self.mask.view(self.shape[0], -1)
-        return flat[:: self.block[0], :: self.block[1]].cpu().contiguous()
+        return self.grid.sample(self.mask.view(self.shape[0], -1)).cpu().contiguous()
 
     def expand(self, grid: Tensor) -> Tensor:
         """A bool grid as a tensor of the parameter's shape and device."""
-        if self.area > 1:
-            grid = grid.repeat_interleave(self.block[0], 0).repeat_interleave(self.block[1], 1)
-        return grid.view(self.shape).to(self.parameter.device)
+        return self.grid.expand(grid).view(self.shape).to(self.parameter.device)
+
+
+def grid_of(shape: Sequence[int], block: tuple[int, int], gates: Sequence[GateBlock]) -> BlockGrid:
+    """The grid of a tensor in blocks that begin anew at every gate.
+
+    >>> grid_of((6, 2), (4, 1), ()).rows
+    (0, 4, 6)
+    """
+    flat = (shape[0], math.prod(shape[1:]))
+    return BlockGrid.of(flat, block, [(gate.start, gate.stop) for gate in gates])
 
 
 def choose_tensors(model: nn.Module, settings: Tensors) -> list[MaskedTensor]:
@@ -106,8 +124,8 @@ def choose_tensors(model: nn.Module, settings: Tensors) -> list[MaskedTensor]:
     any of them matches.
 
     Raises:
-        InputError: a pattern that matches nothing, nothing left to mask, a block that does not fit, or a parameter
-            whose zeros would be lost on the way to the weight that is used (see `check_zeros_count`).
+        InputError: a pattern that matches nothing, nothing left to mask, or a parameter whose zeros would be lost on
+            the way to the weight that is used (see `check_zeros_count`).
     """
     names = _candidate_names(model)
     _check_patterns(names.values(), [*settings.include, *settings.exclude, *settings.densities])
@@ -125,14 +143,25 @@ def choose_tensors(model: nn.Module, settings: Tensors) -> list[MaskedTensor]:
     return [_masked(by_name[aliases[0]], aliases, gates, settings) for aliases in wanted]
 
 
+def told_fallback(tensors: Sequence[MaskedTensor], settings: Tensors) -> list[str]:
+    """Which tensors are masked by single weights though blocks were asked for; a sentence, if there are any."""
+    size = settings.block_size
+    names = [f"{t.name} ({t.shape[0]} x {math.prod(t.shape[1:])})" for t in tensors if t.block != size]
+    if not names:
+        return []
+    return [
+        f"masked by single weights, being smaller than a block of {size[0]} x {size[1]}: {', '.join(names)}."
+    ]
+
+
 def check_one_area(tensors: Sequence[MaskedTensor], what: str) -> None:
-    """Refuse to move budget between tensors whose units (weights, blocks) differ in size.
+    """Refuse to move budget between tensors of which some are in blocks and some in single weights.
 
     Raises:
         InputError: quoting `what`, the setting that would move it.
     """
-    if len({tensor.area for tensor in tensors}) > 1:
-        odd = next(t.name for t in tensors if t.area != tensors[0].area)
+    if len({tensor.block for tensor in tensors}) > 1:
+        odd = next(t.name for t in tensors if t.block != tensors[0].block)
         raise InputError(
             f"{what} shares one budget between tensors, but '{odd}' has another block size than "
             f"'{tensors[0].name}'; exclude the tensors that fell back, "
@@ -171,26 +200,16 @@ def _masked(
 ) -> MaskedTensor:
     own = [d for pattern, d in settings.densities.items() if _matches(aliases, [pattern])]
     empty = torch.zeros(parameter.shape, dtype=torch.bool, device=parameter.device)
+    block = settings.block_for(parameter.shape[0], math.prod(parameter.shape[1:]))
+    mine = next((gates[alias] for alias in aliases if alias in gates), ())
     return MaskedTensor(
         name=aliases[0],
         parameter=parameter,
         density=own[0] if own else settings.density,
         own=bool(own),
-        gates=next((gates[alias] for alias in aliases if alias in gates), ()),
-        block=_block_for(aliases[0], parameter, settings),
+        gates=mine,
+        block=block,
+        grid=grid_of(parameter.shape, block, mine),
         present=Flags(empty),
         seen=Flags(empty.clone()),
-    )
-
-
-def _block_for(name: str, parameter: nn.Parameter, settings: Tensors) -> tuple[int, int]:
-    rows, columns = settings.block
-    height, width = parameter.shape[0], math.prod(parameter.shape[1:])
-    if height % rows == 0 and width % columns == 0:
-        return rows, columns
-    if settings.block_fallback:
-        return 1, 1
-    raise InputError(
-        f"blocks of {rows}x{columns} do not divide '{name}' ({height}x{width}); "
-        "choose another block, exclude the tensor, or set block_fallback to leave it unstructured."
     )

@@ -77,3 +77,20 @@ def _progress(length: Length, unit: str, epoch: int, step: int) -> float | None:
     if unit == "epoch" and length.epochs:
         return epoch / length.epochs
     return step / length.total_steps if length.total_steps else None
+
+
+def told_never(updates: Updates, length: Length) -> list[str]:
+    """That the masks of a run of known length never change though they should; a sentence, or none.
+
+    >>> told_never(Updates(every=3), Length(epochs=2))[0][:52]
+    'the masks will never change: an update is due every '
+    """
+    known = length.total_steps is not None or length.epochs is not None
+    if updates.every == 0 or not known or any_due(updates, length):
+        return []
+    total = length.epochs if updates.unit == "epoch" else length.total_steps
+    return [
+        f"the masks will never change: an update is due every {updates.every} {updates.unit}s, and none falls "
+        f"into a run of {total} (update.start is {updates.start}, update.stop {updates.stop}); lower "
+        "update.every, or use static masks."
+    ]

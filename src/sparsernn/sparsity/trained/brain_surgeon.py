@@ -21,11 +21,15 @@ Differs from SparseGPT: how many weights each group of columns loses is not the 
 costs; the order of the columns; the last fit; blocks.
 """
 
+from collections.abc import Mapping
+from itertools import accumulate
+
 import torch
 from torch import Tensor
 
 from sparsernn.core.streams import stream
-from sparsernn.sparsity.dynamic.selection import by_magnitude, count_true
+from sparsernn.sparsity.dynamic.block_grid import BlockGrid
+from sparsernn.sparsity.dynamic.selection import by_magnitude
 
 DAMPING = 0.01
 """lambda as a fraction of the mean of H's diagonal."""
@@ -34,8 +38,6 @@ COLUMNS = 16
 FITTING_STEPS = 64
 CONVERGED = 1e-20
 """Of the squared residual, relative to the first one."""
-
-Block = tuple[int, int]
 
 
 def damped(gram: Tensor, damping: float = DAMPING) -> Tensor:
@@ -52,28 +54,27 @@ def damped(gram: Tensor, damping: float = DAMPING) -> Tensor:
     return gram + (damping * mean if mean > 0 else 1.0) * torch.eye(len(gram), dtype=gram.dtype)
 
 
-def cells(values: Tensor, block: Block) -> Tensor:
-    """Sums over blocks: (O, I) -> (O / rows, I / columns).
+def smallest(
+    scores: Tensor, remove: Mapping[int, int], grid: BlockGrid, generator: torch.Generator
+) -> Tensor:
+    """The cells of a grid with the smallest scores, so many of each area; bool, of the scores' shape.
 
-    >>> cells(torch.ones(4, 3), (2, 1)).tolist()
-    [[2.0, 2.0, 2.0], [2.0, 2.0, 2.0]]
+    >>> grid = BlockGrid.of((3, 2), (2, 1))
+    >>> smallest(torch.tensor([[2.0, 1.0], [4.0, 5.0]]), {2: 1, 1: 1}, grid, torch.Generator()).tolist()
+    [[False, True], [True, False]]
     """
-    rows, columns = block
-    if block == (1, 1):
-        return values
-    return values.view(len(values) // rows, rows, values.shape[1] // columns, columns).sum((1, 3))
-
-
-def spread(grid: Tensor, block: Block) -> Tensor:
-    """The inverse of taking blocks: every cell over its block."""
-    return grid.repeat_interleave(block[0], 0).repeat_interleave(block[1], 1) if block != (1, 1) else grid
+    areas, scores = grid.areas, scores.contiguous()
+    chosen = torch.zeros(scores.shape, dtype=torch.bool)
+    for area, count in remove.items():
+        chosen |= by_magnitude([scores], [areas == area], count, generator, largest=False)[0]
+    return chosen
 
 
 def surgeon(
     weight: Tensor,
     hessian: Tensor,
-    remove: int,
-    block: Block = (1, 1),
+    remove: int | Mapping[int, int],
+    grid: BlockGrid | None = None,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Remove blocks of a weight, and fit what stays.
@@ -81,8 +82,8 @@ def surgeon(
     Args:
         weight: W (O, I), float64.
         hessian: H (I, I), float64, positive definite: see `damped`.
-        remove: blocks to remove.
-        block: their rows and columns, which divide O and I.
+        remove: blocks to remove; of each area, where they are not all equally large.
+        grid: where they lie; None for single weights.
         generator: decides ties.
 
     Returns:
@@ -94,38 +95,41 @@ def surgeon(
         >>> mask.tolist(), [round(x, 4) for x in fitted[0].tolist()]
         ([[True, False]], [1.05, 0.0])
     """
-    order = _order(hessian, block[1])
+    grid = grid or BlockGrid.of((weight.shape[0], weight.shape[1]), (1, 1))
+    wanted = {int(grid.areas[0, 0]): remove} if isinstance(remove, int) else remove
+    order, turned_grid = _order(hessian, grid)
     turned = hessian[order][:, order]
-    chosen = _chosen(weight[:, order], turned, remove, block, generator or stream("ties"))
+    chosen = _chosen(weight[:, order], turned, wanted, turned_grid, generator or stream("ties"))
     mask = torch.empty_like(chosen)
     mask[:, order] = chosen
     return fitted(weight, hessian, mask), mask
 
 
-def _order(hessian: Tensor, together: int) -> Tensor:
-    """The columns, those of a block side by side, from the least read to the most."""
-    read = hessian.diagonal().view(-1, together).sum(1)
-    return torch.arange(len(hessian)).view(-1, together)[read.argsort(stable=True)].view(-1)
+def _order(hessian: Tensor, grid: BlockGrid) -> tuple[Tensor, BlockGrid]:
+    """The columns, those of a block side by side, from the least read to the most; the grid in that order."""
+    own = BlockGrid((0, 1), grid.columns)
+    following = own.means(hessian.diagonal().unsqueeze(0))[0].argsort(stable=True).tolist()
+    groups = [torch.arange(grid.columns[k], grid.columns[k + 1]) for k in following]
+    borders = accumulate((len(group) for group in groups), initial=0)
+    return torch.cat(groups), BlockGrid(grid.rows, tuple(borders))
 
 
-def _chosen(weight: Tensor, hessian: Tensor, remove: int, block: Block, generator: torch.Generator) -> Tensor:
+def _chosen(
+    weight: Tensor, hessian: Tensor, remove: Mapping[int, int], grid: BlockGrid, generator: torch.Generator
+) -> Tensor:
     """The mask: column by column, what is removed making itself felt in the columns to come."""
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
     factor = torch.linalg.cholesky(inverse, upper=True)
-    cost, present = (
-        cells(weight.square() / inverse.diagonal(), block),
-        cells(torch.ones_like(weight), block) > 0,
-    )
-    first = by_magnitude([cost], [present], remove, generator, largest=False)[0]
+    first = smallest(grid.means(weight.square() / inverse.diagonal()), remove, grid, generator)
     w, mask = weight.clone(), torch.ones_like(weight, dtype=torch.bool)
-    width = max(1, COLUMNS // block[1]) * block[1]
-    for start in range(0, weight.shape[1], width):
-        stop = min(start + width, weight.shape[1])
-        own = slice(start // block[1], stop // block[1])
-        cost = cells(w[:, start:stop].square() / inverse.diagonal()[start:stop], block).contiguous()
-        count = count_true([first[:, own].contiguous()])
-        gone = by_magnitude([cost], [present[:, own].contiguous()], count, generator, largest=False)[0]
-        mask[:, start:stop] = ~spread(gone, block)
+    together, blocks = max(1, COLUMNS // grid.widest), grid.shape[1]
+    for left in range(0, blocks, together):
+        right = min(left + together, blocks)
+        start, stop = grid.columns[left], grid.columns[right]
+        part = BlockGrid(grid.rows, tuple(c - start for c in grid.columns[left : right + 1]))
+        counts = {area: int((first[:, left:right] & (part.areas == area)).sum()) for area in part.cells()}
+        cost = part.means(w[:, start:stop].square() / inverse.diagonal()[start:stop])
+        mask[:, start:stop] = ~part.expand(smallest(cost, counts, part, generator))
         _pass(w, factor, mask, start, stop)
     return mask
 

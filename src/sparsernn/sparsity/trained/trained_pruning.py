@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,16 +11,17 @@ from torch.optim import Optimizer
 
 from sparsernn.core.checks import check_value, checked
 from sparsernn.core.errors import InputError
-from sparsernn.core.limits import Density, Entries, OneOf, Size
+from sparsernn.core.limits import Density, OneOf
 from sparsernn.core.plain import Json
 from sparsernn.core.streams import stream
-from sparsernn.sparsity.dynamic.budget import uniform_counts
-from sparsernn.sparsity.dynamic.engine_settings import Tensors
-from sparsernn.sparsity.dynamic.first_masks import none_empty
+from sparsernn.sparsity.dynamic.block_grid import BlockGrid
+from sparsernn.sparsity.dynamic.budget import water_fill
+from sparsernn.sparsity.dynamic.engine_settings import Block, Tensors
+from sparsernn.sparsity.dynamic.first_masks import even_counts
 from sparsernn.sparsity.dynamic.masked_tensors import MaskedTensor, choose_tensors
 from sparsernn.sparsity.dynamic.selection import by_magnitude, count_true
 from sparsernn.sparsity.frozen_zeros import Frozen
-from sparsernn.sparsity.trained.brain_surgeon import cells, damped, spread, surgeon
+from sparsernn.sparsity.trained.brain_surgeon import damped, smallest, surgeon
 from sparsernn.sparsity.trained.weight_inputs import WIDEST, Moments, inputs_seen, moments_of
 from sparsernn.sparsity.weight_counts import summarize
 
@@ -106,16 +107,16 @@ class PruneSettings:
     Attributes:
         density: fraction of weights to keep of each tensor, in (0, 1].
         method: one of `METHODS`.
-        block: rows and columns of what goes together; None is (1, 1), single weights.
+        block: rows and columns of what goes together, or "auto" (see `Tensors`); None is (1, 1), single weights.
         include, exclude: names or glob patterns of tensors.
         densities: name or pattern -> density of its own.
-        block_fallback: a tensor that the block does not divide is pruned by single weights instead of an error.
+        block_fallback: a tensor with fewer rows or columns than one block is pruned by single weights.
         seed: of the draw among equal weights.
     """
 
     density: float
     method: Annotated[str, OneOf(METHODS)] = "obs"
-    block: Annotated[Sequence[Size], Entries(2, 2)] | None = None
+    block: Block | None = None
     include: Sequence[str] = ("*",)
     exclude: Sequence[str] = ()
     densities: Mapping[str, float] = field(default_factory=dict)
@@ -130,14 +131,14 @@ class PruneSettings:
         """The tensors of a model that these settings choose.
 
         Raises:
-            InputError: there is none, or a block does not fit.
+            InputError: there is none.
         """
         chosen = Tensors(
             density=self.density,
             include=tuple(self.include),
             exclude=tuple(self.exclude),
             densities=self.densities,
-            block=tuple(self.block or (1, 1)),
+            block=self.block or (1, 1),
             block_fallback=self.block_fallback,
         )
         return choose_tensors(model, chosen)
@@ -149,7 +150,7 @@ def prune(
     *,
     density: float,
     method: str = "obs",
-    block: Sequence[int] | None = None,
+    block: Sequence[int] | Literal["auto"] | None = None,
     include: Sequence[str] = ("*",),
     exclude: Sequence[str] = (),
     densities: Mapping[str, float] | None = None,
@@ -173,11 +174,13 @@ def prune(
             few are enough: some thousand vectors for each weight. Not needed by magnitude.
         density: fraction of weights to keep of each tensor, in (0, 1].
         method: "obs", "activation" or "magnitude".
-        block: rows and columns of the blocks that go as a whole, such as [16, 1]; None prunes single weights.
+        block: rows and columns of the blocks that go as a whole, such as [16, 1], or "auto" for those with
+            `block_fallback`; None prunes single weights.
         include: names or glob patterns of what is pruned; all trainable parameters with two dimensions but biases.
         exclude: names or glob patterns of what is not.
         densities: name or pattern -> density of its own.
-        block_fallback: a tensor that the block does not divide is pruned by single weights instead of an error.
+        block_fallback: a tensor with fewer rows or columns than one block is pruned by single weights, and not by
+            blocks that are as small as it is.
         seed: of the draw among equal weights.
 
     Returns:
@@ -244,7 +247,7 @@ def prune_by_work(
             raise InputError(f"the model cannot read the batches ({words}).") from fault
     order = list(seen)
     tensors = sorted(tensors, key=lambda t: order.index(t.name) if t.name in seen else -1)
-    counts = dict(zip((t.name for t in tensors), _counts(tensors), strict=True))
+    counts = dict(zip((t.name for t in tensors), even_counts(tensors), strict=True))
     generator, rows = stream("prune", settings.seed), []
     for number, tensor in enumerate(tensors, 1):
         why = "" if settings.method == "magnitude" else _unknown(tensor, seen.get(tensor.name))
@@ -274,11 +277,6 @@ def _check_not_sparse(tensors: Sequence[MaskedTensor], settings: PruneSettings) 
             raise InputError(f"'{t.name}' holds numbers that are not finite; nothing can be pruned by them.")
 
 
-def _counts(tensors: Sequence[MaskedTensor]) -> list[int]:
-    """Cells (weights, or blocks) that each tensor keeps."""
-    return none_empty(uniform_counts([t.density for t in tensors], [t.grid_shape for t in tensors]))
-
-
 def _unknown(tensor: MaskedTensor, moments: Moments | None) -> str:
     """Why nothing can be known of a tensor's input; "" where it can."""
     if moments is None:
@@ -294,25 +292,24 @@ def _prune(
     tensor: MaskedTensor,
     method: str,
     why: str,
-    keep: int,
+    keep: Mapping[int, int],
     moments: Moments | None,
     generator: torch.Generator,
 ) -> PrunedTensor:
     weight = tensor.parameter.detach().cpu().double().reshape(tensor.shape[0], -1)
-    remove, error = weight.numel() // tensor.area - keep, None
+    grid, error = tensor.grid, None
+    remove = {area: count - keep[area] for area, count in grid.cells().items()}
     if moments is None:
-        mask = ~spread(_smallest(cells(weight.abs(), tensor.block), remove, generator), tensor.block)
+        mask = ~grid.expand(smallest(grid.means(weight.abs()), remove, grid, generator))
         after = weight * mask
     else:
         gram = _gram(moments, len(weight))
         if method == "activation":
-            mask = ~spread(
-                _by_rows(cells(weight.abs() * gram.diagonal().sqrt(), tensor.block), keep, generator),
-                tensor.block,
-            )
+            scores = grid.means(weight.abs() * gram.diagonal().sqrt())
+            mask = grid.expand(_largest_of_rows(scores, keep, grid, generator))
             after = weight * mask
         else:
-            after, mask = surgeon(weight, damped(gram), remove, tensor.block, generator)
+            after, mask = surgeon(weight, damped(gram), remove, grid, generator)
         error = _change(weight - after, gram) / max(_change(weight, gram), 1e-300)
     tensor.mask.copy_(mask.view(tensor.shape))
     tensor.ever.copy_(tensor.mask)
@@ -335,6 +332,19 @@ def _smallest(scores: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """True at the `count` smallest of all scores."""
     everywhere = torch.ones(scores.shape, dtype=torch.bool)
     return by_magnitude([scores.contiguous()], [everywhere], count, generator, largest=False)[0]
+
+
+def _largest_of_rows(
+    scores: Tensor, keep: Mapping[int, int], grid: BlockGrid, generator: torch.Generator
+) -> Tensor:
+    """True at what is kept: so many cells of each area, as many in each row of them."""
+    kept = torch.zeros(scores.shape, dtype=torch.bool)
+    for same in grid.classes():
+        sizes = [(r.stop - r.start) * (r.right - r.left) for r in same]
+        for r, count in zip(same, water_fill(keep[same[0].area], sizes, sizes), strict=True):
+            part = (slice(r.start, r.stop), slice(r.left, r.right))
+            kept[part] = ~_by_rows(scores[part], count, generator)
+    return kept
 
 
 def _by_rows(scores: Tensor, keep: int, generator: torch.Generator) -> Tensor:
