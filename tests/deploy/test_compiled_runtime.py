@@ -9,7 +9,6 @@ from sparsernn.deploy import CompiledRuntime, ModuleRuntime, TaggerRuntime, runt
 from sparsernn.kernels.weight_formats import FORMATS
 from sparsernn.models.language_model import LanguageModel
 from sparsernn.models.tagger import Tagger
-from sparsernn.nn import EMBEDDINGS, HEADS, LAYERS
 
 V, E = 57, 18
 LAYER_SPECS = {
@@ -150,23 +149,6 @@ def test_two_threads_say_the_same():
         words = torch.randint(V, (5, 1))
         one, two = (runtime(model, masks, products="csr", threads=n).stream().read(words) for n in (1, 2))
         torch.testing.assert_close(one, two, rtol=0, atol=0)
-
-
-def test_every_member_of_the_registries_runs_or_goes_its_own_way():
-    """Compiled, or the model's own forward pass: never an error, and the same scores."""
-    compiled = set()
-    for layer in LAYERS:
-        for head in HEADS:
-            for embedding in EMBEDDINGS:
-                spec = {"name": layer, **({"chunk_size": 2} if layer == "onlstm" else {})}
-                model = LanguageModel(20, 6, [8], layer=spec, head=head, embedding=embedding).eval()
-                ready, words = runtime(model, products="dense", threads=1), torch.randint(20, (3, 2))
-                torch.testing.assert_close(
-                    ready.stream(2).read(words), said(model, words)[0], rtol=1e-4, atol=1e-4
-                )
-                if isinstance(ready, CompiledRuntime):
-                    compiled.add((layer, head, embedding))
-    assert compiled == {(layer, head, "dense") for layer in LAYERS for head in HEADS}
 
 
 @pytest.mark.parametrize("ragged", [False, True], ids=["whole", "ragged"])

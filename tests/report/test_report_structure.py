@@ -89,9 +89,9 @@ def test_the_table_has_before_after_and_how_many_times_smaller():
         ("units of layer 0", "4", "2", "2.00×"),
         ("units of layer 1", "3", "3", "1.00×"),
         ("parameters", "4,000", "1,000", "4.00×"),
-        ("multiply-adds per token", "900", "300", "3.00×"),
+        ("multiply-adds per step", "900", "300", "3.00×"),
         ("best.safetensors", "2.00 KiB", "1.00 KiB", "2.00×"),
-        ("time per token, batch 10", "6.00 ms", "2.00 ms", "3.00×"),
+        ("time per step, batch 10", "6.00 ms", "2.00 ms", "3.00×"),
     )
     assert structure_tables(record(RECORD)) == (table,)
 

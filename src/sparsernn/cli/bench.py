@@ -1,12 +1,18 @@
-"""`sparsernn bench`: how long a model takes per token."""
+"""`sparsernn bench`: how long a model takes per token, time step or window."""
 
-from typing import Annotated
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparsernn.cli.arguments import RunFolder, UnusedData
+from sparsernn.cli.arguments import Runs, UnusedData
 from sparsernn.core.checks import check_value
 from sparsernn.core.limits import Spelling
+
+if TYPE_CHECKING:
+    from sparsernn.core.plain import Json
+    from sparsernn.runs.run import Run
 
 
 def register(app: typer.Typer) -> None:
@@ -15,32 +21,52 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(
-    run: RunFolder,
+    runs: Runs,
     batch_size: Annotated[
-        str, typer.Option("--batch-size", help="Texts read at once, 1 to 16; 1,4 for both.")
+        str, typer.Option("--batch-size", help="Sequences read at once, 1 to 16; 1,4 for both.")
     ] = "1",
+    window: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Time steps read in one call; left out: one, of a tagger a sentence of 20 words."
+        ),
+    ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Timed rounds.")] = 15,
     data: UnusedData = None,
 ) -> None:
-    """Measure milliseconds per token: torch, onnxruntime where it is there, and the forms of our runtime, in turns.
+    """Measure milliseconds per token or time step: torch, onnxruntime where it is there, and our forms, in turns.
 
-    A run that has ended keeps the figures for its report.
+    Of several runs all take turns with each other. A run that has ended keeps the figures for its report, but not
+    those of windows that are asked for.
     """
     from sparsernn.cli.console_tables import latency_rows
-    from sparsernn.report import load_run
     from sparsernn.report.console import output
-    from sparsernn.runs.artifacts import gains, measure, reads_tokens, require, take_best
+    from sparsernn.runs.artifacts import gains, has_latency, measure_together, require, take_best
     from sparsernn.runs.assembly import open_weights
 
-    opened = open_weights(run)
-    require(reads_tokens(opened), opened, "measuring the time per token")
-    take_best(opened)
-    measured = measure(opened, _batches(batch_size), repeats, graph=True)
-    output().print(latency_rows(measured))
-    for sentence in gains(measured):
-        output().print(sentence, soft_wrap=True)
-    if load_run(run).of("test"):
-        opened.events.append(measured)
+    opened = [open_weights(run) for run in runs]
+    for run in opened:
+        require(has_latency(run), run, "measuring the time per token", TIMED)
+        take_best(run)
+    for run, measured in zip(
+        opened, measure_together(opened, _batches(batch_size), repeats, True, window), strict=True
+    ):
+        output().print(latency_rows(measured, str(run.home) if len(opened) > 1 else None))
+        for sentence in gains(measured):
+            output().print(sentence, soft_wrap=True)
+        if window is None:
+            _keep(run, measured)
+
+
+TIMED = "a language model, a sequence model or a tagger"
+
+
+def _keep(run: Run, measured: dict[str, Json]) -> None:
+    from sparsernn.report import load_run
+    from sparsernn.report.console import output
+
+    if load_run(run.home).of("test"):
+        run.events.append(measured)
     else:  # what is written beyond the last checkpoint, a resumed run forgets
         output().print("Not kept: the report takes these figures once the run has ended.", soft_wrap=True)
 

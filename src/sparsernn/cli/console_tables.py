@@ -170,13 +170,14 @@ def drawn(data: report.Table) -> Table:
     return made
 
 
-def latency_rows(measured: Mapping[str, Json]) -> Table:
-    """The table of a "sizes" record: milliseconds per token for each way to compute it."""
+def latency_rows(measured: Mapping[str, Json], name: str | None = None) -> Table:
+    """The table of a "sizes" record: milliseconds per token or time step for each way to compute it."""
     from sparsernn.report.story.formats import milliseconds, size
 
-    made = table(
-        "runtime", "batch", "per token", "half of the steps", "weights", "against dense", numbers=range(1, 6)
-    )
+    window = next((row["window"] for row in measured["latency"] if "window" in row), None)
+    told = [name, None if window is None else f"{window} steps in one call"]
+    columns = ("runtime", "batch", "per step", "half of the steps", "weights", "against dense")
+    made = table(*columns, numbers=range(1, 6), title=", ".join(filter(None, told)) or None)
     for row in measured["latency"]:
         low, high = row["spread_ms"]
         times = (milliseconds(row["ms_per_token"]), f"{milliseconds(low)} to {milliseconds(high)}")

@@ -32,7 +32,7 @@ def demo(
 ) -> None:
     """Train and compare a dense, a static-sparse and a Selfish-sparse language model: about two minutes."""
     from sparsernn.cli.training import show_results, with_progress
-    from sparsernn.experiments import complete
+    from sparsernn.experiments import complete, time_together
     from sparsernn.report import write_report
     from sparsernn.report.console import headed, output
     from sparsernn.runs.assembly import create
@@ -46,6 +46,7 @@ def demo(
         run = create(recipe, place)
         with_progress(run, _show_sizes)
         complete(run, PROMPT)
+    time_together(folders)  # one run after the other would have met other moments of the machine
     output().print()
     show_results(*folders)
     _show_samples(folders)

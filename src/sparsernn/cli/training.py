@@ -113,10 +113,10 @@ def with_progress(run: Run, greet: Callable[[Mapping[str, Json]], None]) -> None
 
 def what_next(run: Run) -> list[tuple[str, str]]:
     """The commands that a finished run is good for, each with what it shows."""
-    from sparsernn.runs.artifacts import answers_questions, reads_tokens, writes_text
+    from sparsernn.runs.artifacts import answers_questions, has_latency, writes_text
     from sparsernn.runs.predictions import predicts_series
 
-    able = {"generate": writes_text(run), "bench": reads_tokens(run), "answer": answers_questions(run)}
+    able = {"generate": writes_text(run), "bench": has_latency(run), "answer": answers_questions(run)}
     able["predict"] = predicts_series(run)
     return [(command, what) for command, what in NEXT if able.get(command, True)]
 
@@ -134,7 +134,7 @@ NEXT = (
     ("inspect", "densities per tensor and gate"),
     ("evaluate", "scores of a split"),
     ("generate", "text from the model"),
-    ("bench", "time per token"),
+    ("bench", "time per token or step"),
     ("answer", "a question about a paragraph of yours (--paragraph, --question)"),
     ("predict", "labels or numbers for a file of yours, as CSV (FILE, --out CSV)"),
 )

@@ -1,13 +1,17 @@
 """Trained models made small and fast: dead units removed, packed files, a sparse runtime, honest measurements."""
 
-from sparsernn.deploy.compiled_runtime import CompiledRuntime, TaggerRuntime
+from sparsernn.deploy.compiled_runtime import CompiledRuntime, StepRuntime
 from sparsernn.deploy.dead_units import dead_units
-from sparsernn.deploy.measurement import compare, gain, macs_per_token, measure_latency, sizes
+from sparsernn.deploy.latency import compare, gain, measure_latency
+from sparsernn.deploy.measurement import macs_per_token, sizes
 from sparsernn.deploy.packed import Packed, pack, read_packed, unpack
 from sparsernn.deploy.proof import Proof, prove
 from sparsernn.deploy.runtime import LSTMRuntime, runtime
+from sparsernn.deploy.sequence_runtime import SequenceRuntime
 from sparsernn.deploy.shrink import Compaction, compact, compacted
+from sparsernn.deploy.tagger_runtime import TaggerModuleRuntime, TaggerRuntime
 from sparsernn.deploy.token_stream import ModuleRuntime, Stream
+from sparsernn.deploy.vector_stream import VectorModuleRuntime, VectorStream
 
 __all__ = [
     "Compaction",
@@ -16,8 +20,13 @@ __all__ = [
     "ModuleRuntime",
     "Packed",
     "Proof",
+    "SequenceRuntime",
+    "StepRuntime",
     "Stream",
+    "TaggerModuleRuntime",
     "TaggerRuntime",
+    "VectorModuleRuntime",
+    "VectorStream",
     "compact",
     "compacted",
     "compare",

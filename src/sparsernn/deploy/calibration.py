@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsernn.core.errors import InputError
-from sparsernn.deploy.compiled_runtime import CompiledRuntime, TaggerRuntime, Window
+from sparsernn.deploy.compiled_runtime import CompiledRuntime, Window
 from sparsernn.deploy.runtime import runtime
 from sparsernn.deploy.step_list import Step
 from sparsernn.kernels.weight_formats import Format, to_int8
@@ -92,7 +92,7 @@ def calibrate(model: nn.Module, words: Tensor, masks: Mapping[str, Tensor] | Non
     Differs from the original: the range is searched for, with the inputs' own products.
     """
     ready = runtime(model, masks, products="dense", threads=1)
-    if not isinstance(ready, CompiledRuntime) or isinstance(ready, TaggerRuntime):
+    if not isinstance(ready, CompiledRuntime) or "embedding.weight" not in dict(model.named_parameters()):
         raise InputError(
             f"a {type(model).__name__} cannot be calibrated; a language model with the embedding 'dense' can."
         )

@@ -1,8 +1,9 @@
-"""Language models and taggers whose tokens, or windows of them, are one call into C, or the same in torch."""
+"""Language models whose tokens, or windows of them, are one call into C, or the same in torch."""
 
 from __future__ import annotations
 
 import ctypes
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,17 +14,15 @@ from sparsernn.core.errors import InputError
 from sparsernn.deploy.autotune import fastest
 from sparsernn.deploy.step_list import CCall, CompiledList, Place, Step, StepList
 from sparsernn.deploy.step_twins import TWINS
-from sparsernn.deploy.token_stream import Stream
+from sparsernn.deploy.token_stream import LARGEST_WINDOW, Reader, Stream
 from sparsernn.kernels.library import check_threads, library
 from sparsernn.kernels.weight_formats import FORMATS, Csr, Dense, DenseInt8, Format, padded
 
 LOOKED_UP = (Dense, DenseInt8, Csr)
 """Formats in which one row can be read by itself (CsrInt8 is a Csr)."""
-LARGEST_WINDOW = 1 << 24
-"""Scores that a call makes at most: 64 MB; longer windows take several."""
 
 
-class CompiledRuntime:
+class StepRuntime(ABC):
     """A model written as steps, and its weights in the formats that they are fastest in.
 
     Args:
@@ -33,7 +32,7 @@ class CompiledRuntime:
         batch: columns that the number of threads is chosen for.
 
     Attributes:
-        vocabulary_size: V.
+        vocabulary_size: V; 0 where vectors are read.
         outputs: features of each answer.
         library: the compiled kernels, or None where the twins compute.
     """
@@ -43,7 +42,7 @@ class CompiledRuntime:
     ) -> None:
         check_threads(threads)
         self.steps, self.outputs, self.held = steps, outputs, dict(held)
-        self.vocabulary_size = held["embedding.weight"].shape[0]
+        self.vocabulary_size = held["embedding.weight"].shape[0] if "embedding.weight" in held else 0
         self.library = library()
         self.compiled = CompiledList(steps)
         self.threads = 1 if self.library is None else self._threads(threads, batch)
@@ -57,8 +56,9 @@ class CompiledRuntime:
 
     def _timed(self, threads: int, batch: int) -> Callable[[], object]:
         window = Window(self, batch, threads)
-        ids = [0] * batch
-        return lambda: window.token(ids)
+        inputs = self.steps.inputs.rows
+        x = torch.zeros(1, batch, inputs) if inputs else torch.zeros(1, batch, dtype=torch.int64)
+        return lambda: window.call(x)
 
     @property
     def bytes(self) -> int:
@@ -76,9 +76,21 @@ class CompiledRuntime:
         way = "compiled" if self.library else "torch"
         return f"{way}, {self.threads} thread(s): " + ", ".join(f"{n} {k}" for n, k in self.formats().items())
 
+    @abstractmethod
+    def reader(self, batch: int = 1) -> Reader:
+        """Whatever reads so many sequences at once, 1 to 16."""
+
+
+class CompiledRuntime(StepRuntime):
+    """A language model written as steps; see `StepRuntime`."""
+
     def stream(self, batch: int = 1) -> Stream:
         """New texts, from the model's initial state; `batch` from 1 to 16."""
         return CompiledStream(self, batch)
+
+    def reader(self, batch: int = 1) -> Reader:
+        """The same as a stream."""
+        return self.stream(batch)
 
 
 class Window:
@@ -88,7 +100,7 @@ class Window:
         fixed: (rows, width), with the states.
     """
 
-    def __init__(self, runtime: CompiledRuntime, batch: int, threads: int | None = None) -> None:
+    def __init__(self, runtime: StepRuntime, batch: int, threads: int | None = None) -> None:
         self.runtime, self.batch, self.width = runtime, batch, padded(batch)
         self.threads = runtime.threads if threads is None else threads
         self.fixed = torch.zeros(runtime.steps.fixed, self.width)
@@ -100,7 +112,7 @@ class Window:
         self._answer = self._answers(self._token)[0]
         self.begin()
 
-    def _call(self, moving: Tensor, words: int, lengths: int | None) -> CCall:
+    def _call(self, moving: Tensor, words: int | None, lengths: int | None) -> CCall:
         here = (self.fixed.data_ptr(), moving.data_ptr(), self._scratch.data_ptr(), words, lengths)
         return CCall(*here, len(moving), self.batch, self.width, self.threads)
 
@@ -122,34 +134,51 @@ class Window:
 
     def token(self, ids: list[int]) -> Tensor:
         """One time step, B ids within the vocabulary -> answers (rows, width), to be copied."""
+        self._ids[:] = ids
+        return self._do_one(torch.tensor([ids]) if self.runtime.library is None else None)
+
+    def vector(self, x: Tensor) -> Tensor:
+        """One time step, x (B, I) -> answers (rows, width), to be copied."""
+        self._put(self._token, x.unsqueeze(0))
+        return self._do_one(None)
+
+    def _do_one(self, words: Tensor | None) -> Tensor:
         if self.runtime.library is None:
-            self._twin(self._token, torch.tensor([ids]), None)
+            self._twin(self._token, words, None)
         else:
-            self._ids[:] = ids
             self.runtime.library.steps(self._list, ctypes.addressof(self._one))
         return self._answer
 
-    def call(self, words: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """words (T, B) int64 within the vocabulary, lengths (B,) int32 -> answers (T, rows, width)."""
-        moving = torch.zeros(len(words), self.runtime.steps.moving, self.width)
+    def call(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """x (T, B) int64 within the vocabulary or (T, B, I), lengths (B,) int32 -> answers (T, rows, width)."""
+        moving = torch.zeros(len(x), self.runtime.steps.moving, self.width)
+        words = x if self.runtime.vocabulary_size else None
+        if words is None:
+            self._put(moving, x)
         if self.runtime.library is None:
             self._twin(moving, words, lengths)
         else:
-            here = self._call(moving, words.data_ptr(), None if lengths is None else lengths.data_ptr())
+            places = [None if given is None else given.data_ptr() for given in (words, lengths)]
+            here = self._call(moving, *places)
             self.runtime.library.steps(self._list, ctypes.addressof(here))
         return self._answers(moving)
 
+    def _put(self, moving: Tensor, x: Tensor) -> None:
+        place = self.runtime.steps.inputs
+        moving[:, place.row : place.row + place.rows, : self.batch] = x.transpose(1, 2)
+
     @torch.no_grad()
-    def _twin(self, moving: Tensor, words: Tensor, lengths: Tensor | None) -> None:
+    def _twin(self, moving: Tensor, words: Tensor | None, lengths: Tensor | None) -> None:
         """The same in torch; see steps.c."""
         for steps, backwards in self.runtime.steps.passes:
-            for t in reversed(range(len(words))) if backwards else range(len(words)):
+            for t in reversed(range(len(moving))) if backwards else range(len(moving)):
                 for step in steps:
                     y, a, b, c = (
                         self._operand(place, moving[t]) for place in (step.y, step.a, step.b, step.c)
                     )
                     if step.kind == "lookup":
                         assert step.first is not None
+                        assert words is not None
                         y[:, : self.batch] = _rows(step.first, words[t]).t()
                     elif step.kind == "keep":
                         if lengths is not None:
@@ -172,12 +201,18 @@ def _rows(table: Format, words: Tensor) -> Tensor:
     return table.twin()[words]
 
 
-class CompiledStream(Stream):
-    """Texts read by a language model written as steps; `state` is a tuple of one tuple of (B, .) for each layer."""
+class CompiledReading:
+    """What a batch of sequences remembers that is read by a model written as steps.
 
-    def __init__(self, runtime: CompiledRuntime, batch: int) -> None:
+    Args:
+        runtime: of the model.
+        batch: B, 1 to 16.
+
+    `state` is a tuple of one tuple of (B, .) for each layer.
+    """
+
+    def __init__(self, runtime: StepRuntime, batch: int) -> None:
         self.runtime, self.batch = runtime, batch
-        self.vocabulary_size = runtime.vocabulary_size
         self._window = Window(runtime, batch)
 
     @property
@@ -217,23 +252,34 @@ class CompiledStream(Stream):
             raise InputError(f"the state does not fit: it must be finite tensors, {shapes}.")
         return tensors
 
-    def step(self, words: Sequence[int] | Tensor) -> Tensor:
-        """One token."""
-        made = self._window.token(self._ids(words))
+    def _one(self, made: Tensor) -> Tensor:
+        """Answers (rows, width) of a time step -> a copy, (B, rows)."""
         if self._window.width == 1:  # torch takes 60 microseconds to copy a column of 10,000, and 2 for a row
             return made.view(1, -1).clone()
         return made[:, : self.batch].t().clone(memory_format=torch.contiguous_format)
 
-    def read(self, words: Tensor) -> Tensor:
-        """Reads several in as few calls as memory allows: ids (T, B) -> scores (T, B, V)."""
-        ids = torch.tensor([self._ids(row) for row in words], dtype=torch.int64).view(-1, self.batch)
+    def _several(self, x: Tensor) -> Tensor:
+        """x (T, B) or (T, B, I), T at least 1 -> answers (T, B, rows), in as few calls as memory allows."""
         size = max(1, LARGEST_WINDOW // (self._window.width * self.runtime.steps.moving))
-        if not len(ids):
-            return torch.zeros(0, self.batch, self.vocabulary_size)
-        return torch.cat([self._scores(part) for part in torch.split(ids, size)])
+        made = [self._window.call(part)[..., : self.batch] for part in torch.split(x, size)]
+        return torch.cat([part.transpose(1, 2).contiguous() for part in made])
 
-    def _scores(self, words: Tensor) -> Tensor:
-        return self._window.call(words)[..., : self.batch].transpose(1, 2).contiguous()
+
+class CompiledStream(CompiledReading, Stream):
+    """Texts read by a language model written as steps."""
+
+    def __init__(self, runtime: CompiledRuntime, batch: int) -> None:
+        super().__init__(runtime, batch)
+        self.vocabulary_size = runtime.vocabulary_size
+
+    def step(self, words: Sequence[int] | Tensor) -> Tensor:
+        """One token."""
+        return self._one(self._window.token(self._ids(words)))
+
+    def read(self, inputs: Tensor) -> Tensor:
+        """Reads several in as few calls as memory allows: ids (T, B) -> scores (T, B, V)."""
+        ids = self._ids_of_window(inputs)
+        return self._several(ids) if len(ids) else torch.zeros(0, self.batch, self.vocabulary_size)
 
 
 def _is_number(tensor: Tensor) -> bool:
@@ -244,57 +290,3 @@ def _told(shapes: list[tuple[int, int]]) -> str:
     if len(shapes) == 2 and shapes[0] == shapes[1]:
         return f"two of {shapes[0]}"
     return " and ".join(f"one of {shape}" for shape in shapes)
-
-
-class TaggerRuntime(CompiledRuntime):
-    """A tagger that reads whole sentences, each batch in one call; `runtime(tagger)` makes it.
-
-    Example:
-        >>> from sparsernn.deploy import runtime
-        >>> from sparsernn.models.tagger import Tagger
-        >>> ready = runtime(Tagger(100, 5, embedding_size=20, hidden_size=10), threads=1)
-        >>> ready.tag(torch.zeros(7, 2, dtype=torch.long), torch.tensor([7, 3])).shape
-        torch.Size([7, 2, 5])
-    """
-
-    def stream(self, batch: int = 1) -> Stream:
-        """Refused: a tag depends on the words after it."""
-        raise InputError(
-            "a Tagger reads whole sentences, so it has no stream of words; call tag(words, lengths)."
-        )
-
-    def tag(self, words: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Scores of all tags.
-
-        Args:
-            words: (T, B) int64, B from 1 to 16.
-            lengths: words of each sentence, (B,) of 1 to T; missing: T.
-
-        Returns:
-            (T, B, K), before the softmax; beyond a sentence's end without a meaning.
-
-        Raises:
-            InputError: numbers that are no words', or other shapes.
-        """
-        ids, valid = self._checked(words, lengths)
-        made = Window(self, ids.shape[1]).call(ids, valid)
-        return made[..., : ids.shape[1]].transpose(1, 2).contiguous()
-
-    def _checked(self, words: Any, lengths: Any) -> tuple[Tensor, Tensor | None]:
-        fits = isinstance(words, Tensor) and words.ndim == 2 and words.dtype == torch.int64 and words.numel()
-        if not fits or not bool((words >= 0).all() & (words < self.vocabulary_size).all()):
-            what = f"{words.dtype} {tuple(words.shape)}" if isinstance(words, Tensor) else repr(words)[:60]
-            raise InputError(
-                f"the words are {what}; a tagger reads int64 (T, B) of ids from 0 to {self.vocabulary_size - 1}."
-            )
-        if lengths is None:
-            return words.contiguous(), None
-        known = (
-            isinstance(lengths, Tensor) and lengths.shape == words.shape[1:] and lengths.dtype == torch.int64
-        )
-        if not known or not bool((lengths >= 1).all() & (lengths <= len(words)).all()):
-            raise InputError(
-                f"the lengths are {str(lengths)[:60]}; they must be int64, one for each of {words.shape[1]} "
-                f"sentences, from 1 to {len(words)}."
-            )
-        return words.contiguous(), lengths.to(torch.int32)

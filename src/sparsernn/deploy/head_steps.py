@@ -7,20 +7,35 @@ import math
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from sparsernn.core.plain import Part
 from sparsernn.deploy.layer_steps import HeldWeights, plain
 from sparsernn.deploy.step_list import Place, Step, StepList
 from sparsernn.nn import LinearHead, MixtureHead, SplitHead
+from sparsernn.nn.blocks.block_head import BlockHead
+from sparsernn.nn.blocks.block_mixture import BlockMixtureHead
 
 Build = Callable[[StepList, HeldWeights, Part, Place], Place]
 """(list, weights, head, what it reads) -> the scores, in the moving store."""
 WEIGHT = "head.weight"
 
 
+def decoder_of(head: Part) -> Tensor:
+    """The matrix (V, E) that a head scores words with; strips with the zeros that they leave out.
+
+    Example:
+        >>> decoder_of(LinearHead(10, 4)).shape
+        torch.Size([10, 4])
+    """
+    return head.table.dense() if isinstance(head, BlockHead | BlockMixtureHead) else head.weight
+
+
 def _linear(steps: StepList, weights: HeldWeights, head: Part, y: Place) -> Place:
     scores = steps.moving_room(len(head.bias))
-    steps.add(Step("affine", scores, y, vector=plain(head.bias), first=weights.take(WEIGHT, head.weight)))
+    steps.add(
+        Step("affine", scores, y, vector=plain(head.bias), first=weights.take(WEIGHT, decoder_of(head)))
+    )
     return scores
 
 
@@ -30,7 +45,7 @@ def _mixture(steps: StepList, weights: HeldWeights, head: MixtureHead, y: Place)
     scores, latents = steps.moving_room(words), _latents(steps, weights, head, y)
     prior = _log_prior(steps, weights, head, y)
     logits, width = steps.room(experts * words), latents.rows // experts
-    matrix, bias = weights.take(WEIGHT, head.weight), plain(head.bias)
+    matrix, bias = weights.take(WEIGHT, decoder_of(head)), plain(head.bias)
     said = [logits.part(k * words, words) for k in range(experts)]
     parts = [latents.part(k * width, width) for k in range(experts)]
     steps.add(
@@ -102,4 +117,10 @@ def _split(steps: StepList, weights: HeldWeights, head: SplitHead, y: Place) -> 
     return scores
 
 
-HEADS: dict[type, Build] = {LinearHead: _linear, MixtureHead: _mixture, SplitHead: _split}
+HEADS: dict[type, Build] = {
+    LinearHead: _linear,
+    BlockHead: _linear,
+    MixtureHead: _mixture,
+    BlockMixtureHead: _mixture,
+    SplitHead: _split,
+}

@@ -15,6 +15,7 @@ from sparsernn.nn import GRU, LSTM, ONLSTM, QRNN, RHN, BlockLSTM, Elman
 from sparsernn.nn.cells.elman import ElmanCell
 from sparsernn.nn.cells.onlstm import ONLSTMCell
 from sparsernn.nn.cells.rhn import RHNCell
+from sparsernn.nn.drive.layer import Layer
 from sparsernn.nn.maps import Dense
 
 
@@ -217,7 +218,19 @@ BUILD: dict[type, Build] = {
     BlockLSTM: _block_lstm,
 }
 CELLS: dict[type, type] = {RHN: RHNCell, ONLSTM: ONLSTMCell, Elman: ElmanCell}
-TURNED = ("reverse", "bidirectional", "batch_first", "naive")
+BACKWARDS = ("reverse", "bidirectional")
+TURNED = (*BACKWARDS, "batch_first", "naive")
+
+
+def reads_backwards(model: nn.Module) -> bool:
+    """Whether a layer of a model reads from the end, so that what is said to a step depends on what comes after it.
+
+    Example:
+        >>> reads_backwards(nn.ModuleList([QRNN(3, 5)])), reads_backwards(nn.ModuleList([QRNN(3, 5, reverse=True)]))
+        (False, True)
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, Layer)]
+    return any(getattr(layer, name, False) for layer in layers for name in BACKWARDS)
 
 
 def written(layer: nn.Module) -> bool:

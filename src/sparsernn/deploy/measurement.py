@@ -1,163 +1,17 @@
-"""What a model costs per token: time, products, bytes; always beside the best dense form of that model."""
+"""What a model costs: products and bytes; how long it takes is measured in `latency`."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from statistics import median, quantiles
-from typing import Annotated
+from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from sparsernn.core.checks import check_value
-from sparsernn.core.limits import Entries, Size
-from sparsernn.core.plain import Json
-from sparsernn.core.streams import stream
-from sparsernn.deploy.compiled_runtime import CompiledRuntime
-from sparsernn.deploy.onnx_stream import OnnxRuntime
-from sparsernn.deploy.runtime import runtime
-from sparsernn.deploy.token_stream import ModuleRuntime, Stream
 from sparsernn.nn.blocks.block_embedding import BlockEmbedding
 from sparsernn.nn.words.characters import CharacterCNN
 from sparsernn.nn.words.heads import Head
 from sparsernn.nn.words.word_embedding import Embedding
 from sparsernn.nn.words.word_table import WordTable
-
-Candidate = nn.Module | CompiledRuntime | ModuleRuntime | OnnxRuntime
-
-
-def measure_latency(
-    candidates: Candidate | Mapping[str, Candidate],
-    batch: int = 1,
-    *,
-    repeats: Size = 9,
-    tokens: Size = 4,
-    seed: int = 0,
-    clock: Callable[[], float] = time.perf_counter,
-) -> list[dict[str, Json]]:
-    """Milliseconds per token (one step of all `batch` texts), head included.
-
-    Candidates take turns, so that a busy moment of the machine hits all of them; each reads the same words;
-    a first round is not counted.
-
-    Args:
-        candidates: a model or runtime, or several by name.
-        batch: texts read at once.
-        repeats: timed rounds.
-        tokens: steps per round and candidate.
-        seed: of the words.
-        clock: seconds; `time.thread_time` leaves out the times when other programs had the processor, and is right
-            only for work on one thread.
-
-    Returns:
-        One row per candidate: {"runtime": name, "batch", "ms_per_token": median of all steps, "spread_ms": their
-        first and third quartile, "fastest_ms": the fastest step, "repeats"}.
-
-    Example:
-        >>> from sparsernn.models.language_model import LanguageModel
-        >>> rows = measure_latency(LanguageModel(10, 4, [6]), repeats=3)
-        >>> rows[0]["runtime"], rows[0]["ms_per_token"] > 0
-        ('model', True)
-    """
-    if not isinstance(candidates, Mapping):
-        candidates = {"model": candidates}
-    check_value("repeats", repeats, Size)
-    check_value("tokens", tokens, Size)
-    check_value("candidates", candidates, Annotated[Mapping[str, object], Entries(1)])
-    streams = {name: _stream(candidate, batch) for name, candidate in candidates.items()}
-    generator = stream("measurement", seed)
-    size = min(s.vocabulary_size for s in streams.values())
-    words = torch.randint(size, (tokens, batch), generator=generator).tolist()
-    times: dict[str, list[float]] = {name: [] for name in streams}
-    for _ in range(repeats + 1):
-        for name, tried in streams.items():
-            times[name] += [_milliseconds(tried, row, clock) for row in words]
-    return [_row(name, batch, steps[tokens:], repeats) for name, steps in times.items()]
-
-
-def _stream(candidate: Candidate, batch: int) -> Stream:
-    ready = ModuleRuntime(candidate) if isinstance(candidate, nn.Module) else candidate
-    return ready.stream(batch)
-
-
-def _milliseconds(stream: Stream, words: list[int], clock: Callable[[], float]) -> float:
-    start = clock()
-    stream.step(words)
-    return (clock() - start) * 1e3
-
-
-def _row(name: str, batch: int, steps: list[float], repeats: int) -> dict[str, Json]:
-    first, _, third = quantiles(steps, n=4, method="inclusive") if len(steps) > 1 else [steps[0]] * 3
-    times = {"ms_per_token": median(steps), "spread_ms": [first, third], "fastest_ms": min(steps)}
-    return {"runtime": name, "batch": batch, **times, "repeats": repeats}
-
-
-DENSE = ("dense", "dense_int8")
-EXACT_DENSE = ("torch", "onnxruntime", "dense")
-SPARSE = ("csr", "csr_int8", "block16", "block16_int8")
-
-
-def compare(
-    model: nn.Module,
-    masks: Mapping[str, Tensor] | None = None,
-    batch: int = 1,
-    *,
-    products: tuple[str, ...] = (*DENSE, "csr", "csr_int8"),
-    threads: int | None = None,
-    repeats: int = 9,
-    onnx: OnnxRuntime | None = None,
-) -> list[dict[str, Json]]:
-    """`measure_latency` of a model's own forward pass ("torch") and of our runtime with each of `products`.
-
-    The rows also carry `ratio`: the time of the fastest exact dense form (torch, onnxruntime or ours) divided by this
-    one's, above 1 where this one is faster; and `bytes`, the memory of the weights. A model that is not compiled (see
-    `runtime`) gets no rows of ours.
-
-    Args:
-        model: a language model.
-        masks: parameter name -> bool tensor.
-        batch: texts read at once, 1 to 16.
-        products: names of formats, or "auto".
-        threads: of our runtime (None: measured); torch's own number is not touched.
-        repeats: timed rounds.
-        onnx: the model as a graph, which gets the row "onnxruntime".
-    """
-    candidates: dict[str, Candidate] = {"torch": ModuleRuntime(model)}
-    held = {"torch": sum(p.numel() * p.element_size() for p in model.parameters())}
-    for product in products:
-        ready = runtime(model, masks, products=product, threads=threads, batch=batch)
-        if isinstance(ready, CompiledRuntime):
-            candidates[product], held[product] = ready, ready.bytes
-    if onnx is not None:
-        candidates["onnxruntime"], held["onnxruntime"] = onnx, onnx.bytes
-    rows = measure_latency(candidates, batch, repeats=repeats)
-    dense = min(row["ms_per_token"] for row in rows if row["runtime"] in EXACT_DENSE)
-    return [{**row, "ratio": dense / row["ms_per_token"], "bytes": held[row["runtime"]]} for row in rows]
-
-
-def gain(rows: Sequence[Mapping[str, Json]]) -> str:
-    """One sentence on the rows of one batch: what the fastest way gains on the fastest exact dense one.
-
-    It is a gain where three quarters of its steps are faster than three quarters of the other's.
-
-    Example:
-        >>> row = {"batch": 1, "ms_per_token": 2.0, "spread_ms": [1.9, 2.1]}
-        >>> other = {"batch": 1, "ms_per_token": 1.0, "spread_ms": [0.9, 1.1]}
-        >>> gain([{**row, "runtime": "torch"}, {**other, "runtime": "csr"}])
-        'batch 1: csr takes 0.50 of the time of torch, the fastest exact dense way.'
-        >>> gain([{**row, "runtime": "torch"}, {**row, "runtime": "csr"}])
-        'batch 1: no gain at this size; torch, exact and dense, is not beaten by more than chance.'
-    """
-    dense = min((row for row in rows if row["runtime"] in EXACT_DENSE), key=lambda row: row["ms_per_token"])
-    best = min(rows, key=lambda row: row["ms_per_token"])
-    batch, name = f"batch {best['batch']}", dense["runtime"]
-    if best is dense or best["spread_ms"][1] >= dense["spread_ms"][0]:
-        return f"{batch}: no gain at this size; {name}, exact and dense, is not beaten by more than chance."
-    share = best["ms_per_token"] / dense["ms_per_token"]
-    return f"{batch}: {best['runtime']} takes {share:.2f} of the time of {name}, the fastest exact dense way."
-
 
 LOOKED_UP: dict[type[nn.Module], str] = {
     BlockEmbedding: "",

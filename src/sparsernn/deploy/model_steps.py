@@ -1,4 +1,5 @@
-"""How whole models are written as steps: language models, from modules or from tensors by name, and taggers."""
+"""How whole models are written as steps: language models, from modules or from tensors by name, taggers, and models
+of vectors."""
 
 from __future__ import annotations
 
@@ -12,15 +13,16 @@ from sparsernn.core.errors import InputError
 from sparsernn.core.plain import Part
 from sparsernn.deploy.autotune import kept_of
 from sparsernn.deploy.compiled_runtime import LOOKED_UP
-from sparsernn.deploy.head_steps import HEADS
+from sparsernn.deploy.head_steps import HEADS, decoder_of
 from sparsernn.deploy.layer_steps import BUILD, HeldWeights, block_lstm, plain, written
 from sparsernn.deploy.step_list import Place, Step, StepList
 from sparsernn.kernels.weight_formats import FORMATS, Format
-from sparsernn.nn import LSTM, BlockLSTM, LinearHead
+from sparsernn.nn import LSTM, BlockEmbedding, BlockLSTM, LinearHead
 from sparsernn.nn.drive.layer import Stack
 from sparsernn.nn.words.word_embedding import Embedding
 
 TABLE = "embedding.weight"
+TABLES = (Embedding, BlockEmbedding)
 
 
 class Written(NamedTuple):
@@ -53,16 +55,29 @@ class HeadTensors(NamedTuple):
     bias: Tensor
 
 
+def table_of(embedding: Embedding | BlockEmbedding) -> Tensor:
+    """Word vectors (V, E); strips with the zeros that they leave out.
+
+    Example:
+        >>> table_of(BlockEmbedding(10, 4, blocks=2, density=0.75)).shape
+        torch.Size([10, 4])
+    """
+    return embedding.dense() if isinstance(embedding, BlockEmbedding) else embedding.weight
+
+
 def is_written(model: nn.Module) -> bool:
-    """Whether a language model computes what its steps would: no part of it, nor the whole, is another's version."""
+    """Whether a language model computes what its steps would: no part of it, nor the whole, is another's version.
+
+    Its embedding is "dense", or is in strips, which become a table with zeros.
+    """
     layers, forward = getattr(model, "layers", None), getattr(type(model).forward, "__module__", "")
     return (
         forward == "sparsernn.models.language_model"
-        and type(getattr(model, "embedding", None)) is Embedding
+        and type(getattr(model, "embedding", None)) in TABLES
         and type(getattr(model, "head", None)) in HEADS
         and isinstance(layers, Stack)
         and all(map(written, layers))
-        and all(t.is_floating_point() and t.numel() for t in model.state_dict().values())
+        and all(p.is_floating_point() and p.numel() for p in model.parameters())
     )
 
 
@@ -71,7 +86,7 @@ def is_written_tagger(model: nn.Module) -> bool:
     layers, forward = getattr(model, "layers", None), getattr(type(model).forward, "__module__", "")
     return (
         forward == "sparsernn.models.tagger"
-        and type(getattr(model, "embedding", None)) is Embedding
+        and type(getattr(model, "embedding", None)) in TABLES
         and isinstance(layers, nn.ModuleList)
         and all(
             type(layer) is BlockLSTM and layer.bidirectional and not layer.batch_first for layer in layers
@@ -80,9 +95,22 @@ def is_written_tagger(model: nn.Module) -> bool:
     )
 
 
+def is_written_sequence_model(model: nn.Module) -> bool:
+    """The same of a model of vectors."""
+    layers, kind = getattr(model, "layers", None), type(model)
+    parts = (kind.forward, getattr(kind, "read_out", None))
+    return (
+        all(getattr(part, "__module__", "") == "sparsernn.models.sequence_model" for part in parts)
+        and type(getattr(model, "output", None)) is nn.Linear
+        and isinstance(layers, Stack)
+        and all(map(written, layers))
+        and all(p.is_floating_point() and p.numel() for p in model.parameters())
+    )
+
+
 def of_language_model(model: Part, weights: HeldWeights) -> Written:
     """Its layers and head."""
-    table, head = model.embedding.weight, model.head
+    table, head = table_of(model.embedding), model.head
     named = [(f"layers.{n}", layer) for n, layer in enumerate(model.layers)]
     return _of_parts(table, named, head, weights)
 
@@ -98,7 +126,10 @@ def of_tensors(state: Mapping[str, Tensor], layers: int, weights: HeldWeights) -
 
 
 def _of_parts(table: Tensor, named: list[tuple[str, Part]], head: Part, weights: HeldWeights) -> Written:
-    steps, tied = StepList(), _alike(table, head.weight)
+    steps, tied = (
+        StepList(),
+        _alike(table, head.weight if isinstance(head, HeadTensors) else decoder_of(head)),
+    )
     if tied:
         weights.other_names["head.weight"] = TABLE
     x = steps.room(table.shape[1])
@@ -117,7 +148,7 @@ def _of_parts(table: Tensor, named: list[tuple[str, Part]], head: Part, weights:
 def of_tagger(model: Part, weights: HeldWeights) -> Written:
     """Words, both directions of each layer, tanh, tags: each a pass over the sentence."""
     steps = StepList()
-    table = _table(model.embedding.weight, weights.masks.get(TABLE))
+    table = _table(table_of(model.embedding), weights.masks.get(TABLE))
     x = steps.moving_room(table.shape[1])
     steps.add(Step("lookup", x, first=table))
     for n, layer in enumerate(model.layers):
@@ -140,6 +171,17 @@ def of_tagger(model: Part, weights: HeldWeights) -> Written:
         _linear("output", model.output, outputs, hidden, weights),
     )
     return Written(steps, outputs, {**weights.held, TABLE: table})
+
+
+def of_sequence_model(model: Part, weights: HeldWeights) -> Written:
+    """Its layers and read-out."""
+    steps = StepList()
+    x = steps.inputs = steps.moving_room(model.input_size)
+    for n, layer in enumerate(model.layers):
+        x = BUILD[type(layer)](steps, weights, layer, f"layers.{n}", x)
+    outputs = steps.moving_room(model.output_size)
+    steps.add(_linear("output", model.output, outputs, x, weights))
+    return Written(steps, outputs, weights.held)
 
 
 def _linear(name: str, layer: nn.Linear, y: Place, x: Place, weights: HeldWeights) -> Step:

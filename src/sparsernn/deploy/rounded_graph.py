@@ -22,7 +22,7 @@ from sparsernn.deploy.graphs.onnx_steps import write_steps
 from sparsernn.deploy.layer_steps import HeldWeights
 from sparsernn.deploy.model_steps import is_written, of_language_model
 from sparsernn.deploy.token_stream import Stream
-from sparsernn.nn import LinearHead
+from sparsernn.nn import BlockEmbedding, LinearHead
 
 
 @torch.no_grad()
@@ -61,7 +61,7 @@ def export_rounded(
     check_value("opset", opset, Annotated[int, Between(OLDEST, NEWEST)] | None)
     if path.suffix != ".onnx":
         raise InputError(f"{path.name!r} does not end in .onnx, the format that 8 bits are written in.")
-    if not is_written(model):
+    if not is_written(model) or isinstance(getattr(model, "embedding", None), BlockEmbedding):
         raise InputError(
             f"a {type(model).__name__} like this has no graph in 8 bits; a language model with the embedding 'dense' "
             "and this library's layers, read from left to right, and heads has one."

@@ -1,8 +1,8 @@
-"""Inference one token, or one sentence, at a time, for a batch of 1 to 16, with products chosen per weight.
+"""Inference one token, vector or sentence at a time, for a batch of 1 to 16, with products chosen per weight.
 
 For a language model of this library's layers and heads, whole tokens (embedding, layers, head) are one call into C,
-and for a tagger whole sentences. Other models run through their own forward pass behind the same interface, so
-callers need not know.
+for a model of vectors whole time steps, and for a tagger whole sentences. Other models run through their own forward
+pass behind the same interface, so callers need not know.
 """
 
 from __future__ import annotations
@@ -14,39 +14,55 @@ from torch import Tensor, nn
 
 from sparsernn.core.errors import InputError
 from sparsernn.core.plain import Json, Part
-from sparsernn.deploy.compiled_runtime import CompiledRuntime, TaggerRuntime
-from sparsernn.deploy.layer_steps import HeldWeights
+from sparsernn.deploy.compiled_runtime import CompiledRuntime
+from sparsernn.deploy.layer_steps import HeldWeights, reads_backwards
 from sparsernn.deploy.lstm_tensors import count_layers
 from sparsernn.deploy.model_steps import (
     Written,
     check_given,
     is_written,
+    is_written_sequence_model,
     is_written_tagger,
     of_language_model,
+    of_sequence_model,
     of_tagger,
     of_tensors,
 )
+from sparsernn.deploy.sequence_runtime import SequenceRuntime
+from sparsernn.deploy.tagger_runtime import TaggerModuleRuntime, TaggerRuntime
 from sparsernn.deploy.token_stream import ModuleRuntime, evaluating
+from sparsernn.deploy.vector_stream import VectorModuleRuntime
 from sparsernn.kernels.library import check_threads
 from sparsernn.kernels.weight_formats import padded
+from sparsernn.models.tagger import Tagger
 
 SETTINGS = {"products", "int8", "threads", "batch"}
 
 
+OwnForward = ModuleRuntime | VectorModuleRuntime | TaggerModuleRuntime
+Compiled = CompiledRuntime | SequenceRuntime | TaggerRuntime
+AnyRuntime = Compiled | OwnForward
+
+
 def runtime(
     model: nn.Module | Mapping[str, Tensor], masks: Mapping[str, Tensor] | None = None, **settings: Json
-) -> CompiledRuntime | ModuleRuntime:
-    """The runtime that fits: compiled for this library's language models and taggers, else the own forward pass.
+) -> AnyRuntime:
+    """The runtime that fits: compiled for this library's models, else the own forward pass behind the same methods.
 
     Args:
-        model: a language model (see `ModuleRuntime` for those of others) with the embedding "dense", any layers and
-            any head; a tagger, which gives a `TaggerRuntime`; or the tensors of an LSTM language model by name (as
-            `unpack` gives them).
+        model: a language model with the embedding "dense", any layers and any head, or one of others (see
+            `ModuleRuntime`); a `SequenceModel` of any layers, which gives a `SequenceRuntime`, or one of others over
+            vectors (see `VectorModuleRuntime`); a tagger, which gives a `TaggerRuntime`; or the tensors of an LSTM
+            language model by name (as `unpack` gives them).
         masks: parameter name -> bool tensor; without one, zeros count as absent.
         settings: of `LSTMRuntime`; without effect for models that run through their own forward pass.
 
+    Returns:
+        What has `stream(batch)`, or of taggers `tag(words, lengths)`, and `describe()`.
+
     Raises:
-        InputError: an unknown setting, a model that cannot be read token by token, or what `LSTMRuntime` refuses.
+        InputError: an unknown setting, a model that can be read neither word by word nor vector by vector, or what
+            `LSTMRuntime` refuses.
 
     Example:
         >>> from sparsernn.models.language_model import LanguageModel
@@ -57,24 +73,54 @@ def runtime(
         raise InputError(f"a runtime has no setting '{odd[0]}'; it has {', '.join(sorted(SETTINGS))}.")
     if not isinstance(model, nn.Module):
         return LSTMRuntime(model, masks, **settings)
-    if is_written(model):
-        return _compiled(CompiledRuntime, model, of_language_model, masks, **settings)
-    if is_written_tagger(model):
-        return _compiled(TaggerRuntime, model, of_tagger, masks, **settings)
-    return ModuleRuntime(model)
+    for fits, kind, write in WAYS:
+        if fits(model):
+            return _compiled(kind, model, write, masks, **settings)
+    return own_forward(model)
+
+
+def own_forward(model: nn.Module) -> OwnForward:
+    """The model's own forward pass as a runtime.
+
+    Raises:
+        InputError: it can be read neither word by word nor vector by vector, and is no tagger; or a layer reads
+            backwards.
+
+    Example:
+        >>> from sparsernn.models.sequence_model import SequenceModel
+        >>> type(own_forward(SequenceModel(3, 2, [5]))).__name__
+        'VectorModuleRuntime'
+    """
+    if not isinstance(model, Tagger) and reads_backwards(model):
+        raise InputError(
+            f"a layer of this {type(model).__name__} reads backwards, so that nothing can be said step by step; call "
+            "the model itself, on whole sequences."
+        )
+    if isinstance(model, Tagger):
+        return TaggerModuleRuntime(model)
+    return VectorModuleRuntime(model) if hasattr(model, "read_out") else ModuleRuntime(model)
+
+
+Write = Callable[[Part, HeldWeights], Written]
+WAYS: tuple[tuple[Callable[[nn.Module], bool], type[Compiled], Write], ...] = (
+    (is_written, CompiledRuntime, of_language_model),
+    (is_written_sequence_model, SequenceRuntime, of_sequence_model),
+    (is_written_tagger, TaggerRuntime, of_tagger),
+)
+"""Whether a model can be written as steps, what runs it, and how it is written."""
 
 
 def _compiled(
-    kind: type[CompiledRuntime],
+    kind: type[Compiled],
     model: nn.Module,
-    write: Callable[[Part, HeldWeights], Written],
+    write: Write,
     masks: Mapping[str, Tensor] | None,
     *,
     products: str | Mapping[str, str] = "auto",
     int8: bool = False,
     threads: int | None = None,
     batch: int = 1,
-) -> CompiledRuntime:
+) -> Compiled:
     check_threads(threads)
     check_given(model.state_dict(), masks or {}, products)
     weights = HeldWeights(masks or {}, products, int8, padded(batch))

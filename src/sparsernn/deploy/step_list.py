@@ -136,6 +136,7 @@ class StepList:
         fixed, moving: rows of the two stores.
         states: of each layer the places of its state's tensors.
         constants: (place, values (rows,)) that are in the fixed store from the beginning.
+        inputs: where the vector of each time step is put before a call; `NOWHERE` where words are looked up.
 
     Example:
         >>> steps = StepList()
@@ -150,6 +151,7 @@ class StepList:
     moving: int = 0
     states: list[tuple[Place, ...]] = field(default_factory=list)
     constants: list[tuple[Place, Tensor]] = field(default_factory=list)
+    inputs: Place = NOWHERE
 
     def room(self, rows: int) -> Place:
         """New rows of the fixed store."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, TypeGuard
+from typing import Any, ClassVar, Literal, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,73 @@ from sparsernn.core.limits import Size
 from sparsernn.core.plain import Part
 from sparsernn.nn.drive.single_step import no_repacking
 
+LARGEST_WINDOW = 1 << 24
+"""Scores that a call makes at most: 64 MB; longer windows take several."""
 
-class Stream(ABC):
+
+class Reader(ABC):
+    """Whatever reads a batch of sequences.
+
+    Attributes:
+        batch: B, how many at once.
+        kind: of what: "words", ids below `size`, or "vectors", of `size` numbers each.
+    """
+
+    batch: int
+    kind: ClassVar[Literal["words", "vectors"]]
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """V of words, I of vectors."""
+
+    @abstractmethod
+    def examples(self, steps: int, generator: torch.Generator) -> Tensor:
+        """Something to read, drawn at random: (T, B) or (T, B, I)."""
+
+    @abstractmethod
+    def read(self, inputs: Tensor) -> Tensor:
+        """Reads several time steps: (T, B) or (T, B, I) -> what is said to each, (T, B, .)."""
+
+
+class WordReader(Reader):
+    """A reader of words.
+
+    Attributes:
+        vocabulary_size: V.
+    """
+
+    kind = "words"
+    vocabulary_size: int
+
+    @property
+    def size(self) -> int:
+        """V."""
+        return self.vocabulary_size
+
+    def examples(self, steps: int, generator: torch.Generator) -> Tensor:
+        """Ids (T, B)."""
+        return torch.randint(self.vocabulary_size, (steps, self.batch), generator=generator)
+
+
+class SentenceReader(WordReader):
+    """Sentences read as a whole, which have nothing to do with each other.
+
+    Args:
+        tag: ids (T, B) -> scores (T, B, K).
+        vocabulary_size: V.
+        batch: B.
+    """
+
+    def __init__(self, tag: Callable[[Tensor], Tensor], vocabulary_size: int, batch: int) -> None:
+        self.tag, self.vocabulary_size, self.batch = tag, vocabulary_size, batch
+
+    def read(self, inputs: Tensor) -> Tensor:
+        """Ids (T, B) -> scores (T, B, K)."""
+        return self.tag(inputs)
+
+
+class Stream(WordReader):
     """A batch of texts being read or written, with their state.
 
     Attributes:
@@ -26,8 +91,6 @@ class Stream(ABC):
         state: what the model remembers, in the form its own forward pass takes; may be set.
     """
 
-    batch: int
-    vocabulary_size: int
     state: Any
 
     @abstractmethod
@@ -37,9 +100,16 @@ class Stream(ABC):
         Scores are logits, or log-probabilities where a head has only those; their softmax is the probability.
         """
 
-    def read(self, words: Tensor) -> Tensor:
+    def read(self, inputs: Tensor) -> Tensor:
         """Reads several: ids (T, B) -> scores (T, B, V)."""
-        return torch.stack([self.step(row) for row in words])
+        return torch.stack([self.step(row) for row in inputs])
+
+    def _ids_of_window(self, words: Tensor) -> Tensor:
+        """Ids (T, B), all within the vocabulary."""
+        whole = isinstance(words, Tensor) and words.dtype == torch.int64 and words.shape[1:] == (self.batch,)
+        if whole and len(words) and 0 <= int(words.min()) <= int(words.max()) < self.vocabulary_size:
+            return words.contiguous()
+        return torch.tensor([self._ids(row) for row in words], dtype=torch.int64).view(-1, self.batch)
 
     def _ids(self, words: Sequence[int] | Tensor) -> list[int]:
         found: object = words.tolist() if isinstance(words, Tensor) else words
@@ -94,7 +164,8 @@ class ModuleRuntime:
             missing = "head with logits or log_prob" if can[0] else "vocabulary_size"
             raise InputError(
                 f"a {type(model).__name__} has no {missing}, so it cannot be read token by token; a runtime takes "
-                "this library's language models, and models with forward(words, state), vocabulary_size and head."
+                "this library's language models, sequence models and taggers, and models with forward(words, state), "
+                "vocabulary_size and head."
             )
         self.model = model
         self._modules = list(model.modules())
@@ -107,6 +178,10 @@ class ModuleRuntime:
     def stream(self, batch: Size = 1) -> Stream:
         """New texts, from the model's initial state; `batch` at least 1."""
         return ModuleStream(self, batch)
+
+    def reader(self, batch: int = 1) -> Reader:
+        """The same as a stream."""
+        return self.stream(batch)
 
     def evaluating(self) -> AbstractContextManager[None]:
         """The model in evaluation mode."""
@@ -123,17 +198,30 @@ class ModuleStream(Stream):
         self._scores = model.head.logits if hasattr(model.head, "logits") else model.head.log_prob
         self._device = next((p.device for p in model.parameters()), torch.device("cpu"))
 
-    @torch.no_grad()
     def step(self, words: Sequence[int] | Tensor) -> Tensor:
         """One step of the model."""
-        words = torch.tensor([self._ids(words)], device=self._device)
-        with no_repacking(), self.runtime.evaluating():
-            features = self.model(words, self.state)
+        with no_repacking():
+            return self._said(torch.tensor([self._ids(words)]))[0]
+
+    def read(self, inputs: Tensor) -> Tensor:
+        """Reads several in as few passes as memory allows: ids (T, B) -> scores (T, B, V)."""
+        words, size = (
+            self._ids_of_window(inputs),
+            max(1, LARGEST_WINDOW // (self.batch * self.vocabulary_size)),
+        )
+        if not len(words):
+            return torch.zeros(0, self.batch, self.vocabulary_size)
+        return torch.cat([self._said(part) for part in torch.split(words, size)])
+
+    @torch.no_grad()
+    def _said(self, words: Tensor) -> Tensor:
+        with self.runtime.evaluating():
+            features = self.model(words.to(self._device), self.state)
             if not (hasattr(features, "raw") and hasattr(features, "state")):
                 raise InputError(
                     f"a {type(self.model).__name__} returns a {type(features).__name__}; a runtime needs what its "
                     "forward pass returns to have raw (T, B, H) and state."
                 )
-            scores: Tensor = self._scores(features.raw[0])
+            scores: Tensor = self._scores(features.raw)
         self.state = features.state
         return scores

@@ -9,7 +9,15 @@ print(run.generate("the value of"))
 """
 
 from sparsernn.experiments.parameter_sweep import Sweep, sweep
-from sparsernn.experiments.trained_run import TrainedRun, compare, complete, load, train, train_and_complete
+from sparsernn.experiments.trained_run import (
+    TrainedRun,
+    compare,
+    complete,
+    load,
+    time_together,
+    train,
+    train_and_complete,
+)
 
 __all__ = [
     "Sweep",
@@ -18,6 +26,7 @@ __all__ = [
     "complete",
     "load",
     "sweep",
+    "time_together",
     "train",
     "train_and_complete",
 ]

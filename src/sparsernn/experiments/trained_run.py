@@ -18,6 +18,7 @@ from sparsernn.runs.artifacts import (
     answers_questions,
     generate,
     measure,
+    measure_together,
     take_best,
     write_predictions,
     writes_text,
@@ -242,6 +243,16 @@ def complete(run: Run, prompt: str = "") -> Path:
     page = write_report([run.home], run.home)[0]
     run.events.append({"event": "complete"})
     return page
+
+
+def time_together(folders: Sequence[Path]) -> None:
+    """Measure the best weights of several finished runs again, in turns, and make their reports anew."""
+    runs = [open_weights(folder) for folder in folders]
+    for run in runs:
+        take_best(run)
+    for run, measured in zip(runs, measure_together(runs), strict=True):
+        run.events.append(measured)
+        write_report([run.home], run.home)
 
 
 def columns(records: Sequence[Mapping[str, Json]]) -> dict[str, list[Json]]:

@@ -75,6 +75,16 @@ class SequenceModel(Model):
         if output_init == "xavier":
             nn.init.xavier_normal_(self.output.weight)
 
+    @property
+    def input_size(self) -> int:
+        """I."""
+        return self.layers.members[0].input_size
+
+    @property
+    def output_size(self) -> int:
+        """Numbers that the read-out gives."""
+        return len(self.output.weight)
+
     def initial_state(self, batch: int) -> State:
         """State before the first step of `batch` sequences."""
         return self.layers.initial_state(batch)

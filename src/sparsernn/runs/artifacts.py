@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -18,12 +18,15 @@ from sparsernn.core.streams import stream
 from sparsernn.data.text_corpus import Corpus
 from sparsernn.data.text_styles import style_of
 from sparsernn.data.vocabulary import EOS
-from sparsernn.deploy import compare, gain, macs_per_token, measure_latency, pack, sizes
+from sparsernn.deploy import gain, macs_per_token, measure_latency, pack, sizes
 from sparsernn.deploy.graph_export import ONNX_NEEDS, Exported, Form, export
+from sparsernn.deploy.latency import Entrant, compare_all
+from sparsernn.deploy.layer_steps import reads_backwards
 from sparsernn.deploy.onnx_stream import OnnxRuntime
 from sparsernn.deploy.plain_c import WrittenC, write_c
 from sparsernn.models.bidaf import BiDAF
 from sparsernn.models.language_model import LanguageModel
+from sparsernn.models.tagger import Tagger
 from sparsernn.models.text_sampler import sample
 from sparsernn.runs.checkpoint import load_checkpoint
 from sparsernn.runs.run import BEST, LAST, Run, check_best, weights
@@ -34,6 +37,8 @@ from sparsernn.tasks.question_answering import QuestionAnswering
 
 PACKED = "packed.safetensors"
 PREDICTIONS = "predictions.json"
+SENTENCE = 20
+"""Words of the sentences that taggers are timed with."""
 SERIES_FACTS = ("goal", "horizon", "per", "scaling", "read")
 """Of `Task.info` of numeric series: how a file's columns become inputs, and answers numbers in the target's unit."""
 
@@ -41,6 +46,13 @@ SERIES_FACTS = ("goal", "horizon", "per", "scaling", "read")
 def reads_tokens(run: Run) -> bool:
     """Whether the run's model reads one token after the other, so that a token has a latency."""
     return run.model.reads == "words"
+
+
+def has_latency(run: Run) -> bool:
+    """Whether a time step has a latency: of words or vectors one after the other, or in sentences that are tagged."""
+    return isinstance(run.model, Tagger) or (
+        run.model.reads != "sequences" and not reads_backwards(run.model)
+    )
 
 
 def writes_text(run: Run) -> bool:
@@ -80,11 +92,11 @@ def write_predictions(run: Run, split: str = "test") -> Path:
     return path
 
 
-def require(can: bool, run: Run, what: str) -> None:
-    """Raise InputError unless the run can do `what` ("writing text"), which takes a language model."""
+def require(can: bool, run: Run, what: str, needed: str = "a language model") -> None:
+    """Raise InputError unless the run can do `what` ("writing text"), which takes a model of the kind `needed`."""
     if not can:
         model, task = type(run.model).__name__, type(run.task).__name__
-        raise InputError(f"{what} needs a language model, but {run.home} trains a {model} for {task}.")
+        raise InputError(f"{what} needs {needed}, but {run.home} trains a {model} for {task}.")
 
 
 def generate(run: Run, prompt: str = "", tokens: int = 100, temperature: float = 0.8, seed: int = 1) -> str:
@@ -218,42 +230,74 @@ def _best_masks(folder: Path) -> dict[str, Tensor]:
 
 
 def measure(
-    run: Run, batches: Sequence[int] = (1,), repeats: int = 9, graph: bool = False
+    run: Run, batches: Sequence[int] = (1,), repeats: int = 9, graph: bool = False, window: int | None = None
 ) -> dict[str, Json]:
     """Bytes, operations and latency of the weights that are in the run's model: the record "sizes".
 
     Where what is absent is known by exact zeros, it has `tensors` as well, as `summarize` counts them.
-    Operations and latency are per token; a model that does not read tokens one by one has its bytes alone.
+    Operations and latency are per token or time step; a model without a latency has its bytes alone.
 
     Args:
         run: with a folder; its packed model is written there.
-        batches: how many texts are read at once, 1 to 16 each.
+        batches: how many sequences are read at once, 1 to 16 each.
         graph: whether onnxruntime, where it is installed, takes part; writing the graph takes seconds.
         repeats: timed rounds.
+        window: time steps of a call; None: one, or of taggers `SENTENCE`.
     """
+    (record,) = measure_together([run], batches, repeats, graph, window)
+    return record
+
+
+def measure_together(
+    runs: Sequence[Run],
+    batches: Sequence[int] = (1,),
+    repeats: int = 9,
+    graph: bool = False,
+    window: int | None = None,
+) -> list[dict[str, Json]]:
+    """The record of `measure` for each of several runs, whose ways to compute a step took turns with each other.
+
+    Raises:
+        InputError: some read words and some vectors.
+    """
+    found = [_bytes(run) for run in runs]
+    timed = [k for k, run in enumerate(runs) if has_latency(run)]
+    if timed:
+        rows = _latency([runs[k] for k in timed], batches, repeats, graph, window)
+        for k, own in zip(timed, rows, strict=True):
+            masks, model = present(runs[k]), runs[k].model
+            macs = {
+                "macs_per_token": macs_per_token(model, masks),
+                "macs_per_token_dense": macs_per_token(model),
+            }
+            found[k] |= {"latency": own, **macs}
+    return found
+
+
+def _bytes(run: Run) -> dict[str, Json]:
     found = {
         "event": "sizes",
         "checkpoint_bytes": (run.home / LAST).stat().st_size,
         "dense_bytes": sizes(weights(run.model), present(run))["dense_bytes"],
         "packed_bytes": pack_run(run, run.home / PACKED),
     }
-    if run.sparsifier.in_zeros:
-        found["tensors"] = run.sparsifier.summary()["tensors"]
-    return {**found, **_per_token(run, batches, repeats, graph)} if reads_tokens(run) else found
+    counted = {"tensors": run.sparsifier.summary()["tensors"]} if run.sparsifier.in_zeros else {}
+    return {**found, **counted}
 
 
-def _per_token(run: Run, batches: Sequence[int], repeats: int, graph: bool) -> dict[str, Json]:
-    masks = present(run)
-    with quicker_threads(run.model):
-        onnx = _as_graph(run.model) if graph else None
-        rows = [
-            row for batch in batches for row in compare(run.model, masks, batch, repeats=repeats, onnx=onnx)
+def _latency(
+    runs: Sequence[Run], batches: Sequence[int], repeats: int, graph: bool, window: int | None
+) -> list[list[dict[str, Json]]]:
+    """Rows of each run."""
+    if window is None and any(run.model.reads == "sequences" for run in runs):
+        window = SENTENCE
+    form: Form = "step" if window is None else "sequence"
+    with quicker_threads(runs[0].model, window):
+        entrants = [
+            Entrant(run.model, present(run), as_graph(run.model, form) if graph else None) for run in runs
         ]
-    return {
-        "latency": rows,
-        "macs_per_token": macs_per_token(run.model, masks),
-        "macs_per_token_dense": macs_per_token(run.model),
-    }
+        each = [compare_all(entrants, batch, repeats=repeats, window=window) for batch in batches]
+    return [[row for rows in each for row in rows[k]] for k in range(len(runs))]
 
 
 def gains(measured: Mapping[str, Json]) -> list[str]:
@@ -263,20 +307,24 @@ def gains(measured: Mapping[str, Json]) -> list[str]:
     return [gain([row for row in rows if row["batch"] == batch]) for batch in batches]
 
 
-def _as_graph(model: nn.Module) -> OnnxRuntime | None:
-    """The model in onnxruntime, if that is installed and can have it."""
-    if not all(find_spec(name) for name in ONNX_NEEDS["step"]):
-        return None
+def as_graph(model: nn.Module, graph: Form = "step") -> OnnxRuntime | None:
+    """The model in onnxruntime on torch's number of threads, if that is installed and can have it.
+
+    Where the package is missing that writes graphs of one step, it is one of whole sequences that reads one step.
+    """
+    forms: tuple[Form, ...] = ("step", "sequence") if graph == "step" else ("sequence",)
+    possible = [form for form in forms if all(find_spec(name) for name in ONNX_NEEDS[form])]
     with TemporaryDirectory() as folder:
-        try:
-            return OnnxRuntime(export(model, Path(folder) / "model.onnx").path, torch.get_num_threads())
-        except InputError:
-            return None
+        for form in possible:
+            with suppress(InputError):
+                path = export(model, Path(folder) / "model.onnx", graph=form).path
+                return OnnxRuntime(path, torch.get_num_threads())
+    return None
 
 
 @contextmanager
-def quicker_threads(model: nn.Module) -> Iterator[None]:
-    """Give torch one thread where that reads single tokens faster than its usual number does.
+def quicker_threads(model: nn.Module, window: int | None = None) -> Iterator[None]:
+    """Give torch one thread where that reads single tokens, or windows, faster than its usual number does.
 
     A sparse model is to be held against the best that the dense one can do, and a small product is often
     quickest on one thread, on a busy machine by a hundred times.
@@ -285,7 +333,7 @@ def quicker_threads(model: nn.Module) -> Iterator[None]:
     times = {}
     for threads in (1, usual):
         torch.set_num_threads(threads)
-        times[threads] = measure_latency(model, repeats=3)[0]["ms_per_token"]
+        times[threads] = measure_latency(model, repeats=3, window=window)[0]["ms_per_token"]
     torch.set_num_threads(min(times, key=lambda threads: times[threads]))
     try:
         yield

@@ -15,10 +15,11 @@ from pathlib import Path
 
 from sparsernn.core.errors import InputError
 from sparsernn.core.plain import Json
-from sparsernn.deploy.measurement import macs_per_token, measure_latency
+from sparsernn.deploy.latency import measure_latency
+from sparsernn.deploy.measurement import macs_per_token
 from sparsernn.deploy.proof import Proof, prove
 from sparsernn.deploy.shrink import Compaction, check_tolerance, count, nothing, units_of
-from sparsernn.runs.artifacts import measure, quicker_threads, reads_tokens, take_best
+from sparsernn.runs.artifacts import has_latency, measure, quicker_threads, take_best
 from sparsernn.runs.assembly import MissingData, check_free, open_run, open_weights
 from sparsernn.runs.checkpoint import load_checkpoint, save_checkpoint
 from sparsernn.runs.compact_folder import built, resized_recipe, write
@@ -116,8 +117,8 @@ def _record(
 
 
 def _per_token(original: Run, run: Run, repeats: int) -> dict[str, Json]:
-    """Operations and latency of a token, for models that read tokens one by one."""
-    if not reads_tokens(run):
+    """Operations and latency of a token or time step, for models that read them one by one."""
+    if run.model.reads == "sequences" or not has_latency(run):
         return {}
     models = {"before": original.model, "after": run.model}
     macs = [

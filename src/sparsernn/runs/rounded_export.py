@@ -1,11 +1,13 @@
 """A run's language model as an ONNX graph in 8 bits, scored before and after where its text is at hand."""
 
 from pathlib import Path
+from typing import cast
 
-from sparsernn.deploy.graph_export import Exported, OneStep
+from sparsernn.deploy.graph_export import Exported
 from sparsernn.deploy.onnx_stream import OnnxRuntime
 from sparsernn.deploy.rounded_graph import export_rounded, perplexity
 from sparsernn.deploy.runtime import runtime
+from sparsernn.deploy.token_stream import Stream
 from sparsernn.runs.artifacts import read_as, writes_text
 from sparsernn.runs.int8_scores import words_to_score
 from sparsernn.runs.run import Run
@@ -27,9 +29,8 @@ def export_rounded_run(run: Run, path: Path, opset: int | None = None) -> tuple[
     if len(words) < 2:
         return done, "The validation data of the run are too short to be scored."
     streams = words.shape[1]
-    exact = runtime(run.model, products="dense").stream(streams)
-    rounded = OnnxRuntime(path).stream(streams)
-    rounded.state = [t.numpy() for t in OneStep(run.model).start(streams)]
+    exact = cast(Stream, runtime(run.model, products="dense").stream(streams))
+    rounded = cast(Stream, OnnxRuntime(path).stream(streams))
     before, after = perplexity(exact, words), perplexity(rounded, words)
     return done, (
         f"Perplexity of {words[1:].numel():,} tokens of the validation data: {before:.3f} with weights of 32 bits, "

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from markupsafe import escape
 
@@ -19,7 +20,7 @@ from sparsernn.report.charts.run_charts import (
 )
 from sparsernn.report.charts.scale import Scale, scale_for
 from sparsernn.report.charts.svg import COLOURS, Figure, grid
-from sparsernn.report.story.facts import Facts, metric_name, scored_epochs
+from sparsernn.report.story.facts import Facts, batch_of, metric_name, scored_epochs, step_name
 from sparsernn.report.story.history import RunRecord, number
 
 LETTER = 7  # pixels: about as wide as a letter of the names of gates
@@ -33,12 +34,20 @@ def run_labels(runs: Sequence[RunRecord]) -> list[str]:
 
 
 def cost_charts(runs: Sequence[RunRecord], facts: Sequence[Facts]) -> list[Figure]:
-    """Quality against active parameters and against latency: one numbered dot per run."""
-    found = [
-        _scatter(runs, facts, "Quality and size", "active parameters", lambda f: number(f.size.active)),
-        _scatter(runs, facts, "Quality and speed", "ms per token", _latency),
-    ]
+    """Quality against active parameters and against latency, a chart for each runtime: one numbered dot per run."""
+    found = [_scatter(runs, facts, "Quality and size", "active parameters", lambda f: number(f.size.active))]
+    for runtime, batch in shared_runtimes(facts):
+        measured = partial(_latency, runtime=runtime, batch=batch)
+        label = f"ms per {step_name(facts)}, {runtime}, batch {batch}"
+        found.append(_scatter(runs, facts, f"Quality and speed, {runtime}", label, measured))
     return [figure for figure in found if figure]
+
+
+def shared_runtimes(facts: Sequence[Facts]) -> list[tuple[str, int]]:
+    """The (runtime, batch) that is some run's fastest, and was measured for all: no axis has two of them."""
+    wanted = [(str(row["runtime"]), batch_of(row)) for row in (f.cost.fastest for f in facts) if row]
+    known = [{(str(row.get("runtime")), batch_of(row)) for row in f.cost.latency} for f in facts]
+    return [pair for pair in dict.fromkeys(wanted) if all(pair in own for own in known)]
 
 
 def sparsity_charts(runs: Sequence[RunRecord]) -> list[Figure]:
@@ -155,8 +164,9 @@ def _score(facts: Facts, split: str, metric: str) -> float:
     return row_of(metric).scale * value if judged.metric == metric else math.nan
 
 
-def _latency(facts: Facts) -> float:
-    return number(facts.cost.fastest.get("ms_per_token"))
+def _latency(facts: Facts, runtime: str, batch: int) -> float:
+    rows = [row for row in facts.cost.latency if (row.get("runtime"), batch_of(row)) == (runtime, batch)]
+    return number(rows[0].get("ms_per_token")) if rows else math.nan
 
 
 def _gates(run: RunRecord) -> dict[tuple[str, str], float]:

@@ -60,7 +60,7 @@ def compact_table(record: Mapping[str, Json]) -> Table:
         (f"units of {layer['name']}", whole(layer["before"]), whole(layer["after"]), _times(layer))
         for layer in record.get("layers") or ()
     ]
-    counts = (("parameters", "parameters"), ("multiply-adds per token", "macs_per_token"))
+    counts = (("parameters", "parameters"), ("multiply-adds per step", "macs_per_token"))
     rows += [_line(name, record[key], whole) for name, key in counts if key in record]
     rows += [_line(name, pair, size) for name, pair in (record.get("bytes") or {}).items()]
     rows += [_line(name, pair, milliseconds) for name, pair in _latencies(record)]
@@ -96,7 +96,7 @@ def _latencies(record: Mapping[str, Json]) -> list[tuple[str, tuple[Json, Json]]
     times = {(row["runtime"], row["batch"]): row["ms_per_token"] for row in record.get("latency") or ()}
     batches = sorted({batch for _, batch in times})
     return [
-        (f"time per token, batch {batch}", (times.get(("before", batch)), times.get(("after", batch))))
+        (f"time per step, batch {batch}", (times.get(("before", batch)), times.get(("after", batch))))
         for batch in batches
     ]
 

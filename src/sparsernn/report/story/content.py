@@ -20,7 +20,7 @@ from sparsernn.report.charts import (
 from sparsernn.report.story import scores, seeds, tables
 from sparsernn.report.story.checkpoint_tensors import read_tensors
 from sparsernn.report.story.document import Card, Document, Section, Text
-from sparsernn.report.story.facts import Facts, gather
+from sparsernn.report.story.facts import Facts, gather, step_name
 from sparsernn.report.story.formats import (
     MISSING,
     duration,
@@ -80,7 +80,9 @@ def comparison_document(runs: Sequence[RunRecord], home: Path = Path()) -> Docum
         Section("Sparsity", figures=tuple(comparison_charts.sparsity_charts(runs))),
         Section("Gates", figures=tuple(comparison_charts.gate_comparison(runs))),
         Section(
-            "Latency", "Per token, measured on the machine of each run.", tables=(latency,) if latency else ()
+            "Latency",
+            "Per token or time step, measured on the machine of each run.",
+            tables=(latency,) if latency else (),
         ),
         Section("Different settings", tables=(differences,) if differences else ()),
         Section("Reproduce", texts=_reproduced(runs)),
@@ -149,7 +151,9 @@ def _cards(run: RunRecord, facts: Facts) -> tuple[Card, ...]:
             size(cost.packed_bytes),
             smaller,
         ),
-        Card("Latency per token", milliseconds(fastest.get("ms_per_token")), _runtime(fastest)),
+        Card(
+            f"Latency per {step_name([facts])}", milliseconds(fastest.get("ms_per_token")), _runtime(fastest)
+        ),
         Card("Training time", duration(cost.seconds), per_epoch),
     )
     return tuple(card for card in found if card.value != MISSING)

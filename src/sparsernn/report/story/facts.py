@@ -1,7 +1,7 @@
 """The key figures of a run, gathered from its events and its recipe."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sparsernn.core.metrics import metric as row_of
@@ -80,7 +80,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Facts:
-    """The key figures of one run; `method` is the name of its sparsity method ("dense" for none)."""
+    """The key figures of one run.
+
+    `method` is the name of its sparsity method ("dense" for none), `counts` what the task's targets are called.
+    """
 
     name: str
     about: str
@@ -89,6 +92,7 @@ class Facts:
     size: Size
     cost: Cost
     progress: Progress
+    counts: str = "tokens"
 
 
 def gather(run: RunRecord) -> Facts:
@@ -105,6 +109,7 @@ def gather(run: RunRecord) -> Facts:
         size=_size(run),
         cost=_cost(run),
         progress=_progress(run),
+        counts=counts_name(run),
     )
 
 
@@ -116,6 +121,20 @@ def metric_name(run: RunRecord) -> str:
     if named and (named in offered or not offered):
         return str(named)
     return "perplexity" if "perplexity" in offered or not offered else offered[0]
+
+
+def batch_of(row: Mapping[str, Json]) -> int:
+    """How many sequences a latency is of.
+
+    >>> batch_of({"batch": 4}), batch_of({})
+    (4, 1)
+    """
+    return int(number(row.get("batch", 1)))
+
+
+def step_name(facts: Sequence[Facts]) -> str:
+    """What a latency of these runs is of: a token where all read text, else a time step."""
+    return "token" if all(f.counts == "tokens" for f in facts) else "step"
 
 
 def counts_name(run: RunRecord) -> str:

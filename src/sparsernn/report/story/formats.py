@@ -1,6 +1,7 @@
 """Numbers as people read them. Everything that is missing or not a number becomes an en dash or 'NaN'."""
 
 import math
+from collections.abc import Mapping
 
 from sparsernn.core.metrics import SCIENTIFIC
 from sparsernn.core.metrics import metric as row_of
@@ -128,6 +129,17 @@ def milliseconds(value: object) -> str:
     ('0.0423 ms', '12.3 ms')
     """
     return MISSING if value is None else f"{three(number(value))} ms"
+
+
+def milliseconds_spread(row: Mapping[str, Json]) -> str:
+    """The latency of a row, and where half of its steps lie.
+
+    >>> milliseconds_spread({"ms_per_token": 0.5, "spread_ms": [0.4, 0.6]}), milliseconds_spread({})
+    ('0.500 ms (0.400 to 0.600)', '–')
+    """
+    spread = row.get("spread_ms")
+    around = f" ({' to '.join(three(number(value)) for value in spread)})" if spread else ""
+    return milliseconds(row.get("ms_per_token")) + around
 
 
 def ratio(part: object, whole_: object) -> str:

@@ -8,13 +8,22 @@ from pathlib import Path
 
 from sparsernn.core.metrics import metric as row_of
 from sparsernn.core.plain import Json
-from sparsernn.report.story.facts import Facts, gather, metric_name, plan_of, scored_epochs, valid_value
+from sparsernn.report.story.facts import (
+    Facts,
+    batch_of,
+    gather,
+    metric_name,
+    plan_of,
+    scored_epochs,
+    step_name,
+    valid_value,
+)
 from sparsernn.report.story.formats import (
     MISSING,
     duration,
     flatten,
     fraction,
-    milliseconds,
+    milliseconds_spread,
     plain,
     quality,
     ratio,
@@ -107,7 +116,7 @@ def comparison(facts: Sequence[Facts]) -> Table:
         "packed",
         f"valid {unit}",
         f"test {unit}",
-        "latency per token",
+        f"latency per {step_name(facts)}",
         "products",
         "training",
         "epochs",
@@ -226,7 +235,10 @@ def sizes_table(run: RunRecord) -> Table | None:
         ("parameters", whole(facts.total), whole(facts.active), ratio(facts.active, facts.total)),
         ("in masked tensors", whole(facts.masked_total), whole(facts.masked_active), _masked_ratio(facts)),
         ("model on disk", *_pair(sizes, "dense_bytes", "packed_bytes", size)),
-        ("operations per token", *_pair(sizes, "macs_per_token_dense", "macs_per_token", whole)),
+        (
+            f"operations per {step_name([gather(run)])}",
+            *_pair(sizes, "macs_per_token_dense", "macs_per_token", whole),
+        ),
         ("checkpoint with optimizer", "", size(sizes.get("checkpoint_bytes")), ""),
     ]
     rows = tuple(line for line in lines if line[2] != MISSING)
@@ -242,25 +254,24 @@ def _pair(sizes: Event, dense: str, ours: str, show: Callable[[Json], str]) -> t
 
 
 def latency_table(facts: Sequence[Facts]) -> Table | None:
-    """Measured latency: one row per run and runtime, one column per batch size."""
+    """Measured latency with its quartiles: one row per run and runtime, one column per batch size."""
     measured = [
         (f"{k} {f.name}", row) for k, f in enumerate(facts, 1) for row in f.cost.latency if row.get("runtime")
     ]
-    times = {(name, str(row["runtime"]), _batch(row)): row.get("ms_per_token") for name, row in measured}
+    times = {(name, str(row["runtime"]), batch_of(row)): row for name, row in measured}
     batches = sorted({batch for _, _, batch in times})
     cells = tuple(
-        (name, runtime, *(milliseconds(times.get((name, runtime, b))) for b in batches))
+        (name, runtime, *(milliseconds_spread(times.get((name, runtime, b), {})) for b in batches))
         for name, runtime in dict.fromkeys((name, runtime) for name, runtime, _ in times)
     )
     columns = ("run", "runtime", *(f"batch {b}" for b in batches))
     if len(facts) == 1:
         columns, cells = columns[1:], tuple(row[1:] for row in cells)
     text = (0,) if len(facts) == 1 else (0, 1)
-    return Table(columns, cells, text, title="Latency per token, measured") if cells else None
-
-
-def _batch(row: Mapping[str, Json]) -> int:
-    return int(number(row.get("batch", 1)))
+    step = step_name(facts)
+    windows = sorted({int(number(row["window"])) for _, row in measured if row.get("window")})
+    step += f" of {windows[0]} in one call" if windows else ""
+    return Table(columns, cells, text, title=f"Latency per {step}, measured") if cells else None
 
 
 def settings_table(tree: Mapping[str, Json], title: str = "") -> Table | None:
@@ -296,7 +307,7 @@ def _run_row(facts: Facts) -> tuple[str, ...]:
         size(cost.packed_bytes),
         quality(facts.quality.valid, facts.quality.metric),
         quality(facts.quality.test, facts.quality.metric),
-        f"{milliseconds(cost.fastest.get('ms_per_token'))} {cost.fastest.get('runtime', '')}".strip(),
+        f"{milliseconds_spread(cost.fastest)} {cost.fastest.get('runtime', '')}".strip(),
         cost.products,
         duration(cost.seconds),
         f"{progress.epochs}{of}",
