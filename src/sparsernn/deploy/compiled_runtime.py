@@ -104,7 +104,7 @@ class Window:
         self.runtime, self.batch, self.width = runtime, batch, padded(batch)
         self.threads = runtime.threads if threads is None else threads
         self.fixed = torch.zeros(runtime.steps.fixed, self.width)
-        self._scratch = torch.zeros(self.threads * runtime.compiled.scratch, dtype=torch.int16)
+        self._scratch = torch.zeros(self.threads * self.width * runtime.compiled.scratch, dtype=torch.int16)
         self._list = ctypes.addressof(runtime.compiled.structure)
         self._token = torch.zeros(1, runtime.steps.moving, self.width)  # the moving store of a single token
         self._ids: Any = (ctypes.c_int64 * batch)()

@@ -192,7 +192,7 @@ class CompiledList:
 
     Attributes:
         structure: `List` of steps.c.
-        scratch: 16-bit numbers that a thread needs.
+        scratch: 16-bit numbers that a thread needs for each column.
     """
 
     def __init__(self, steps: StepList) -> None:

@@ -85,43 +85,37 @@ static void NAME(csr_int8)(const Matrix *m, int first, int last, const float *x,
 }
 
 /* Four of the columns at a time: 4 x 16 sums stay in registers, the blocks of the row group come from the cache. */
-#define BLOCK_BODY(LOAD, SCALE)                                                                        \
-  for (int g = first / 16; g * 16 < last; g++)                                                         \
-    for (int j = 0; j < BATCH; j += 4) {                                                               \
-      vw a[4][16 / WIDTH];                                                                             \
-      float sum[4][16];                                                                                \
-      memset(a, 0, sizeof a);                                                                          \
-      for (int k = m->start[g]; k < m->start[g + 1]; k++) {                                            \
-        const float *in = x + (size_t)m->index[k] * BATCH + j;                                         \
-        for (int p = 0; p < 16 / WIDTH; p++) {                                                         \
-          vw w = LOAD(m->values, k, p);                                                                \
-          for (int i = 0; i < 4; i++) a[i][p] += w * in[i];                                            \
-        }                                                                                              \
-      }                                                                                                \
-      memcpy(sum, a, sizeof sum);                                                                      \
-      for (int r = g * 16; r < MIN(last, g * 16 + 16); r++)                                            \
-        for (int i = 0; i < 4; i++) y[(size_t)r * BATCH + j + i] += (SCALE) * sum[i][r & 15];          \
-    }
-
 static void NAME(block16)(const Matrix *m, int first, int last, const float *x, float *y) {
-  BLOCK_BODY(block_float, 1.0f)
+  for (int g = first / 16; g * 16 < last; g++)
+    for (int j = 0; j < BATCH; j += 4) {
+      vw a[4][16 / WIDTH];
+      float sum[4][16];
+      memset(a, 0, sizeof a);
+      for (int k = m->start[g]; k < m->start[g + 1]; k++) {
+        const float *in = x + (size_t)m->index[k] * BATCH + j;
+        for (int p = 0; p < 16 / WIDTH; p++) {
+          vw w = block_float(m->values, k, p);
+          for (int i = 0; i < 4; i++) a[i][p] += w * in[i];
+        }
+      }
+      memcpy(sum, a, sizeof sum);
+      for (int r = g * 16; r < MIN(last, g * 16 + 16); r++)
+        for (int i = 0; i < 4; i++) y[(size_t)r * BATCH + j + i] += sum[i][r & 15];
+    }
 }
 
-static void NAME(block16_int8)(const Matrix *m, int first, int last, const float *x, float *y) {
-  BLOCK_BODY(block_int8, m->scale[r])
-}
+#include "batched_blocks.h"
 
-static void NAME(rows)(const Matrix *m, int first, int last, const float *x, float *y) {
+static void NAME(rows)(const Matrix *m, int first, int last, const float *x, float *y, int16_t *scratch) {
   switch (m->kind) {
     case DENSE: NAME(dense)(m, first, last, x, y); break;
     case DENSE_INT8: NAME(dense_int8)(m, first, last, x, y); break;
     case CSR: NAME(csr)(m, first, last, x, y); break;
     case CSR_INT8: NAME(csr_int8)(m, first, last, x, y); break;
     case BLOCK16: NAME(block16)(m, first, last, x, y); break;
-    default: NAME(block16_int8)(m, first, last, x, y);
+    default: NAME(block16_int8)(m, first, last, x, y, scratch);
   }
 }
-#undef BLOCK_BODY
 #undef CONST_PART
 #undef PART
 #undef EACH_PART

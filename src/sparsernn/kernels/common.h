@@ -35,7 +35,7 @@ enum { DENSE = 0, DENSE_INT8 = 1, CSR = 2, CSR_INT8 = 3, BLOCK16 = 4, BLOCK16_IN
  *           of each row's weights; else unused
  *   index   column of each entry (CSR) or block (BLOCK16), hence fewer than 65536 columns
  *   values  float or int8_t, row-major (BLOCK16: 16 consecutive rows of one column together)
- *           DENSE_INT8 has 64 readable bytes after the last row
+ *           DENSE_INT8 and BLOCK16_INT8 have 64 readable bytes after the last one
  *   scale   one factor per row for int8 values */
 typedef struct {
   int32_t kind, rows, columns, unused;
@@ -109,8 +109,8 @@ static inline float hyperbolic(float x) {
 #endif
 
 /* y[r] += (W x)[r] for the rows first <= r < last; x and y hold `batch` neighbouring columns (1, 4, 8 or 16).
- * first is a multiple of 16. scratch: 16-bit numbers of this thread alone, twice `columns` rounded up to
- * 64. */
+ * first is a multiple of 16. scratch: 16-bit numbers of this thread alone, for each column of x twice
+ * `columns` rounded up to 64. */
 void multiply_rows(const Matrix *m, int first, int last, const float *x, float *y, int batch, int16_t *scratch);
 
 /* First row of the share of `thread` among `threads`, by the work in a (and b unless NULL), a multiple of 16. */

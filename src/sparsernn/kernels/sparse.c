@@ -1,5 +1,5 @@
 /* y = W x for dense, compressed-row and block-sparse W, with 32-bit float or 8-bit integer weights. */
-#include "common.h"
+#include "shuffles.h"
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
@@ -36,9 +36,7 @@ static inline vw block_float(const void *values, int k, int p) {
   return *(const vw *)((const float *)values + (size_t)k * 16 + p * WIDTH);
 }
 
-static inline vw block_int8(const void *values, int k, int p) {
-  return widen_vector((const int8_t *)values + (size_t)k * 16 + p * WIDTH);
-}
+#include "whole_numbers.h"
 
 #define BATCH 4
 #define VECTOR v4
@@ -78,34 +76,6 @@ static void dense1(const Matrix *m, int first, int last, const float *x, float *
       y[r + i] += s;
     }
   }
-}
-
-/* x rounded to 15 bits and a sign: products with int8 weights are then exact integer sums, and the rounding
- * (3e-5 of the largest |x|) is far below that of the weights (4e-3 of each row's largest). Sums are taken in whole
- * numbers and turned into a float once, so that every kind of instruction gives the same bits. */
-static float unit_of(const float *x, int n) {
-  float top = 0;
-  for (int i = 0; i < n; i++) {
-    float a = x[i] < 0 ? -x[i] : x[i];
-    top = a > top ? a : top;
-  }
-  return top / 32767.0f;
-}
-
-static inline int32_t rounded(float x, float factor) {
-  float v = x * factor;
-  return (int32_t)(v + (v < 0 ? -0.5f : 0.5f));
-}
-
-static inline float inverse(float unit) { return unit > 0 ? 1.0f / unit : 0.0f; }
-
-/* Filled up with 0 to a multiple of 64: rows are read in whole vectors, and the weights beyond the last column (the next
- * row's, and 64 bytes of slack after the last row) then do not matter. */
-static float quantise(const float *x, int n, int16_t *out) {
-  float unit = unit_of(x, n), factor = inverse(unit);
-  for (int i = 0; i < n; i++) out[i] = (int16_t)rounded(x[i], factor);
-  for (int i = n; i < ROUND64(n); i++) out[i] = 0;
-  return unit;
 }
 
 /* The sum of a row, in pieces short enough for 32 bits: a pair of products is below 2 * 127 * 32767 = 8.3e6, and no
@@ -222,61 +192,6 @@ static void block16_1(const Matrix *m, int first, int last, const float *x, floa
   }
 }
 
-/* 16 sums in whole numbers; 512 blocks, of at most 127 * 32767 each, fit into 32 bits. x: 16 bits in the low half of each
- * number and 0 in the high one, as if the other of a pair of products were 0. */
-#define BLOCKS 512
-#if defined(__AVX512BW__)
-static inline void integer_blocks(const int8_t *w, const uint16_t *index, int n, const int32_t *x, int32_t *sum) {
-  __m512i a[4] = {_mm512_setzero_si512(), a[0], a[0], a[0]};
-  for (int k = 0; k < n; k++) {
-    __m512i wide = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(w + (size_t)k * 16)));
-    a[k & 3] = _mm512_add_epi32(a[k & 3], _mm512_madd_epi16(wide, _mm512_set1_epi32(x[index[k]])));
-  }
-  _mm512_storeu_si512(sum, _mm512_add_epi32(_mm512_add_epi32(a[0], a[1]), _mm512_add_epi32(a[2], a[3])));
-}
-#elif defined(__AVX2__)
-static inline void integer_blocks(const int8_t *w, const uint16_t *index, int n, const int32_t *x, int32_t *sum) {
-  __m256i a[2] = {_mm256_setzero_si256(), a[0]}, b[2] = {a[0], a[0]};
-  for (int k = 0; k < n; k++) {
-    const int8_t *block = w + (size_t)k * 16;
-    __m256i in = _mm256_set1_epi32(x[index[k]]);
-    __m256i low = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)block));
-    __m256i high = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(block + 8)));
-    a[k & 1] = _mm256_add_epi32(a[k & 1], _mm256_madd_epi16(low, in));
-    b[k & 1] = _mm256_add_epi32(b[k & 1], _mm256_madd_epi16(high, in));
-  }
-  _mm256_storeu_si256((__m256i *)sum, _mm256_add_epi32(a[0], a[1]));
-  _mm256_storeu_si256((__m256i *)(sum + 8), _mm256_add_epi32(b[0], b[1]));
-}
-#else
-static inline void integer_blocks(const int8_t *w, const uint16_t *index, int n, const int32_t *x, int32_t *sum) {
-  memset(sum, 0, 16 * sizeof *sum);
-  for (int k = 0; k < n; k++)
-    for (int i = 0; i < 16; i++) sum[i] += w[(size_t)k * 16 + i] * (int16_t)x[index[k]];
-}
-#endif
-
-typedef void Blocks(const int8_t *w, const uint16_t *index, int n, const int32_t *x, int32_t *sum);
-
-static inline __attribute__((always_inline)) void groups_int8(const Matrix *m, int first, int last, const float *x,
-                                                              float *y, int32_t *room, Blocks *blocks) {
-  const float unit = unit_of(x, m->columns), factor = inverse(unit);
-  for (int i = 0; i < m->columns; i++) room[i] = rounded(x[i], factor) & 0xffff;
-  for (int g = first / 16; g * 16 < last; g++) {
-    float sum[16] = {0};
-    for (int k = m->start[g]; k < m->start[g + 1]; k += BLOCKS) {
-      int32_t piece[16];
-      blocks((const int8_t *)m->values + (size_t)k * 16, m->index + k, MIN(BLOCKS, m->start[g + 1] - k), room, piece);
-      for (int i = 0; i < 16; i++) sum[i] += (float)piece[i];
-    }
-    for (int r = g * 16; r < MIN(last, g * 16 + 16); r++) y[r] += m->scale[r] * unit * sum[r & 15];
-  }
-}
-
-static void block16_int8_1(const Matrix *m, int first, int last, const float *x, float *y, int16_t *scratch) {
-  groups_int8(m, first, last, x, y, (int32_t *)(void *)scratch, integer_blocks);
-}
-
 #include "vnni.h"
 
 /* ---- choice of the function, division of the rows, entry point */
@@ -296,9 +211,9 @@ void multiply_rows(const Matrix *m, int first, int last, const float *x, float *
   if (first >= last) return;
   switch (batch) {
     case 1: rows1(m, first, last, x, y, scratch); break;
-    case 4: rows4(m, first, last, x, y); break;
-    case 8: rows8(m, first, last, x, y); break;
-    default: rows16(m, first, last, x, y);
+    case 4: rows4(m, first, last, x, y, scratch); break;
+    case 8: rows8(m, first, last, x, y, scratch); break;
+    default: rows16(m, first, last, x, y, scratch);
   }
 }
 
@@ -329,7 +244,7 @@ int share_start(const Matrix *a, const Matrix *b, int thread, int threads) {
 }
 
 /* y (rows, batch) = W x (columns, batch), feature-major, batch 1, 4, 8 or 16; scratch: int16, for each thread
- * twice as many as there are columns, rounded up to a multiple of 64. */
+ * and column of x twice as many as W has columns, rounded up to a multiple of 64. */
 EXPORT void sparsernn_multiply(const Matrix *m, const float *x, float *y, int batch, int16_t *scratch, int threads) {
 #ifdef _OPENMP
 #pragma omp parallel num_threads(threads) if (threads > 1)
@@ -343,7 +258,7 @@ EXPORT void sparsernn_multiply(const Matrix *m, const float *x, float *y, int ba
 #endif
     int first = share_start(m, NULL, me, all), last = share_start(m, NULL, me + 1, all);
     if (first < last) memset(y + (size_t)first * batch, 0, (size_t)(last - first) * batch * sizeof(float));
-    multiply_rows(m, first, last, x, y, batch, scratch + (size_t)me * 2 * ROUND64(m->columns));
+    multiply_rows(m, first, last, x, y, batch, scratch + (size_t)me * (size_t)batch * 2 * ROUND64(m->columns));
   }
 }
 

@@ -34,7 +34,7 @@ typedef struct {
 
 typedef struct {
   float *fixed, *moving;  /* (rows, batch), (time, moving_rows, batch) */
-  int16_t *scratch;       /* threads * scratch_stride */
+  int16_t *scratch;       /* threads * scratch_stride * batch */
   const int64_t *tokens;  /* (time, used) */
   const int32_t *lengths; /* (used), or NULL */
   int32_t time, used, batch, threads;
@@ -269,8 +269,9 @@ static void do_step(const List *list, const Call *call, const Step *s, int t, in
   size_t share = (v.n + 16 * (size_t)all - 1) / (16 * (size_t)all) * 16;
   v.low = share * me < v.n ? share * me : v.n;
   v.high = share * (me + 1) < v.n ? share * (me + 1) : v.n;
+  int16_t *scratch = call->scratch + (size_t)me * list->scratch_stride * (size_t)call->batch;
   switch (s->kind) {
-    case AFFINE: affine(s, &v, call->batch, call->scratch + (size_t)me * list->scratch_stride, me, all); break;
+    case AFFINE: affine(s, &v, call->batch, scratch, me, all); break;
     case COPY: case TANH: case RELU: case MODRELU: activate(&v, s->kind); break;
     case LSTM: lstm(&v); break;
     case GRU: gru(&v); break;

@@ -1,8 +1,7 @@
 /* Products of 8-bit weights by the instructions that multiply and add whole numbers in one (AVX-512 VNNI). They take the
  * place of those in sparse.c, which includes this file, where the running processor has them: the same sums, in fewer
  * instructions. */
-#if defined(__AVX512BW__) && defined(__GNUC__)
-#define VNNI __attribute__((target("avx512vnni")))
+#ifdef VNNI
 
 /* Four rows: an instruction multiplies bytes without a sign by bytes with one, so x comes as 256 times its high byte, to
  * which 128 is added, plus its low byte; `excess` takes the 128 off again. Lanes have room for 16,000 such products of
@@ -42,8 +41,6 @@ VNNI static void dense_int8_vnni(const Matrix *m, int first, int last, const flo
   }
 }
 
-#define AHEAD 32 /* blocks to fetch early: 512 bytes, two lines at a time */
-
 VNNI static void integer_blocks_vnni(const int8_t *w, const uint16_t *index, int n, const int32_t *x, int32_t *sum) {
   __m512i a[4] = {_mm512_setzero_si512(), a[0], a[0], a[0]};
   for (int k = 0; k < n; k += 4) {
@@ -60,21 +57,7 @@ VNNI static void block16_int8_vnni(const Matrix *m, int first, int last, const f
   groups_int8(m, first, last, x, y, (int32_t *)(void *)scratch, integer_blocks_vnni);
 }
 
-static int has_vnni = 0;
-__attribute__((constructor)) static void look_for_vnni(void) { has_vnni = __builtin_cpu_supports("avx512vnni") != 0; }
-
-/* For tests: takes the instructions, or leaves them alone. Returns whether they are taken now. */
-EXPORT int sparsernn_take_vnni(int wanted) {
-  has_vnni = wanted && __builtin_cpu_supports("avx512vnni");
-  return has_vnni;
-}
 #else
-enum { has_vnni = 0 };
 #define dense_int8_vnni dense_int8_1
 #define block16_int8_vnni block16_int8_1
-
-EXPORT int sparsernn_take_vnni(int wanted) {
-  (void)wanted;
-  return 0;
-}
 #endif

@@ -33,11 +33,11 @@ BLOCK = 16
 """Rows of a block: one AVX-512 register, two AVX2 ones."""
 
 SLACK = 64
-"""Bytes after the last row of 8-bit weights that the compiled product may read (and multiply by 0)."""
+"""Bytes after the last 8-bit weight that the compiled products may read (and multiply by 0)."""
 
 
 def scratch_for(columns: int) -> int:
-    """16-bit numbers that a thread needs for a product with so many columns."""
+    """16-bit numbers that a thread needs for each column of x, in a product of so many columns."""
     return 2 * ((columns + SLACK - 1) // SLACK * SLACK)
 
 
@@ -146,7 +146,7 @@ class Format(ABC):
         threads = found.threads(threads)
         x = functional.pad(x, (0, batch - used)).contiguous()
         y = torch.empty(self.shape[0], batch)
-        scratch = torch.empty(threads * scratch_for(self.shape[1]), dtype=torch.int16)
+        scratch = torch.empty(threads * batch * scratch_for(self.shape[1]), dtype=torch.int16)
         pointers = (
             ctypes.addressof(self.structure),
             x.data_ptr(),
@@ -180,8 +180,7 @@ class DenseInt8(Format):
     def _arrange(self, weight: Tensor, kept: Tensor) -> Tensor:
         values, self.scale = to_int8(torch.where(kept, weight, 0.0))
         self.start = values.sum(1, dtype=torch.int32)
-        room = torch.zeros(values.numel() + SLACK, dtype=torch.int8)
-        return room[: values.numel()].view(values.shape).copy_(values)
+        return _with_slack(values)
 
     def restored(self) -> Tensor:
         """The rounded weights."""
@@ -259,12 +258,20 @@ class Block16Int8(Block16):
 
     kind, exact = 5, False
 
+    def _arrange(self, weight: Tensor, kept: Tensor) -> Tensor:
+        return _with_slack(super()._arrange(weight, kept))
+
     def _encode(self, weight: Tensor) -> Tensor:
         values, self.scale = to_int8(weight)
         return values
 
     def _decode(self, dense: Tensor) -> Tensor:
         return dense * self.scale.unsqueeze(1)
+
+
+def _with_slack(values: Tensor) -> Tensor:
+    room = torch.zeros(values.numel() + SLACK, dtype=values.dtype)
+    return room[: values.numel()].view(values.shape).copy_(values)
 
 
 def _check_weight(weight: Tensor) -> None:

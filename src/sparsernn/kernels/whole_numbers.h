@@ -1,0 +1,153 @@
+/* Vectors rounded to whole numbers, and sums of products with 8-bit weights that exist in blocks of 16 rows. Sums are
+ * taken in whole numbers and turned into a float once, so that every kind of instruction gives the same bits. */
+#if defined(__AVX512BW__) && defined(__GNUC__)
+#define VNNI __attribute__((target("avx512vnni")))
+static int has_vnni = 0;
+__attribute__((constructor)) static void look_for_vnni(void) { has_vnni = __builtin_cpu_supports("avx512vnni") != 0; }
+
+/* For tests: takes the instructions that multiply and add whole numbers in one, or leaves them alone. Returns whether they
+ * are taken now. */
+EXPORT int sparsernn_take_vnni(int wanted) {
+  has_vnni = wanted && __builtin_cpu_supports("avx512vnni");
+  return has_vnni;
+}
+#else
+enum { has_vnni = 0 };
+
+EXPORT int sparsernn_take_vnni(int wanted) {
+  (void)wanted;
+  return 0;
+}
+#endif
+
+/* x rounded to 15 bits and a sign: products with int8 weights are then exact integer sums, and the rounding
+ * (3e-5 of the largest |x|) is far below that of the weights (4e-3 of each row's largest). */
+#define LEVELS 32767.0f
+#define TINY 1e-37f /* smaller units count as 0: their inverse would not be finite */
+
+/* The size of x as a whole number that is larger where x is, and largest where x is not a number. */
+static inline int32_t size_of(const float *x) {
+  int32_t bits;
+  memcpy(&bits, x, sizeof bits);
+  return bits & 0x7fffffff;
+}
+
+/* One of `LEVELS` steps up to the largest size. What is not finite has no step: NaN, and all that is multiplied by it. */
+static inline float unit_for(int32_t largest) {
+  float top;
+  memcpy(&top, &largest, sizeof top);
+  float unit = top / LEVELS;
+  return largest >= 0x7f800000 ? NAN : unit > TINY ? unit : 0.0f;
+}
+
+static float unit_of(const float *x, int n) {
+  int32_t top = 0;
+  for (int i = 0; i < n; i++) {
+    int32_t a = size_of(x + i);
+    top = a > top ? a : top;
+  }
+  return unit_for(top);
+}
+
+static inline float inverse(float unit) { return unit > 0 ? 1.0f / unit : 0.0f; }
+
+static inline int32_t rounded(float x, float factor) {
+  float v = x * factor;
+  v = v == v ? v : 0.0f;
+  return (int32_t)(v + (v < 0 ? -0.5f : 0.5f));
+}
+
+/* Filled up with 0 to a multiple of 64: rows are read in whole vectors, and the weights beyond the last column (the next
+ * row's, and 64 bytes of slack after the last row) then do not matter. */
+static float quantise(const float *x, int n, int16_t *out) {
+  float unit = unit_of(x, n), factor = inverse(unit);
+  for (int i = 0; i < n; i++) out[i] = (int16_t)rounded(x[i], factor);
+  for (int i = n; i < ROUND64(n); i++) out[i] = 0;
+  return unit;
+}
+
+/* The same of `batch` neighbouring columns, each with its own unit, in place order; 16 is a multiple of every batch. */
+static void quantise_columns(const float *x, int n, int batch, int16_t *out, float *units) {
+  int32_t top[16] = {0};
+  float factor[16];
+  const size_t all = (size_t)n * (size_t)batch, whole = all / 16 * 16;
+  for (size_t k = 0; k < whole; k += 16)
+    for (int l = 0; l < 16; l++) {
+      int32_t a = size_of(x + k + l);
+      top[l] = a > top[l] ? a : top[l];
+    }
+  for (size_t k = whole; k < all; k++) {
+    int32_t a = size_of(x + k);
+    top[k - whole] = a > top[k - whole] ? a : top[k - whole];
+  }
+  for (int l = batch; l < 16; l++) top[l % batch] = top[l] > top[l % batch] ? top[l] : top[l % batch];
+  for (int j = 0; j < batch; j++) units[j] = unit_for(top[j]);
+  for (int l = 0; l < 16; l++) factor[l] = inverse(units[l % batch]);
+  for (size_t k = 0; k < whole; k += 16)
+    for (int l = 0; l < 16; l++) out[k + l] = (int16_t)rounded(x[k + l], factor[l]);
+  for (size_t k = whole; k < all; k++) out[k] = (int16_t)rounded(x[k], factor[k - whole]);
+}
+
+/* 16 sums in whole numbers; 512 blocks, of at most 127 * 32767 each, fit into 32 bits. x: 16 bits in the low half of each
+ * number and 0 in the high one, as if the other of a pair of products were 0. */
+#define BLOCKS 512
+#if defined(__AVX512BW__)
+static inline void integer_blocks(const int8_t *w, const uint16_t *index, int n, const int32_t *x, int32_t *sum) {
+  __m512i a[4] = {_mm512_setzero_si512(), a[0], a[0], a[0]};
+  for (int k = 0; k < n; k++) {
+    __m512i wide = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(w + (size_t)k * 16)));
+    a[k & 3] = _mm512_add_epi32(a[k & 3], _mm512_madd_epi16(wide, _mm512_set1_epi32(x[index[k]])));
+  }
+  _mm512_storeu_si512(sum, _mm512_add_epi32(_mm512_add_epi32(a[0], a[1]), _mm512_add_epi32(a[2], a[3])));
+}
+#elif defined(__AVX2__)
+static inline void integer_blocks(const int8_t *w, const uint16_t *index, int n, const int32_t *x, int32_t *sum) {
+  __m256i a[2] = {_mm256_setzero_si256(), a[0]}, b[2] = {a[0], a[0]};
+  for (int k = 0; k < n; k++) {
+    const int8_t *block = w + (size_t)k * 16;
+    __m256i in = _mm256_set1_epi32(x[index[k]]);
+    __m256i low = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)block));
+    __m256i high = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(block + 8)));
+    a[k & 1] = _mm256_add_epi32(a[k & 1], _mm256_madd_epi16(low, in));
+    b[k & 1] = _mm256_add_epi32(b[k & 1], _mm256_madd_epi16(high, in));
+  }
+  _mm256_storeu_si256((__m256i *)sum, _mm256_add_epi32(a[0], a[1]));
+  _mm256_storeu_si256((__m256i *)(sum + 8), _mm256_add_epi32(b[0], b[1]));
+}
+#else
+static inline void integer_blocks(const int8_t *w, const uint16_t *index, int n, const int32_t *x, int32_t *sum) {
+  memset(sum, 0, 16 * sizeof *sum);
+  for (int k = 0; k < n; k++)
+    for (int i = 0; i < 16; i++) sum[i] += w[(size_t)k * 16 + i] * (int16_t)x[index[k]];
+}
+#endif
+
+#define AHEAD 32 /* blocks to fetch early: 512 bytes, two lines at a time */
+#define NEAR 32  /* blocks whose inputs are brought together first */
+#if defined(__AVX512BW__)
+static const int16_t by_turns[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                     8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+#endif
+
+typedef void Sums(const int8_t *w, const uint16_t *index, int n, const int16_t *x, int32_t *sum);
+typedef void Blocks(const int8_t *w, const uint16_t *index, int n, const int32_t *x, int32_t *sum);
+
+static inline __attribute__((always_inline)) void groups_int8(const Matrix *m, int first, int last, const float *x,
+                                                              float *y, int32_t *room, Blocks *blocks) {
+  const float unit = unit_of(x, m->columns), factor = inverse(unit);
+  for (int i = 0; i < m->columns; i++) room[i] = rounded(x[i], factor) & 0xffff;
+  for (int g = first / 16; g * 16 < last; g++) {
+    float sum[16] = {0};
+    for (int k = m->start[g]; k < m->start[g + 1]; k += BLOCKS) {
+      int32_t piece[16];
+      blocks((const int8_t *)m->values + (size_t)k * 16, m->index + k, MIN(BLOCKS, m->start[g + 1] - k), room, piece);
+      for (int i = 0; i < 16; i++) sum[i] += (float)piece[i];
+    }
+    for (int r = g * 16; r < MIN(last, g * 16 + 16); r++) y[r] += m->scale[r] * unit * sum[r & 15];
+  }
+}
+
+static void block16_int8_1(const Matrix *m, int first, int last, const float *x, float *y, int16_t *scratch) {
+  groups_int8(m, first, last, x, y, (int32_t *)(void *)scratch, integer_blocks);
+}
+
