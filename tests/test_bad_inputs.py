@@ -237,6 +237,8 @@ COMMANDS = [
     ("export {run} --int8", "--int8"),
     ("export {run} --format onnx --int8 --graph sequence", "--graph"),
     ("export {run} --format pt2 --int8", "--int8"),
+    ("export {run} --format pt2 --int4", "--int4"),
+    ("export {run} --format c --int4 --int8", "--int8"),
     ("export {run} --name a", "--name"),
     ("export {run} --format c --name 3x", "3x"),
     ("export {run} --format c --name for", "for"),

@@ -8,7 +8,7 @@ from test_compiled_runtime import LAYER_SPECS, V, made, said
 
 from sparsernn.core.errors import InputError
 from sparsernn.deploy import pack, runtime, unpack
-from sparsernn.deploy.calibration import calibrate, round_to_int8
+from sparsernn.deploy.calibration import calibrate, round_matrices
 from sparsernn.models.language_model import LanguageModel
 from sparsernn.models.tagger import Tagger
 
@@ -60,7 +60,7 @@ def test_the_rounded_model_says_more_nearly_what_the_exact_one_says():
     assert after < 0.5 * first
     away = []
     for one in (plain, model):
-        round_to_int8(one)
+        round_matrices(one)
         away.append((said(one, words)[0] - exact).square().mean().item())
     assert away[1] < away[0]
 
@@ -73,7 +73,7 @@ def test_packed_files_and_the_runtime_have_the_calibrated_range(tmp_path):
     ready = runtime(model, products="dense_int8", threads=1)
     pack(state, masks, tmp_path / "m", values="int8")
     unpacked = unpack(tmp_path / "m")
-    round_to_int8(model)
+    round_matrices(model)
     for name in ("layers.0.weight_hh", "layers.1.weight_ih", "head.weight"):
         torch.testing.assert_close(
             ready.held[name].restored(), model.get_parameter(name).detach(), rtol=0, atol=1e-7

@@ -41,20 +41,20 @@ def need(*tools):
         pytest.skip(f"not installed here: {', '.join(missing)}")
 
 
-@pytest.mark.parametrize("int8", [False, True], ids=["float", "int8"])
+@pytest.mark.parametrize("values", ["float32", "int8", "int4"])
 @pytest.mark.parametrize("layer", LAYER_SPECS, ids=str)
 @pytest.mark.parametrize("processor", USER)
-def test_the_check_of_every_layer_passes_on_arm(tmp_path, processor, layer, int8):
+def test_the_check_of_every_layer_passes_on_arm(tmp_path, processor, layer, values):
     compiler, emulator = USER[processor]
     need(compiler, emulator, "make")
-    write_c(a_model(layer, "bits", words=True), tmp_path, int8=int8)
+    write_c(a_model(layer, "bits", words=True), tmp_path, values=values)
     flags = [f"CC={compiler}", "CFLAGS=-O2 -static -Werror", f"RUN={emulator}"]
     done = subprocess.run(
         ["make", "-s", "-C", tmp_path, "check", *flags], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("equal: 16 steps")
-    assert not int8 or "largest difference 0, allowed 0" in done.stdout
+    assert values == "float32" or "largest difference 0, allowed 0" in done.stdout
 
 
 def labels_on(board, folder, series):
@@ -99,8 +99,8 @@ def test_a_cortex_m_says_the_labels_of_the_twin(tmp_path, board):
     with torch.no_grad():
         model.output.weight.mul_(4)
     scaling = Scaling((0.0,) * 4, (1.0,) * 4)
-    write_c(model, tmp_path, int8=True, labels=list("abcdef"), scaling=scaling)
-    program = StepProgram(model, "model", int8=True)
+    write_c(model, tmp_path, values="int8", labels=list("abcdef"), scaling=scaling)
+    program = StepProgram(model, "model", values="int8")
     series = [torch.randn(3 + k % 20, 4) for k in range(60)]
     wanted = []
     for one in series:
@@ -125,7 +125,7 @@ def test_the_page_of_series_runs_on_a_cortex_m(tmp_path):
     folder = tmp_path / "firmware"
     test_file = Path(spec.origin).parent / "datasets/data/JapaneseVowels/JapaneseVowels_TEST.ts"
     wanted = [row["label"] for row in csv.DictReader(predict_file(run, test_file).splitlines())]
-    export_c(run, folder, int8=True)
+    export_c(run, folder, values="int8")
     labels = (folder / "model_labels.txt").read_text().splitlines()
     reading = run.task.reading
     series = [

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sparsernn.core.errors import InputError
 from sparsernn.deploy.plain_c import write_c
 from sparsernn.deploy.plain_c.c_functions import curve, gate
-from sparsernn.deploy.plain_c.const_tables import BLOCK, Matrix, in_steps, literal
+from sparsernn.deploy.plain_c.const_tables import BLOCK, VALUES, Matrix, in_steps, literal
 from sparsernn.deploy.plain_c.layer_parts import PARTS
 from sparsernn.deploy.plain_c.step_program import StepProgram
 from sparsernn.models.language_model import LanguageModel
@@ -46,12 +46,14 @@ SETTINGS = [
     pytest.param(
         layer,
         structure,
-        int8,
-        marks=[] if layer == "lstm" or int8 == (structure == "bits") else [pytest.mark.slow],
+        values,
+        marks=[]
+        if layer == "lstm" or (values, structure) in (("float32", "dense"), ("int8", "bits"))
+        else [pytest.mark.slow],
     )
     for layer in LAYER_SPECS
     for structure in (STRUCTURES if layer == "lstm" else ("dense", "bits"))
-    for int8 in (False, True)
+    for values in VALUES
 ]
 V, E, H, READ, ANSWERS = 33, 18, 37, 5, 3
 
@@ -127,11 +129,11 @@ def said_by(model, inputs):
 
 
 @compiled
-@pytest.mark.parametrize(("layer", "structure", "int8"), SETTINGS, ids=str)
-def test_the_check_of_every_layer_passes_under_sanitizers(tmp_path, layer, structure, int8):
+@pytest.mark.parametrize(("layer", "structure", "values"), SETTINGS, ids=str)
+def test_the_check_of_every_layer_passes_under_sanitizers(tmp_path, layer, structure, values):
     words = structure != "dense"
     model = a_model(layer, structure, words)
-    done = write_c(model, tmp_path, int8=int8)
+    done = write_c(model, tmp_path, values=values)
     code, told = check(tmp_path)
     assert code == 0, told
     assert told.startswith("equal: 16 steps"), told
@@ -154,12 +156,18 @@ def test_the_compiled_steps_are_the_models_own(tmp_path, layer, words):
 
 
 @compiled
-@pytest.mark.parametrize("words", [False, True], ids=["samples", "words"])
-@pytest.mark.parametrize("layer", LAYER_SPECS, ids=str)
-def test_the_compiled_rounded_steps_are_the_twins_to_the_bit(tmp_path, layer, words):
+@pytest.mark.parametrize(
+    ("layer", "words", "values"),
+    [
+        *((layer, words, "int8") for layer in LAYER_SPECS for words in (False, True)),
+        *((layer, layer == "gru", "int4") for layer in LAYER_SPECS[1:]),
+    ],
+    ids=str,
+)
+def test_the_compiled_rounded_steps_are_the_twins_to_the_bit(tmp_path, layer, words, values):
     model = a_model(layer, "bits", words)
-    write_c(model, tmp_path, int8=True)
-    program = StepProgram(model, "model", int8=True)
+    write_c(model, tmp_path, values=values)
+    program = StepProgram(model, "model", values=values)
     device, state, inputs = Compiled(tmp_path, program), program.start(), inputs_of(program)
     for x in inputs.numpy():
         np.testing.assert_array_equal(device.step(x), program.twin(state, x))
@@ -169,14 +177,14 @@ def test_the_compiled_rounded_steps_are_the_twins_to_the_bit(tmp_path, layer, wo
 def test_the_twin_is_the_model_of_rounded_weights(layer):
     """What rounding of vectors, the table of tanh and the order of operations add is a tenth of a percent."""
     model = a_model(layer, "bits", words=True)
-    program = StepProgram(model, "model", int8=True)
+    program = StepProgram(model, "model", values="int8")
     state, inputs = program.start(), inputs_of(program, 8)
     found = np.stack([program.twin(state, x) for x in inputs.numpy()])
     with torch.no_grad():
         by_name = dict(model.named_parameters())
         for name, p in by_name.items():
             if p.ndim > 1 and "map" not in name:
-                matrix = Matrix("w", p, int8=True)
+                matrix = Matrix("w", p, "int8")
                 p.copy_(torch.from_numpy(matrix.values.astype(np.float32) * matrix.scale[:, None]))
     structured = isinstance(layer, dict) and "map" in layer  # its matrix is rounded, not its parameters
     np.testing.assert_allclose(found, said_by(model, inputs), atol=0.1 if structured else 5e-3)
@@ -185,16 +193,16 @@ def test_the_twin_is_the_model_of_rounded_weights(layer):
 @compiled
 def test_other_compiler_settings_give_the_same_bits(tmp_path):
     """Where the processor multiplies and adds in one operation, a compiler would use it unless it is told not to."""
-    write_c(a_model("lstm"), tmp_path, int8=True)
+    write_c(a_model("lstm"), tmp_path, values="int8")
     for flags in ("-std=gnu11 -O3 -march=native", "-std=gnu11 -O0", "-Os"):
         subprocess.run(f"{CC} {flags} check.c model.c -lm -o other", shell=True, cwd=tmp_path, check=True)
         assert b"equal" in subprocess.run([tmp_path / "other"], capture_output=True, check=True).stdout
 
 
 @compiled
-@pytest.mark.parametrize("int8", [False, True], ids=["float", "int8"])
-def test_the_check_sees_one_wrong_weight(tmp_path, int8):
-    write_c(a_model("gru"), tmp_path, int8=int8)
+@pytest.mark.parametrize("values", VALUES)
+def test_the_check_sees_one_wrong_weight(tmp_path, values):
+    write_c(a_model("gru"), tmp_path, values=values)
     path = tmp_path / "model.c"
     text = path.read_text()
     broken = re.sub(r"(layer1_w_hh\[\d+\] = \{\n)(-?)", r"\g<1>\g<2>1", text, count=1)
@@ -206,11 +214,11 @@ def test_the_check_sees_one_wrong_weight(tmp_path, int8):
 
 
 @compiled
-@pytest.mark.parametrize("int8", [False, True], ids=["float", "int8"])
-def test_a_word_that_is_none_changes_nothing(tmp_path, int8):
+@pytest.mark.parametrize("values", VALUES)
+def test_a_word_that_is_none_changes_nothing(tmp_path, values):
     model = a_model("lstm", words=True)
-    write_c(model, tmp_path, int8=int8)
-    device = Compiled(tmp_path, StepProgram(model, "model", int8))
+    write_c(model, tmp_path, values=values)
+    device = Compiled(tmp_path, StepProgram(model, "model", values))
     device.step(V - 1)
     assert device.code == 0
     before = device.state.copy()
@@ -221,9 +229,9 @@ def test_a_word_that_is_none_changes_nothing(tmp_path, int8):
 
 
 @compiled
-@pytest.mark.parametrize("int8", [False, True], ids=["float", "int8"])
-def test_samples_that_are_no_numbers_are_no_undefined_behaviour(tmp_path, int8):
-    write_c(a_model("lstm"), tmp_path, int8=int8)
+@pytest.mark.parametrize("values", VALUES)
+def test_samples_that_are_no_numbers_are_no_undefined_behaviour(tmp_path, values):
+    write_c(a_model("lstm"), tmp_path, values=values)
     values = "0.0f/zero, 1.0f/zero, -1.0f/zero, 3e38f, 1e-45f"
     (tmp_path / "check.c").write_text(
         '#include "model.h"\nint main(void)\n{\n    volatile float zero = 0.0f;\n    float y[MODEL_OUTPUTS];\n'
@@ -235,10 +243,10 @@ def test_samples_that_are_no_numbers_are_no_undefined_behaviour(tmp_path, int8):
 
 @compiled
 @pytest.mark.skipif(shutil.which("nm") is None, reason="no nm here to read object files with")
-@pytest.mark.parametrize("int8", [False, True], ids=["float", "int8"])
+@pytest.mark.parametrize("values", VALUES)
 @pytest.mark.parametrize("structure", STRUCTURES)
-def test_the_sizes_of_the_header_are_those_of_the_object(tmp_path, structure, int8):
-    done = write_c(a_model("qrnn", structure, words=True), tmp_path, int8=int8)
+def test_the_sizes_of_the_header_are_those_of_the_object(tmp_path, structure, values):
+    done = write_c(a_model("qrnn", structure, words=True), tmp_path, values=values)
     subprocess.run([CC, "-std=c99", "-O0", "-c", "model.c"], cwd=tmp_path, check=True)
     listed = subprocess.run(
         ["nm", "-S", tmp_path / "model.o"], capture_output=True, text=True, check=True
@@ -252,7 +260,9 @@ def test_the_sizes_of_the_header_are_those_of_the_object(tmp_path, structure, in
     assert f"#define MODEL_FLASH_BYTES {done.flash} " in header
     assert f"#define MODEL_RAM_BYTES {done.ram} " in header
     undefined = set(re.findall(r" U (\w+)", listed))
-    assert undefined <= (set() if int8 else {"tanhf", "expf"}), "libm alone, and in 8 bits not even that"
+    assert undefined <= ({"tanhf", "expf"} if values == "float32" else set()), (
+        "libm alone, rounded not even that"
+    )
     (tmp_path / "model.h").write_text(header.replace(f"RAM_BYTES {done.ram} ", f"RAM_BYTES {done.ram + 4} "))
     assert subprocess.run([CC, "-c", "model.c"], cwd=tmp_path, capture_output=True, check=False).returncode
 
@@ -263,7 +273,7 @@ def test_the_program_of_the_page_is_the_model(tmp_path):
     (program,) = re.findall(r"```c\n(.*?)```", page, re.S)
     torch.manual_seed(0)
     model = SequenceModel(2, 1, [8]).eval()
-    write_c(model, tmp_path, int8=True)
+    write_c(model, tmp_path, values="int8")
     (tmp_path / "main.c").write_text(program)
     command = [
         CC,
@@ -296,16 +306,16 @@ def test_the_smallest_layout_is_taken():
     torch.manual_seed(0)
     for structure in STRUCTURES:
         weight = torch.randn(64, 100) * mask((64, 100), structure)
-        for int8 in (False, True):
-            assert Matrix("w", weight, int8).layout == structure
-    assert Matrix("w", torch.zeros(64, 100), int8=True).bytes < 64 * 4 + 64
-    assert Matrix("w", torch.ones(4, 100), int8=True).bytes == 400 + 4 * 4
+        for values in ("float32", "int8"):
+            assert Matrix("w", weight, values).layout == structure
+    assert Matrix("w", torch.zeros(64, 100), values="int8").bytes < 64 * 4 + 64
+    assert Matrix("w", torch.ones(4, 100), values="int8").bytes == 400 + 4 * 4
 
 
 def test_the_same_model_gives_the_same_bytes_and_they_name_no_place(tmp_path):
     tokens = [f"word{k}" for k in range(V)]
     for folder in ("a", "b"):
-        write_c(a_model("lstm", words=True), tmp_path / folder, int8=True, vocabulary=tokens)
+        write_c(a_model("lstm", words=True), tmp_path / folder, values="int8", vocabulary=tokens)
     files = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert files == ["Makefile", "check.c", "golden.h", "model.c", "model.h", "model_words.txt"]
     for file in files:
@@ -324,7 +334,7 @@ def test_a_token_is_a_line(tmp_path):
 
 def test_the_model_stays_as_it_was(tmp_path):
     model = a_model("lstm").double().train()
-    write_c(model, tmp_path, int8=True)
+    write_c(model, tmp_path, values="int8")
     assert model.training
     assert model.output.weight.dtype == torch.float64
 
@@ -418,9 +428,26 @@ def test_vectors_are_rounded_to_the_nearest_step(values, steps):
     assert np.abs(q * float(unit) - x).max() <= float(unit) * (0.5 + steps * 2.0**-22) + 1e-30
 
 
+@compiled
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_nibbles_of_several_groups_are_multiplied_to_the_bit(tmp_path, structure):
+    """Wider than a group of 64 columns, with a last group that is not full and factors far below the usual."""
+    torch.manual_seed(5)
+    model = LanguageModel(20, 150, [150], tied=True)
+    with torch.no_grad():
+        for p in (p for p in model.parameters() if p.ndim > 1):
+            p.mul_(mask(p.shape, structure)).mul_(torch.tensor([1.0, 1e-6, 30.0]).repeat_interleave(64)[:150])
+    done = write_c(model, tmp_path, values="int4")
+    assert structure in done.layouts.values()
+    program = StepProgram(model, "model", values="int4")
+    device, state = Compiled(tmp_path, program), program.start()
+    for word in torch.randint(20, (12,)).numpy():
+        np.testing.assert_array_equal(device.step(word), program.twin(state, word))
+
+
 def test_no_sum_leaves_32_bits():
     for columns in (1, 100, 516, 517, 1500, 60000):
-        matrix = Matrix("w", torch.ones(1, columns), int8=True)
+        matrix = Matrix("w", torch.ones(1, columns), values="int8")
         q, _ = in_steps(np.ones(columns, np.float32), matrix.steps)
         assert int(matrix.values[0].astype(np.int64) @ q) <= 2**31 - 1
         assert matrix.steps >= 281

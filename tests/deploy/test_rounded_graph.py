@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sparsernn.core.errors import InputError
-from sparsernn.deploy.calibration import round_to_int8
+from sparsernn.deploy.calibration import round_matrices
 from sparsernn.deploy.graph_export import ONNX_NEEDS, OneStep
 from sparsernn.deploy.graphs import onnx_steps
 from sparsernn.deploy.onnx_stream import OnnxRuntime
@@ -45,9 +45,13 @@ def exact_inputs(monkeypatch):
     monkeypatch.setattr(onnx_steps, "ROUNDED_INPUTS", 1)  # products in float32, of weights in 8 bits
 
 
-@pytest.mark.parametrize("layer", LAYER_SPECS, ids=str)
-def test_every_layer_is_the_twin_of_rounded_weights(tmp_path, exact_inputs, layer):
-    done = export_rounded(LanguageModel(30, 12, [20, 16], layer=layer), tmp_path / "m.onnx")
+@pytest.mark.parametrize(
+    ("layer", "values"),
+    [*((layer, "int8") for layer in LAYER_SPECS), *((layer, "int4") for layer in LAYER_SPECS[::3])],
+    ids=str,
+)
+def test_every_layer_is_the_twin_of_rounded_weights(tmp_path, exact_inputs, layer, values):
+    done = export_rounded(LanguageModel(30, 12, [72, 16], layer=layer), tmp_path / "m.onnx", values=values)
     assert done.difference < CLOSE
     assert done.inputs["words"] == ("B",)
 
@@ -61,10 +65,13 @@ def test_every_head(tmp_path, exact_inputs, head, tied):
     )
 
 
-@pytest.mark.parametrize("width", [40, onnx_steps.WIDE_FROM + 8])  # neither fills its last block
-def test_rounded_inputs_move_scores_a_little(tmp_path, width):
+@pytest.mark.parametrize(
+    ("width", "values"), [(40, "int8"), (onnx_steps.WIDE_FROM + 8, "int8"), (130, "int4")]
+)
+def test_rounded_inputs_move_scores_a_little(tmp_path, width, values):
+    """No width fills its last block."""
     model = LanguageModel(30, width, [24], layer="gru")
-    assert 0 < export_rounded(model, tmp_path / "m.onnx").difference < ROUGH
+    assert 0 < export_rounded(model, tmp_path / "m.onnx", values=values).difference < ROUGH
 
 
 @pytest.mark.parametrize("opset", [13, 23])
@@ -74,6 +81,13 @@ def test_other_versions_of_the_operators(tmp_path, exact_inputs, opset):
             LanguageModel(30, 8, [8], layer=layer, head="mixture"), tmp_path / "m.onnx", opset=opset
         )
         assert done.difference < CLOSE
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_words_of_4_bits(tmp_path, exact_inputs, tied):
+    head = {"name": "split", "splits": [9, 20]}
+    made = LanguageModel(31, 70, [70], head=head, tied=tied)
+    assert export_rounded(made, tmp_path / "m.onnx", values="int4").difference < CLOSE
 
 
 def test_tied_weights_are_there_once_and_in_8_bits(tmp_path):
@@ -115,7 +129,7 @@ def test_perplexity_is_the_models(tmp_path):
     wanted = (-log_prob.gather(-1, words[1:].unsqueeze(-1)).mean()).exp()
     assert perplexity(runtime(model).stream(2), words) == pytest.approx(float(wanted), rel=1e-4)
     stream = OnnxRuntime(export_rounded(model, tmp_path / "m.onnx").path).stream(2)
-    round_to_int8(model)
+    round_matrices(model)
     assert perplexity(stream, words) == pytest.approx(perplexity(runtime(model).stream(2), words), rel=1e-2)
 
 

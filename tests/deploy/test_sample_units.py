@@ -46,7 +46,7 @@ def test_samples_are_scaled_as_in_training(tmp_path, masked):
 @compiled
 def test_an_answer_that_is_a_number_gets_its_unit_back(tmp_path):
     scaling = Scaling(MEAN, STD, (12.5, 3.0))
-    write_c(SequenceModel(3, 1, [4]), tmp_path, name="net", int8=True, scaling=scaling)
+    write_c(SequenceModel(3, 1, [4]), tmp_path, name="net", values="int8", scaling=scaling)
     found = library(tmp_path).net_unscale
     found.restype, found.argtypes = ctypes.c_float, [ctypes.c_float]
     assert found(0.5) == float(scaling.unscaled(torch.tensor([0.5]))[0]) == 14.0

@@ -44,11 +44,18 @@ Int8 = Annotated[
         "language model, for onnxruntime.",
     ),
 ]
+Int4 = Annotated[
+    bool,
+    typer.Option(
+        "--int4",
+        help="The same with 4-bit weights, two in a byte, and a factor for each 64 columns of a row.",
+    ),
+]
 Calibrate = Annotated[
     bool,
     typer.Option(
         "--calibrate",
-        help="With --int8: choose each row's range on validation data, and score before and after.",
+        help="With --int8 or --int4: choose each row's range on validation data, and score before and after.",
     ),
 ]
 
@@ -81,6 +88,7 @@ def export(
     graph: Graphs = None,
     opset: Opset = None,
     int8: Int8 = False,
+    int4: Int4 = False,
     name: Annotated[
         str | None,
         typer.Option("--name", metavar="NAME", help="For c: of files and functions; 'model' if not given."),
@@ -92,26 +100,29 @@ def export(
     from sparsernn.core.errors import InputError
     from sparsernn.runs.artifacts import take_best
     from sparsernn.runs.assembly import open_run, open_weights
-    from sparsernn.runs.int8_scores import calibrate_run
+    from sparsernn.runs.rounded_scores import calibrate_run
 
     _check(form, out, graph, opset, name)
-    rounded_graph = int8 and form != PLAIN_C
+    if int8 and int4:
+        raise InputError("--int8 and --int4 exclude each other; leave one of the two out.")
+    values = "int8" if int8 else "int4" if int4 else "float32"
+    rounded_graph = values != "float32" and form != PLAIN_C
     if rounded_graph:
-        _check_rounded(form, out, graph)
-    if calibrate and not int8:
-        raise InputError("--calibrate is for --int8; leave it out, or ask for that.")
+        _check_rounded(form, out, graph, values)
+    if calibrate and values == "float32":
+        raise InputError("--calibrate is for --int8 or --int4; leave it out, or ask for one of them.")
     if calibrate:
         opened = open_run(run, data, "cpu")
     else:
         opened = _open_with_text(run, data) if rounded_graph else open_weights(run)
     take_best(opened)
     if calibrate:
-        print(calibrate_run(opened).line())
+        print(calibrate_run(opened, values).line())
     target = out or run / FORMATS[form or "pt2"]
     if form == PLAIN_C:
-        _as_c(opened, target, int8, name)
+        _as_c(opened, target, values, name)
     elif rounded_graph:
-        _as_rounded_graph(opened, target, opset)
+        _as_rounded_graph(opened, target, opset, values)
     else:
         _as_graph(opened, target, graph or "step", opset)
 
@@ -128,14 +139,16 @@ def _open_with_text(run: Path, data: Path | None) -> "Run":
         return open_weights(run)
 
 
-def _check_rounded(form: str | None, out: Path | None, graph: str | None) -> None:
-    """Refuse 8 bits where a graph cannot have them."""
+def _check_rounded(form: str | None, out: Path | None, graph: str | None, values: str) -> None:
+    """Refuse 8 or 4 bits where a graph cannot have them."""
     from sparsernn.core.errors import InputError
 
     if form != "onnx" and (form is not None or out is None or out.suffix != ".onnx"):
-        raise InputError(f"--int8 is for --format {PLAIN_C} or onnx; leave it out, or ask for one of them.")
+        raise InputError(
+            f"--{values} is for --format {PLAIN_C} or onnx; leave it out, or ask for one of them."
+        )
     if graph == "sequence":
-        raise InputError("--int8 in onnx is for --graph step; leave one of the two out.")
+        raise InputError(f"--{values} in onnx is for --graph step; leave one of the two out.")
 
 
 def _check(
@@ -169,11 +182,11 @@ def _as_graph(opened: "Run", path: Path, graph: Json, opset: int | None) -> None
     print(f"Read back and compared: the largest difference from the model is {done.difference:.2g}.")
 
 
-def _as_rounded_graph(opened: "Run", path: Path, opset: int | None) -> None:
+def _as_rounded_graph(opened: "Run", path: Path, opset: int | None, values: str) -> None:
     from sparsernn.report.story.formats import size, times_smaller
     from sparsernn.runs.rounded_export import export_rounded_run
 
-    done, told = export_rounded_run(opened, path, opset)
+    done, told = export_rounded_run(opened, path, opset, values)
     dense = 4 * sum(p.numel() for p in opened.model.parameters())
     print(
         f"{done.path}: {size(done.bytes)}, {times_smaller(done.bytes, dense)} than in float32; {GRAPHS['step']}"
@@ -181,7 +194,7 @@ def _as_rounded_graph(opened: "Run", path: Path, opset: int | None) -> None:
     print(f"reads  {_listed(done.inputs)}")
     print(f"gives  {_listed(done.outputs)}")
     print(
-        f"Read back and compared with the same 8-bit weights under exact inputs: the largest difference is "
+        f"Read back and compared with the same rounded weights under exact inputs: the largest difference is "
         f"{done.difference:.2g}."
     )
     print(told)
@@ -191,17 +204,18 @@ def _listed(values: "Mapping[str, Sequence[int | str]]") -> str:
     return ", ".join(f"{name} ({', '.join(map(str, shape))})" for name, shape in values.items())
 
 
-def _as_c(opened: "Run", folder: Path, int8: bool, name: str | None) -> None:
+def _as_c(opened: "Run", folder: Path, values: str, name: str | None) -> None:
     from sparsernn.runs.artifacts import export_c
 
-    done = export_c(opened, folder, int8=int8, **({} if name is None else {"name": name}))
+    done = export_c(opened, folder, values=values, **({} if name is None else {"name": name}))
     counts = {layout: list(done.layouts.values()).count(layout) for layout in done.layouts.values()}
     held = ", ".join(f"{layout} {count}" for layout, count in counts.items())
     print(f"{done.folder}: {', '.join(done.files)}")
     print(f"flash  {done.flash:,} bytes of tables (matrices by layout: {held}); the code comes on top")
     print(f"RAM    {done.ram:,} bytes of state, in a struct of the caller")
-    if int8:
+    if values != "float32":
         print(
-            f"Rounding to 8 bits moves the model's answers by {done.moved:.2g} at most, over the golden vectors."
+            f"Rounding to {values[-1]} bits moves the model's answers by {done.moved:.2g} at most, "
+            "over the golden vectors."
         )
     print(f"`make -C {done.folder} check` compiles it and compares it with the model.")

@@ -19,12 +19,12 @@ def pack(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="RUN/packed.safetensors if not given.")
     ] = None,
-    values: Annotated[str, typer.Option(help="float32, or int8 for smaller files.")] = "float32",
+    values: Annotated[str, typer.Option(help="float32, or int8 or int4 for smaller files.")] = "float32",
     calibrate: Annotated[
         bool,
         typer.Option(
             "--calibrate",
-            help="For int8: choose each row's range on validation data, and score before and after.",
+            help="For int8 and int4: choose each row's range on validation data, and score before and after.",
         ),
     ] = False,
     data: Data = None,
@@ -33,14 +33,14 @@ def pack(
     from sparsernn.report.story.formats import size, times_smaller
     from sparsernn.runs.artifacts import PACKED, pack_run, take_best
     from sparsernn.runs.assembly import open_run, open_weights
-    from sparsernn.runs.int8_scores import calibrate_run
+    from sparsernn.runs.rounded_scores import calibrate_run
 
-    if calibrate and values != "int8":
-        raise InputError("--calibrate is for --values int8; leave it out, or ask for that.")
+    if calibrate and values == "float32":
+        raise InputError("--calibrate is for --values int8 or int4; leave it out, or ask for one of them.")
     opened, target = open_run(run, data, "cpu") if calibrate else open_weights(run), out or run / PACKED
     take_best(opened)
     if calibrate:
-        print(calibrate_run(opened).line())
+        print(calibrate_run(opened, values).line())
     packed = pack_run(opened, target, values)
     dense = 4 * sum(p.numel() for p in opened.model.parameters())
     print(f"{target}: {size(packed)}, {times_smaller(packed, dense)} than {size(dense)} of dense weights")

@@ -1,19 +1,22 @@
-"""Which range of a row's weights 8 bits should cover, decided by what the row says of real inputs."""
+"""Which range of a row's weights 8 or 4 bits should cover, decided by what the row says of real inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
+from sparsernn.core.checks import check_value
 from sparsernn.core.errors import InputError
+from sparsernn.core.limits import OneOf
 from sparsernn.deploy.compiled_runtime import CompiledRuntime, Window
 from sparsernn.deploy.runtime import runtime
 from sparsernn.deploy.step_list import Step
-from sparsernn.kernels.weight_formats import Format, to_int8
+from sparsernn.kernels.group_rounding import GROUP, ROUNDED
+from sparsernn.kernels.weight_formats import Format
 
 SHARES = torch.arange(1.0, 0.475, -0.05)
 """Of a row's largest weight that its 127 levels reach to; what lies beyond is cut off."""
@@ -26,7 +29,7 @@ class Calibrated:
     """What cutting rows has changed.
 
     Attributes:
-        errors: parameter name -> squared error of its products in 8 bits, over the inputs, (before, after).
+        errors: parameter name -> squared error of its rounded products, over the inputs, (before, after).
         cut: rows that were cut, of all.
         rows: all.
     """
@@ -64,22 +67,26 @@ class InputRecord(Window):
 
 
 @torch.no_grad()
-def calibrate(model: nn.Module, words: Tensor, masks: Mapping[str, Tensor] | None = None) -> Calibrated:
+def calibrate(
+    model: nn.Module, words: Tensor, masks: Mapping[str, Tensor] | None = None, values: str = "int8"
+) -> Calibrated:
     """Cut the largest weights of rows, in place, where rounding the row to 8 bits then errs less.
 
     A row's 127 levels to each side reach to its largest weight; one outlier makes them coarse for all others. For
     each row of each matrix eleven ranges are tried, from the largest weight down to half of it, and the one is kept
     whose rounded row says what the exact row says, in squares over the given inputs. Whatever rounds the model
     afterwards (packed files, the runtime, plain C) then has that range; the model itself is changed by the cut. Where
-    no weight stands out nothing is cut: at 8 bits a cut costs more than finer levels bring.
+    no weight stands out nothing is cut: at 8 bits a cut costs more than finer levels bring. At 4 bits each group of
+    64 columns has its range, chosen by what the group says; a row that errs more then is left as it was.
 
     Args:
         model: a language model that `runtime` compiles.
         words: (T, B) int64 within the vocabulary, B from 1 to 16: text of the kind that it will read.
         masks: parameter name -> bool tensor.
+        values: "int8" or "int4", what it will be rounded to.
 
     Raises:
-        InputError: another model, or words that are none.
+        InputError: another model, other values, or words that are none.
 
     Example:
         >>> from sparsernn.models.language_model import LanguageModel
@@ -91,6 +98,7 @@ def calibrate(model: nn.Module, words: Tensor, masks: Mapping[str, Tensor] | Non
     convolution networks for rapid-deployment", 2018, arXiv:1810.05723, who cut by a model of the distribution.
     Differs from the original: the range is searched for, with the inputs' own products.
     """
+    check_value("values", values, Annotated[str, OneOf(ROUNDED)])
     ready = runtime(model, masks, products="dense", threads=1)
     if not isinstance(ready, CompiledRuntime) or "embedding.weight" not in dict(model.named_parameters()):
         raise InputError(
@@ -106,11 +114,15 @@ def calibrate(model: nn.Module, words: Tensor, masks: Mapping[str, Tensor] | Non
         start = first.get(name, 0)
         first[name] = start + held.shape[0] if ":" in part else 0
         weight = model.get_parameter(name)[start : start + held.shape[0]]
-        share, before, after = _ranges(weight.detach().float().cpu(), record.products[id(held)])
-        errors[part] = (before, after)
-        limit = weight.abs().amax(1, keepdim=True) * share.to(weight).unsqueeze(1)
-        weight.copy_(torch.minimum(torch.maximum(weight, -limit), limit))
-        cut, rows = cut + int((share < 1).sum()), rows + len(share)
+        found = [
+            _chosen(rows_of, record.products[id(held)], values)
+            for rows_of in torch.split(weight.detach().float().cpu(), ROWS)
+        ]
+        own, before, after = (torch.cat(same) for same in zip(*found, strict=True))
+        errors[part] = (float(before.sum()), float(after.sum()))
+        changed = (own != weight.cpu()).any(1)
+        weight.copy_(own)
+        cut, rows = cut + int(changed.sum()), rows + len(changed)
     return Calibrated(errors, cut, rows)
 
 
@@ -133,37 +145,41 @@ def _parameter(model: nn.Module, name: str) -> str | None:
     return "embedding.weight" if name == "head.weight" else None
 
 
-def _ranges(weight: Tensor, products: Tensor) -> tuple[Tensor, float, float]:
-    """The best share of each row (R,), and the summed errors without and with it."""
-    shares, before, after = [], 0.0, 0.0
-    for part in torch.split(weight, ROWS):
-        tried = torch.stack([_error(part, float(share), products) for share in SHARES])
-        least = tried.min(0)
-        shares.append(SHARES[least.indices])
-        before, after = before + float(tried[0].sum()), after + float(least.values.sum())
-    return torch.cat(shares), before, after
+def _chosen(weight: Tensor, products: Tensor, values: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows (R, C) cut where that says more nearly what they say, and each row's errors (R,) without and with it."""
+    own = weight.clone()
+    width = GROUP if values == "int4" else weight.shape[1]
+    for start in range(0, weight.shape[1], width):
+        span = slice(start, start + width)
+        part, seen = weight[:, span], products[span, span]
+        tried = torch.stack([_error(_cut(part, share), part, seen, values) for share in SHARES])
+        own[:, span] = _cut(part, SHARES[tried.argmin(0)])
+    before, after = (_error(w, weight, products, values) for w in (weight, own))
+    return torch.where((after < before).unsqueeze(1), own, weight), before, torch.minimum(before, after)
 
 
-def _error(weight: Tensor, share: float, products: Tensor) -> Tensor:
-    """Of each row, (R,)."""
-    limit = weight.abs().amax(1, keepdim=True) * share
-    rounded, scale = to_int8(torch.minimum(torch.maximum(weight, -limit), limit))
-    off = rounded.float() * scale.unsqueeze(1) - weight
+def _cut(weight: Tensor, share: Tensor) -> Tensor:
+    limit = weight.abs().amax(1, keepdim=True) * share.reshape(-1, 1)
+    return torch.minimum(torch.maximum(weight, -limit), limit)
+
+
+def _error(own: Tensor, weight: Tensor, products: Tensor, values: str) -> Tensor:
+    """Of each row, (R,), when `own` is rounded in its place."""
+    off = ROUNDED[values](own) - weight
     return ((off @ products) * off).sum(1)
 
 
-def round_to_int8(model: nn.Module) -> None:
-    """Every matrix of a model as 8 bits will have it, in place; what is 0 stays 0.
+def round_matrices(model: nn.Module, values: str = "int8") -> None:
+    """Every matrix of a model as 8 or 4 bits will have it, in place; what is 0 stays 0.
 
     Example:
         >>> layer = nn.Linear(2, 1)
         >>> _ = layer.weight.data.copy_(torch.tensor([[1.0, 0.3]]))
-        >>> round_to_int8(layer)
+        >>> round_matrices(layer)
         >>> layer.weight.data
         tensor([[1.0000, 0.2992]])
     """
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 2:
-                rounded, scale = to_int8(parameter.detach().float())
-                parameter.copy_(rounded.float() * scale.unsqueeze(1))
+                parameter.copy_(ROUNDED[values](parameter.detach()))

@@ -1,8 +1,8 @@
 """Model files without the weights that do not exist: one bit per position and the kept values.
 
 A masked float32 tensor of n weights, k of them kept, takes n/8 + 4k bytes instead of 4n: less as soon as the
-density is below 31/32. With 8-bit values it takes n/8 + k bytes and 4 per row. The file is a safetensors
-file: readable anywhere, never unpickled.
+density is below 31/32. With 8-bit values it takes n/8 + k bytes and 4 per row, with 4-bit values n/8 + k/2 and 2 for
+each group of 64 columns of a row. The file is a safetensors file: readable anywhere, never unpickled.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ from sparsernn.core.limits import OneOf
 from sparsernn.core.plain import Json
 from sparsernn.core.safe_files import replacing
 from sparsernn.deploy.unpacking import FORMAT, ROUNDED, UNFIT, VALUES, digest, read_table
+from sparsernn.kernels.group_rounding import BITS, to_int4, to_nibbles
 from sparsernn.kernels.weight_formats import to_int8
+
+ROUNDINGS = {"int8": to_int8, "int4": to_int4}
+"""Kind of values -> (R, C) rounded, and the factors."""
 
 
 @dataclass
@@ -36,7 +40,7 @@ class Packed:
         masks: parameter name -> bool tensor, for the tensors that were packed under a mask.
         recipe: the summary given to `pack`, plain data.
         vocabulary: hash of the vocabulary given to `pack`, or "".
-        values: "float32" or "int8", how masked values were stored.
+        values: "float32", "int8" or "int4", how masked values were stored.
     """
 
     state: dict[str, Tensor]
@@ -63,7 +67,7 @@ def pack(
             tied weight one is enough.
         path: file to write.
         values: "float32" keeps every bit; "int8" rounds masked matrices of floating point to 8 bits with one factor
-            per row. Types stay what they are.
+            per row, "int4" to 4 bits with one factor per 64 columns of a row. Types stay what they are.
         recipe: plain data (JSON) that says what the model is.
         vocabulary: hash of its vocabulary.
 
@@ -199,15 +203,16 @@ def _store(
     _add(tensors, f"{name}/bits", torch.from_numpy(bits))
     entry: dict[str, Json] = {"as": "bits", "shape": list(tensor.shape)}
     kind = str(tensor.dtype).removeprefix("torch.")
-    if values == "int8" and tensor.ndim > 1 and tensor.numel() and kind in ROUNDED:
-        rounded, scale = to_int8(tensor.float().reshape(tensor.shape[0], -1))
+    if values in ROUNDINGS and tensor.ndim > 1 and tensor.numel() and kind in ROUNDED:
+        rounded, scale = ROUNDINGS[values](tensor.float().reshape(tensor.shape[0], -1))
         if not bool(torch.isfinite(scale).all()):
             raise InputError(
-                f"{name!r} has numbers that are not finite or too large for 8 bits; use float32."
+                f"{name!r} has numbers that are not finite or too large for {BITS[values]} bits; use float32."
             )
         _add(tensors, f"{name}/scale", scale)
-        tensor = rounded.reshape(tensor.shape)
-        entry |= {"as": "bits_int8", "dtype": kind}
+        kept = rounded.reshape(tensor.shape)[mask]
+        _add(tensors, f"{name}/values", to_nibbles(kept) if values == "int4" else kept)
+        return entry | {"as": f"bits_{values}", "dtype": kind}
     _add(tensors, f"{name}/values", tensor[mask])
     return entry
 

@@ -1,4 +1,4 @@
-"""One step of a language model as an ONNX graph with weights of 8 bits, for onnxruntime."""
+"""One step of a language model as an ONNX graph with weights of 8 or 4 bits, for onnxruntime."""
 
 from __future__ import annotations
 
@@ -13,28 +13,34 @@ from torch import Tensor, nn
 
 from sparsernn.core.checks import check_value
 from sparsernn.core.errors import InputError
-from sparsernn.core.limits import Between
+from sparsernn.core.limits import Between, OneOf
 from sparsernn.core.plain import Json
-from sparsernn.deploy.calibration import round_to_int8
+from sparsernn.deploy.calibration import round_matrices
 from sparsernn.deploy.graph_export import Exported, OneStep, difference_of_steps, require_onnx, run_onnx
 from sparsernn.deploy.graphs.onnx_graph import NEWEST, OLDEST, USUAL, Graph
 from sparsernn.deploy.graphs.onnx_steps import write_steps
 from sparsernn.deploy.layer_steps import HeldWeights
 from sparsernn.deploy.model_steps import is_written, of_language_model
 from sparsernn.deploy.token_stream import Stream
+from sparsernn.kernels.group_rounding import BITS
 from sparsernn.nn import BlockEmbedding, LinearHead
 
 
 @torch.no_grad()
 def export_rounded(
-    model: nn.Module, path: str | Path, facts: Mapping[str, Json] | None = None, *, opset: int | None = None
+    model: nn.Module,
+    path: str | Path,
+    facts: Mapping[str, Json] | None = None,
+    *,
+    opset: int | None = None,
+    values: str = "int8",
 ) -> Exported:
-    """Write one step of a language model with all matrices in 8 bits, read the file back, and compare.
+    """Write one step of a language model with all matrices in 8 or 4 bits, read the file back, and compare.
 
-    Weights are those of the 8-bit runtime, packed files and plain C: 255 levels and a factor per row, the embedding
-    included; a tied weight is stored once. They are multiplied by MatMulNBits, an operator of onnxruntime, which
-    rounds the inputs of products to 8 bits as well, in blocks; that is where the speed comes from. All else is
-    float32.
+    Weights are those of packed files and plain C, the embedding included: 255 levels and a factor per row, or 16
+    levels and a factor per 64 columns of a row; a tied weight is stored once. They are multiplied by MatMulNBits, an
+    operator of onnxruntime, which rounds the inputs of products to 8 bits as well, in blocks; that is where the speed
+    comes from. All else is float32.
 
     Args:
         model: with the embedding "dense", any of the layers from left to right, and any of the heads "linear",
@@ -42,6 +48,7 @@ def export_rounded(
         path: ends in `.onnx`.
         facts: plain data by name that the file is to carry, each as JSON.
         opset: version of the operators, 13 to 23; 18 unless given.
+        values: "int8" or "int4".
 
     Returns:
         What was written; `difference` is the one from the same model with its matrices rounded, whose products read
@@ -59,23 +66,26 @@ def export_rounded(
     """
     path = Path(path)
     check_value("opset", opset, Annotated[int, Between(OLDEST, NEWEST)] | None)
+    check_value("values", values, Annotated[str, OneOf(BITS)])
     if path.suffix != ".onnx":
-        raise InputError(f"{path.name!r} does not end in .onnx, the format that 8 bits are written in.")
+        raise InputError(
+            f"{path.name!r} does not end in .onnx, the format that {BITS[values]} bits are written in."
+        )
     if not is_written(model) or isinstance(getattr(model, "embedding", None), BlockEmbedding):
         raise InputError(
-            f"a {type(model).__name__} like this has no graph in 8 bits; a language model with the embedding 'dense' "
-            "and this library's layers, read from left to right, and heads has one."
+            f"a {type(model).__name__} like this has no graph in {BITS[values]} bits; a language model with the "
+            "embedding 'dense' and this library's layers, read from left to right, and heads has one."
         )
     require_onnx("sequence")  # nothing is traced, so that onnxscript is not needed
     step = OneStep(model)
     step.model.cpu().float()
     graph = Graph(opset or USUAL, step.model)
     done = of_language_model(step.model, HeldWeights({}, "dense", False, 1))
-    start = write_steps(graph, done.steps, done.outputs, type(step.model.head) is not LinearHead)
-    told = {**(facts or {}), "graph": "step", "weights": "int8", "start": {n: t.tolist() for n, t in start}}
+    start = write_steps(graph, done.steps, done.outputs, type(step.model.head) is not LinearHead, values)
+    told = {**(facts or {}), "graph": "step", "weights": values, "start": {n: t.tolist() for n, t in start}}
     path.parent.mkdir(parents=True, exist_ok=True)
     graph.write(path, {name: json.dumps(value) for name, value in told.items()}, type(model).__name__)
-    round_to_int8(step.model)
+    round_matrices(step.model, values)
     inputs, outputs = (
         {name: shape or () for name, _, shape in side} for side in (graph.inputs, graph.outputs)
     )

@@ -21,13 +21,14 @@ from torch import Tensor
 
 from sparsernn.core.errors import InputError
 from sparsernn.core.plain import Json
+from sparsernn.kernels.group_rounding import from_int4, from_nibbles, groups_of
 
 FORMAT = "sparsernn-packed-1"
-VALUES = ("float32", "int8")
+VALUES = ("float32", "int8", "int4")
 ROUNDED = {
     str(t).removeprefix("torch."): t for t in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 }
-"""What values stored in 8 bits may have been before, by name."""
+"""What values stored in fewer bits may have been before, by name."""
 
 AXES = 64
 """No tensor of torch has more."""
@@ -151,7 +152,8 @@ def _restored(plan: dict[str, Json], tensors: Mapping[str, Tensor]) -> dict[str,
 
 
 def _parts(name: str, entry: Mapping[str, Json]) -> tuple[str, ...]:
-    kinds = {"dense": ("",), "bits": ("/bits", "/values"), "bits_int8": ("/bits", "/values", "/scale")}
+    rounded = ("/bits", "/values", "/scale")
+    kinds = {"dense": ("",), "bits": ("/bits", "/values"), "bits_int8": rounded, "bits_int4": rounded}
     how = _text(entry["as"])
     _want(how in kinds, f"'{name[:60]}' is stored as {how[:60]!r}")
     return kinds[how]
@@ -170,24 +172,47 @@ def _one(name: str, entry: Mapping[str, Json], parts: Mapping[str, Tensor]) -> R
     present = np.unpackbits(bits.numpy(), count=numbers, bitorder="little")
     mask = torch.from_numpy(present).bool().reshape(shape)
     kept = int(mask.count_nonzero())
+    if entry["as"] == "bits_int4":
+        half = (kept + 1) // 2
+        fits = values.dtype == torch.uint8 and values.shape == (half,)
+        _want(fits, f"'{name}' has {kept} bits, which are {half} bytes of values, not {_form(values)}")
+        values = from_nibbles(values, kept)
     _want(values.shape == (kept,), f"'{name}' has {kept} bits for values of {_form(values)}")
     dense = torch.zeros(shape, dtype=values.dtype)
     dense[mask] = values
     if entry["as"] == "bits_int8":
         dense = _rescaled(name, entry, dense, parts["/scale"])
+    if entry["as"] == "bits_int4":
+        dense = _regrouped(name, entry, dense, parts["/scale"])
     return dense, mask
 
 
-def _rescaled(name: str, entry: Mapping[str, Json], steps: Tensor, scale: Tensor) -> Tensor:
+def _kind(name: str, entry: Mapping[str, Json]) -> torch.dtype:
     kind = _text(entry.get("dtype", "float32"))
     _want(kind in ROUNDED, f"'{name}' is said to be of {kind[:60]!r}")
+    return ROUNDED[kind]
+
+
+def _regrouped(name: str, entry: Mapping[str, Json], steps: Tensor, scale: Tensor) -> Tensor:
+    kind = _kind(name, entry)
+    _want(steps.ndim > 1 and steps.numel() > 0, f"'{name}' has the shape {tuple(steps.shape)} in 4 bits")
+    rows = steps.reshape(len(steps), -1)
+    wanted = (len(rows), groups_of(rows.shape[1]))
+    fits = scale.dtype == torch.float16 and scale.shape == wanted
+    _want(fits, f"'{name}' takes float16 factors {wanted}, not {_form(scale)}")
+    _want(bool(torch.isfinite(scale).all()), f"'{name}' has impossible factors")
+    return from_int4(rows, scale).reshape(steps.shape).to(kind)
+
+
+def _rescaled(name: str, entry: Mapping[str, Json], steps: Tensor, scale: Tensor) -> Tensor:
+    kind = _kind(name, entry)
     _want(steps.dtype == torch.int8 and steps.ndim > 1, f"'{name}' has values of {_form(steps)}, not 8 bits")
     _want(
         scale.dtype == torch.float32 and scale.shape == steps.shape[:1],
         f"'{name}' has {len(steps)} rows and factors of {_form(scale)}",
     )
     _want(bool(torch.isfinite(scale).all()) and bool((scale >= 0).all()), f"'{name}' has impossible factors")
-    return (steps * scale.reshape(-1, *[1] * (steps.ndim - 1))).to(ROUNDED[kind])
+    return (steps * scale.reshape(-1, *[1] * (steps.ndim - 1))).to(kind)
 
 
 def _shape(name: str, given: object) -> tuple[int, ...]:

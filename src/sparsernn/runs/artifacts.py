@@ -131,7 +131,7 @@ def pack_run(run: Run, path: Path, values: str = "float32") -> int:
     Args:
         run: whose model holds the weights to keep (`take_best` puts the best ones there).
         path: the file.
-        values: "float32", or "int8" for a quarter of the bytes per kept weight.
+        values: "float32", or "int8" or "int4" for a quarter or an eighth of the bytes per kept weight.
 
     The hashes of the task's vocabularies are in the file: of the one called "vocabulary" as that of the model, of
     all by name under "vocabularies" in the recipe. The recipe also has what `read_as` says, so that a reader of
@@ -157,7 +157,7 @@ def export_run(run: Run, path: Path, graph: Form = "step", opset: int | None = N
     )
 
 
-def export_c(run: Run, folder: Path, *, int8: bool = False, name: str = "model") -> WrittenC:
+def export_c(run: Run, folder: Path, *, values: str = "float32", name: str = "model") -> WrittenC:
     """Write one step of the run's model as plain C, with its words, labels and units; see `deploy.plain_c`."""
     vocabulary = run.task.vocabularies.get("vocabulary")
     tokens = vocabulary.tokens if vocabulary is not None and reads_tokens(run) else ()
@@ -166,7 +166,7 @@ def export_c(run: Run, folder: Path, *, int8: bool = False, name: str = "model")
     return write_c(
         run.model,
         folder,
-        int8=int8,
+        values=values,
         name=name,
         vocabulary=tokens,
         labels=series.labels if series else (),

@@ -1,4 +1,4 @@
-"""A run's language model as an ONNX graph in 8 bits, scored before and after where its text is at hand."""
+"""A run's language model as an ONNX graph in 8 or 4 bits, scored before and after where its text is at hand."""
 
 from pathlib import Path
 from typing import cast
@@ -9,11 +9,13 @@ from sparsernn.deploy.rounded_graph import export_rounded, perplexity
 from sparsernn.deploy.runtime import runtime
 from sparsernn.deploy.token_stream import Stream
 from sparsernn.runs.artifacts import read_as, writes_text
-from sparsernn.runs.int8_scores import words_to_score
+from sparsernn.runs.rounded_scores import words_to_score
 from sparsernn.runs.run import Run
 
 
-def export_rounded_run(run: Run, path: Path, opset: int | None = None) -> tuple[Exported, str]:
+def export_rounded_run(
+    run: Run, path: Path, opset: int | None = None, values: str = "int8"
+) -> tuple[Exported, str]:
     """Write the model; see `deploy.rounded_graph`.
 
     Returns:
@@ -22,7 +24,8 @@ def export_rounded_run(run: Run, path: Path, opset: int | None = None) -> tuple[
     Raises:
         InputError: a model without such a graph, or packages that are missing.
     """
-    done = export_rounded(run.model, path, {"name": run.recipe.name, **read_as(run)}, opset=opset)
+    facts = {"name": run.recipe.name, **read_as(run)}
+    done = export_rounded(run.model, path, facts, opset=opset, values=values)
     if run.without_data or not writes_text(run):
         return done, "The data of the run are not here, so that nothing was scored."
     words = words_to_score(run)

@@ -1,4 +1,4 @@
-"""A list of steps as an ONNX graph of one step whose products have weights of 8 bits.
+"""A list of steps as an ONNX graph of one step whose products have weights of 8 or 4 bits.
 
 What `step_twins` says of each kind of step in torch stands here in ONNX, with sequences in rows: operands are
 (B, rows). Products are MatMulNBits, of onnxruntime's own domain; docs/deploy.md has what else was measured.
@@ -16,10 +16,10 @@ from torch.nn import functional
 
 from sparsernn.deploy.graphs.onnx_graph import FLOAT, Graph
 from sparsernn.deploy.step_list import Place, Step, StepList
+from sparsernn.kernels.group_rounding import BITS, GROUP, to_int4, to_nibbles
 from sparsernn.kernels.weight_formats import Format, to_int8
 
 DOMAIN = "com.microsoft"
-BITS = 8
 WIDE, NARROW, WIDE_FROM = 128, 32, 1024
 """Weights to a block, each block with a factor. Onnxruntime rounds the inputs block by block too; long blocks are
 faster, and fill narrow matrices up with up to as many zeros."""
@@ -83,7 +83,7 @@ def _cut(span: Span, low: int, high: int) -> Span:
 
 
 class Rounded(NamedTuple):
-    """A matrix as the operator reads it: names of tables (R, blocks, block) uint8 and (R, blocks) float32."""
+    """A matrix as the operator reads it: names of tables (R, blocks, bytes) uint8 and (R, blocks) float32."""
 
     values: str
     scales: str
@@ -96,25 +96,30 @@ class StepWriter:
 
     Args:
         graph: to write into.
+        rounding: "int8" or "int4", what weights are rounded to.
 
     Attributes:
         values: where the stores' rows are.
     """
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph, self.values = graph, Values(graph)
+    def __init__(self, graph: Graph, rounding: str) -> None:
+        self.graph, self.values, self.bits = graph, Values(graph), BITS[rounding]
         self._known: dict[int, Rounded] = {}
 
     def matrix(self, held: Format) -> Rounded:
         """Its tables, stored once however often it is used."""
         if id(held) not in self._known:
             rows, columns = held.shape
-            block = WIDE if columns >= WIDE_FROM else NARROW
-            values, scale = to_int8(held.restored())
-            filled = functional.pad(values, (0, -columns % block)).view(rows, -1, block)
-            number = len(self._known)
-            stored = self.graph.table(f"weight.{number}", (filled.short() + 128).to(torch.uint8))
-            factors = scale.unsqueeze(1).expand(rows, filled.shape[1]).contiguous()
+            block = GROUP if self.bits == BITS["int4"] else WIDE if columns >= WIDE_FROM else NARROW
+            number, blocks = len(self._known), -(-columns // block)
+            values, scale = (to_int4 if block == GROUP else to_int8)(held.restored())
+            filled = functional.pad(values, (0, -columns % block))
+            if block == GROUP:
+                bytes_of, factors = to_nibbles(filled.view(-1)), scale.float()
+            else:
+                bytes_of = (filled.short() + 128).to(torch.uint8)
+                factors = scale.unsqueeze(1).expand(rows, blocks).contiguous()
+            stored = self.graph.table(f"weight.{number}", bytes_of.view(rows, blocks, -1))
             scales = self.graph.table(f"weight.{number}.scale", factors)
             self._known[id(held)] = Rounded(stored, scales, held.shape, block)
         return self._known[id(held)]
@@ -122,7 +127,7 @@ class StepWriter:
     def product(self, held: Format, x: str) -> str:
         """x (B, C) -> (B, R)."""
         m = self.matrix(held)
-        sizes = {"N": m.shape[0], "K": m.shape[1], "bits": BITS, "block_size": m.block}
+        sizes = {"N": m.shape[0], "K": m.shape[1], "bits": self.bits, "block_size": m.block}
         return self.graph.do(
             "MatMulNBits", x, m.values, m.scales, domain=DOMAIN, accuracy_level=ROUNDED_INPUTS, **sizes
         )
@@ -131,7 +136,12 @@ class StepWriter:
         """Rows of a matrix: words (B,) -> (B, C)."""
         g, m = self.graph, self.matrix(held)
         whole = g.do("Cast", g.do("Gather", m.values, words), to=1)
-        steps = g.do("Sub", whole, g.number(128.0))
+        if self.bits == BITS["int4"]:
+            high = g.do("Floor", g.do("Mul", whole, g.number(1 / 16)))
+            low = g.do("Sub", whole, g.do("Mul", high, g.number(16.0)))
+            pairs = g.joined([g.do("Unsqueeze", half, g.numbers(-1)) for half in (low, high)])
+            whole = g.do("Reshape", pairs, g.numbers(0, -1, m.block))
+        steps = g.do("Sub", whole, g.number(float(1 << self.bits - 1)))
         scaled = g.do("Mul", steps, g.do("Unsqueeze", g.do("Gather", m.scales, words), g.numbers(-1)))
         return g.sliced(g.do("Flatten", scaled, axis=1), 0, m.shape[1], -1)
 
@@ -306,7 +316,9 @@ KINDS: dict[str, Callable[[Graph, Step, Operands], Made]] = {
 """Kind of step -> what writes it; "lookup" and "affine" are the writer's own."""
 
 
-def write_steps(graph: Graph, steps: StepList, outputs: Place, normalised: bool) -> list[tuple[str, Tensor]]:
+def write_steps(
+    graph: Graph, steps: StepList, outputs: Place, normalised: bool, rounding: str
+) -> list[tuple[str, Tensor]]:
     """One step of a language model: words (B), state.0 ... -> log_prob (B, V), next.0 ...
 
     Args:
@@ -314,12 +326,13 @@ def write_steps(graph: Graph, steps: StepList, outputs: Place, normalised: bool)
         steps: with a single pass.
         outputs: where the scores are.
         normalised: whether they are logarithms of probabilities already.
+        rounding: "int8" or "int4", what weights are rounded to.
 
     Returns:
         Each state's input and what it begins with, (rows,).
     """
     assert len(steps.passes) == 1
-    writer, words = StepWriter(graph), graph.input("words", "INT64", ("B",))
+    writer, words = StepWriter(graph, rounding), graph.input("words", "INT64", ("B",))
     begins = dict[Place, Tensor]()
     for number, (place, values) in enumerate(steps.constants):
         writer.values.put(place, graph.table(f"constant.{number}", values.unsqueeze(0)))

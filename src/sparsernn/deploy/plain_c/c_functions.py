@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from sparsernn.deploy.plain_c.const_tables import BLOCK, SMALLEST, Constant, Floats, Matrix, literal
+from sparsernn.deploy.plain_c.nibble_functions import ADD_OF_NIBBLES, HALF, NIBBLE, ROW_OF_NIBBLES
 
 SHARE = 32
 """Places of the table of tanh per unit. Lines between them are off by 1e-4 at most."""
@@ -187,22 +188,22 @@ class Functions:
 
     Example:
         >>> import torch
-        >>> functions = Functions(int8=False)
-        >>> functions.product(Matrix("w", torch.ones(2, 3), False), "s->pre", "x")
+        >>> functions = Functions("float32")
+        >>> functions.product(Matrix("w", torch.ones(2, 3), "float32"), "s->pre", "x")
         ['add_dense(s->pre, w, 3, 2, x);']
         >>> list(functions.texts)
         ['add_dense']
     """
 
-    def __init__(self, int8: bool) -> None:
-        self.int8 = int8
+    def __init__(self, values: str) -> None:
+        self.values, self.rounded = values, values != "float32"
         self.texts: dict[str, str] = {}
         self.constants: list[Constant] = []
 
     def product(self, matrix: Matrix, y: str, x: str) -> list[str]:
         """Statements for y += W x, both expressions for the first of the numbers."""
         name = self._of(matrix, "add", ADD)
-        if not self.int8:
+        if not self.rounded:
             return [f"{name}({y}, {matrix.arguments()}, {matrix.rows}, {x});"]
         self.texts.setdefault("in_steps", IN_STEPS)
         return [
@@ -227,16 +228,20 @@ class Functions:
 
     def own(self, name: str, text: str, curves: tuple[str, ...] = ()) -> str:
         """The name of a function with this text, which calls "curve" (tanh) or "gate" (its logistic form)."""
-        if self.int8 and curves and "curve" not in self.texts:
+        if self.rounded and curves and "curve" not in self.texts:
             self.constants.append(Constant("tanh_table", TANH))
-        if "curve" in curves or (self.int8 and curves):
-            self.texts.setdefault("curve", TABLE_CURVES if self.int8 else FLOAT_CURVES)
+        if "curve" in curves or (self.rounded and curves):
+            self.texts.setdefault("curve", TABLE_CURVES if self.rounded else FLOAT_CURVES)
         if "gate" in curves:
-            self.texts.setdefault("gate", TABLE_GATE if self.int8 else FLOAT_GATE)
+            self.texts.setdefault("gate", TABLE_GATE if self.rounded else FLOAT_GATE)
         self.texts.setdefault(name, text)
         return name
 
     def _of(self, matrix: Matrix, verb: str, templates: dict[str, str]) -> str:
+        if self.values == "int4":
+            templates = ADD_OF_NIBBLES if verb == "add" else ROW_OF_NIBBLES
+            self.texts.setdefault("nibble", NIBBLE)
+            self.texts.setdefault("half", HALF)
         w, *others = matrix.constants
         widths = [t.type.removeprefix("uint").removesuffix("_t") for t in others if t.type.startswith("uint")]
         name = "_".join([verb, matrix.layout, *widths])
@@ -247,14 +252,14 @@ class Functions:
         return name
 
     def _typed(self, text: str) -> str:
-        if self.int8:
+        if self.rounded:
             text = text.replace("VECTOR", "const int16_t *x, float unit").replace("SUM", "int32_t")
         else:
             text = text.replace("VECTOR", "const float *x").replace("(SUM)", "").replace("SUM", "float")
         for call in ("RESULT(r, sum)", "RESULT(r + j, sum[j])"):
             row, value = call.removeprefix("RESULT(").removesuffix(")").split(", ")
-            text = text.replace(call, f"(scale[{row}] * unit) * (float){value}" if self.int8 else value)
-        return text.replace("ENTRY(r, ", "scale[r] * (float)(" if self.int8 else "(")
+            text = text.replace(call, f"(scale[{row}] * unit) * (float){value}" if self.rounded else value)
+        return text.replace("ENTRY(r, ", "scale[r] * (float)(" if self.rounded else "(")
 
 
 def curve(x: Floats) -> Floats:

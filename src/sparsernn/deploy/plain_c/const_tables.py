@@ -12,8 +12,11 @@ import torch
 from torch import Tensor
 
 from sparsernn.core.errors import InputError
+from sparsernn.kernels.group_rounding import GROUP, from_int4, to_int4, to_nibbles
 from sparsernn.kernels.weight_formats import to_int8
 
+VALUES = ("float32", "int8", "int4")
+"""What weights can be written as."""
 Numbers = npt.NDArray[Any]
 BLOCK = 16
 """Rows of a block, as in `kernels.weight_formats`."""
@@ -110,20 +113,21 @@ def vector(name: str, tensor: Tensor) -> Constant:
 
 
 class Matrix:
-    """A weight (R, C) in flash, in the smallest of four layouts, and the twin of its product in 8 bits.
+    """A weight (R, C) in flash, in the smallest of four layouts, and the twin of its rounded product.
 
-        dense    every weight: 4 bytes, or 1
+        dense    every weight: 4 bytes, 1, or half a one
         blocks   16 consecutive rows of one column where any of them is not 0, and the column's number
         csr      the weights that are not 0, and the column's number of each: 1 byte up to 256 columns, 2 above
         bits     the weights that are not 0, and one bit for each position
 
-    In 8 bits each row has one float32 factor. The vector it is multiplied with is rounded to 16 bits with one factor
-    (to so few steps that no sum can leave 32 bits), so that sums are whole numbers and the same everywhere.
+    In 8 bits each row has one float32 factor, in 4 bits each 64 columns of a row one of 16 bits. The vector it is
+    multiplied with is rounded to 16 bits with one factor (to so few steps that no sum can leave 32 bits), so that
+    sums are whole numbers and the same everywhere.
 
     Args:
         name: in C.
         weight: finite numbers of floating point (R, C).
-        int8: whether to round.
+        values: one of `VALUES`.
 
     Attributes:
         layout: "dense", "blocks", "csr" or "bits".
@@ -134,29 +138,37 @@ class Matrix:
         InputError: numbers that are not finite.
 
     Example:
-        >>> Matrix("w", torch.eye(64), int8=True).layout
+        >>> Matrix("w", torch.eye(64), "int8").layout
         'csr'
-        >>> Matrix("w", torch.ones(64, 64), int8=True).bytes
+        >>> Matrix("w", torch.ones(64, 64), "int8").bytes
         4352
+        >>> Matrix("w", torch.ones(64, 64), "int4").bytes
+        2176
     """
 
-    def __init__(self, name: str, weight: Tensor, int8: bool) -> None:
+    def __init__(self, name: str, weight: Tensor, values: str) -> None:
         weight = weight.detach().cpu().float()
         self.rows, self.columns = weight.shape
         if not bool(torch.isfinite(weight).all()):
             raise InputError(f"'{name}' has numbers that are not finite, so no device could compute with it.")
-        self.name, self.int8 = name, int8
+        self.name, self.kind = name, values
         self.values: Numbers = weight.numpy()
         self.scale: Floats | None = None
-        if int8:
-            rounded, scale = to_int8(weight)
+        if values != "float32":
+            rounded, scale = (to_int8 if values == "int8" else to_int4)(weight)
+            if not bool(torch.isfinite(scale).all()):
+                raise InputError(
+                    f"'{name}' has numbers that are too large for {values[-1]} bits; use float32."
+                )
             self.values, self.scale = rounded.numpy(), scale.numpy()
-        self.steps = min(LARGEST_STEP, LARGEST_SUM // (127 * self.columns))
+        # a group's sum in 4 bits always fits
+        self.steps = min(LARGEST_STEP, LARGEST_SUM // (127 * (1 if values == "int4" else self.columns)))
         layouts = {"dense": self._dense(), "blocks": self._blocks(), "csr": self._csr(), "bits": self._bits()}
         self.layout = min(layouts, key=lambda name: sum(table.bytes for table in layouts[name]))
         self.constants = layouts[self.layout]
         if self.scale is not None:
-            self.constants.append(Constant(f"{name}_scale", self.scale))
+            factors = self.scale.view(np.uint16) if values == "int4" else self.scale
+            self.constants.append(Constant(f"{name}_scale", np.ascontiguousarray(factors.reshape(-1))))
 
     @property
     def bytes(self) -> int:
@@ -164,7 +176,12 @@ class Matrix:
         return sum(table.bytes for table in self.constants)
 
     def _dense(self) -> list[Constant]:
-        return [Constant(self.name, np.ascontiguousarray(self.values.reshape(-1)))]
+        return [self._weights(self.values.reshape(-1))]
+
+    def _weights(self, values: Numbers) -> Constant:
+        if self.kind == "int4":
+            values = to_nibbles(torch.from_numpy(np.ascontiguousarray(values))).numpy()
+        return Constant(self.name, np.ascontiguousarray(values))
 
     def _csr(self) -> list[Constant]:
         kept = _some(self.values != 0)
@@ -185,7 +202,7 @@ class Matrix:
     def _sparse(self, values: Numbers, kept: npt.NDArray[np.bool_]) -> list[Constant]:
         start = np.concatenate([[0], kept.sum(1).cumsum()])
         return [
-            Constant(self.name, np.ascontiguousarray(values)),
+            self._weights(values),
             Constant(f"{self.name}_column", kept.nonzero()[1].astype(_counter(self.columns - 1))),
             Constant(f"{self.name}_start", start.astype(_counter(int(start[-1]), least=np.uint16))),
         ]
@@ -193,21 +210,39 @@ class Matrix:
     def arguments(self) -> str:
         """The tables as the functions of `c_functions` take them."""
         names = [table.name for table in self.constants]
-        columns = [str(self.columns)] if self.layout in ("dense", "bits") else []
+        columns = [str(self.columns)] if self.layout in ("dense", "bits") or self.kind == "int4" else []
         return ", ".join([*names, *columns])
 
     def row(self, number: int) -> Floats:
         """Twin of a row's look-up, (C,)."""
         assert self.scale is not None
+        if self.kind == "int4":
+            one = slice(number, number + 1)
+            values, scale = torch.from_numpy(self.values[one]), torch.from_numpy(self.scale[one])
+            restored: Floats = from_int4(values, scale)[0].numpy()
+            return restored
         row: Floats = self.scale[number] * self.values[number].astype(np.float32)
         return row
 
     def add(self, y: Floats, x: Floats) -> None:
-        """Twin of y += W x in 8 bits: the same operations in the same order, so the same bits."""
+        """Twin of y += W x in rounded numbers: the same operations in the same order, so the same bits."""
         assert self.scale is not None
         rounded, unit = in_steps(x, self.steps)
+        if self.kind == "int4":
+            y += unit * self._of_groups(rounded)
+            return
         sums = self.values.astype(np.int64) @ rounded
         y += (self.scale * unit) * sums.astype(np.float32)
+
+    def _of_groups(self, rounded: npt.NDArray[np.int64]) -> Floats:
+        """The sums of the groups of each row, one added after the other, (R,)."""
+        assert self.scale is not None
+        total = np.zeros(self.rows, np.float32)
+        for number, start in enumerate(range(0, self.columns, GROUP)):
+            own = slice(start, start + GROUP)
+            sums = self.values[:, own].astype(np.int64) @ rounded[own]
+            total += self.scale[:, number].astype(np.float32) * sums.astype(np.float32)
+        return total
 
 
 def in_steps(x: Floats, steps: int) -> tuple[npt.NDArray[np.int64], np.float32]:

@@ -12,8 +12,9 @@ from torch import nn
 
 from sparsernn.core.checks import check_value
 from sparsernn.core.errors import InputError
-from sparsernn.core.limits import Spelling
+from sparsernn.core.limits import OneOf, Spelling
 from sparsernn.core.safe_files import replacing
+from sparsernn.deploy.plain_c.const_tables import VALUES
 from sparsernn.deploy.plain_c.golden_vectors import checked_by
 from sparsernn.deploy.plain_c.sample_units import NoUnits, SampleUnits, Scaling
 from sparsernn.deploy.plain_c.step_program import StepProgram
@@ -97,7 +98,7 @@ class WrittenC:
         files: their names.
         flash: bytes of the constant tables.
         ram: bytes of the state's struct.
-        moved: how far rounding to 8 bits moves the answers at most, over some steps; 0 without.
+        moved: how far rounding moves the answers at most, over some steps; 0 without.
         layouts: weight -> "dense", "blocks", "csr" or "bits".
     """
 
@@ -113,7 +114,7 @@ def write_c(
     model: nn.Module,
     folder: str | Path,
     *,
-    int8: bool = False,
+    values: str = "float32",
     name: str = NAME,
     vocabulary: Sequence[str] = (),
     labels: Sequence[str] = (),
@@ -124,8 +125,9 @@ def write_c(
     Args:
         model: see `step_program.StepProgram`. It is copied, in evaluation mode and float32; maps are computed once.
         folder: gets NAME.c, NAME.h, golden.h, check.c and a Makefile, the same bytes for the same model.
-        int8: round matrices to 8 bits, with a float32 factor per row; all sums of products are whole numbers, and
-            what `make check` compares with is this arithmetic, to the bit.
+        values: "float32"; or what matrices are rounded to: "int8", with a float32 factor per row, or "int4", two
+            weights in a byte and a factor of 16 bits per 64 columns of a row. All sums of rounded products are whole
+            numbers, and what `make check` compares with is this arithmetic, to the bit.
         name: of functions and files: lower-case letters, digits and _, beginning with a letter.
         vocabulary: V tokens; where given, NAME_words.txt has one on each line, in their order.
         labels: of the answers; where given, NAME_labels.txt has one on each line, in their order.
@@ -138,17 +140,18 @@ def write_c(
     Example:
         >>> import tempfile
         >>> from sparsernn.models.language_model import LanguageModel
-        >>> done = write_c(LanguageModel(10, 4, [6]), tempfile.mkdtemp(), int8=True)
+        >>> done = write_c(LanguageModel(10, 4, [6]), tempfile.mkdtemp(), values="int8")
         >>> done.files
         ('model.c', 'model.h', 'golden.h', 'check.c', 'Makefile')
     """
     folder = Path(folder)
+    check_value("values", values, Annotated[str, OneOf(VALUES)])
     check_value("the name", name, Annotated[str, IDENTIFIER])
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; plain C is written to a folder.")
     model = copy.deepcopy(model).cpu().float().eval()
     units = NoUnits() if scaling is None else SampleUnits(name, scaling)
-    program = StepProgram(model, name, int8, units)
+    program = StepProgram(model, name, values, units)
     checks, moved = checked_by(program, model)
     files = {f"{name}.c": program.source(), f"{name}.h": program.header(), **checks}
     for kind, tokens in (("words", vocabulary), ("labels", labels)):

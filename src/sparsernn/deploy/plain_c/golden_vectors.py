@@ -113,11 +113,11 @@ def checked_by(program: StepProgram, model: nn.Module) -> tuple[dict[str, str], 
     """
     inputs = example(program)
     exact = scores(model, inputs)
-    wanted = twin_scores(program, inputs) if program.int8 else exact
+    wanted = twin_scores(program, inputs) if program.rounded else exact
     stride = -(-program.outputs // SHOWN)
     shown = np.ascontiguousarray(wanted[:, ::stride])
     x = inputs.numpy().astype(np.int32 if program.words else np.float32).reshape(-1)
-    allowed = "0.0f" if program.int8 else f"{CLOSE:g}f"
+    allowed = "0.0f" if program.rounded else f"{CLOSE:g}f"
     golden = [
         "#include <stdint.h>\n",
         f"#define GOLDEN_STEPS {STEPS}",

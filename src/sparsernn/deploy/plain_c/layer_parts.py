@@ -1,4 +1,4 @@
-"""One step of each kind of layer: its tables, its numbers of state, its statements in C, and its twin in 8 bits."""
+"""One step of each kind of layer: its tables, its numbers of state, its statements in C, and its rounded twin."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Part(ABC):
     Args:
         name: of the layer in C; all its tables and fields begin with it.
         layer: whose weights are written, in float32.
-        int8: whether matrices are rounded.
+        values: what matrices are rounded to; see `const_tables.VALUES`.
 
     Attributes:
         fields: name -> numbers of the state that are kept from step to step, 0 at first.
@@ -122,8 +122,8 @@ class Part(ABC):
         output: the field that the next layer reads.
     """
 
-    def __init__(self, name: str, layer: Layer, int8: bool) -> None:
-        self.name, self.int8 = name, int8
+    def __init__(self, name: str, layer: Layer, values: str) -> None:
+        self.name, self.values = name, values
         self.fields: dict[str, int] = {}
         self.starts: dict[str, Constant] = {}
         self.matrices: list[Matrix] = []
@@ -142,10 +142,10 @@ class Part(ABC):
 
     @abstractmethod
     def twin(self, state: State, x: Floats) -> None:
-        """The same step in 8 bits, to the bit."""
+        """The same step in rounded numbers, to the bit."""
 
     def _matrix(self, suffix: str, weight: Tensor) -> Matrix:
-        matrix = Matrix(f"{self.name}_{suffix}", weight, self.int8)
+        matrix = Matrix(f"{self.name}_{suffix}", weight, self.values)
         self.matrices.append(matrix)
         return matrix
 
@@ -337,14 +337,14 @@ PARTS: dict[type, type[Part]] = {
 """Layer -> how it is written."""
 
 
-def part_of(layer: Layer, number: int, int8: bool) -> Part:
+def part_of(layer: Layer, number: int, values: str) -> Part:
     """How a layer of a stack is written.
 
     Raises:
         InputError: a layer of another kind, one that reads backwards or has the batch first.
 
     Example:
-        >>> part_of(GRU(3, 5), 0, int8=False).fields
+        >>> part_of(GRU(3, 5), 0, "float32").fields
         {'layer0_h': 5}
     """
     if type(layer) not in PARTS:
@@ -359,7 +359,7 @@ def part_of(layer: Layer, number: int, int8: bool) -> Part:
                 f"layer {number} has {name}: true, so it cannot be written as plain C, "
                 "which reads one step after the other."
             )
-    return PARTS[type(layer)](f"layer{number}", layer, int8)
+    return PARTS[type(layer)](f"layer{number}", layer, values)
 
 
 def _at(expression: str, offset: int) -> str:

@@ -28,7 +28,7 @@ class StepProgram:
         model: a language model with an embedding of rows and a linear head (tied or not), or a sequence model; layers
             as in `layer_parts.PARTS`.
         name: of the functions, the struct and the files.
-        int8: round matrices to 8 bits with a factor per row.
+        values: "float32", or "int8" or "int4", what matrices are rounded to.
         units: functions between numbers in their own units and the model's.
 
     Attributes:
@@ -48,21 +48,23 @@ class StepProgram:
         (472, 112)
     """
 
-    def __init__(self, model: nn.Module, name: str, int8: bool = False, units: NoUnits | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, name: str, values: str = "float32", units: NoUnits | None = None
+    ) -> None:
         parts: Any = _readable(model)
-        self.name, self.int8, self.words = name, int8, parts.reads == "words"
+        self.name, self.rounded, self.words = name, values != "float32", parts.reads == "words"
         self.units = units or NoUnits()
-        self.parts: list[Part] = [part_of(layer, k, int8) for k, layer in enumerate(parts.layers.members)]
+        self.parts: list[Part] = [part_of(layer, k, values) for k, layer in enumerate(parts.layers.members)]
         last = parts.head if self.words else parts.output
-        self.embedding = Matrix("embedding", parts.embedding.weight, int8) if self.words else None
+        self.embedding = Matrix("embedding", parts.embedding.weight, values) if self.words else None
         tied = self.embedding is not None and last.weight is parts.embedding.weight
-        self.head: Matrix = self.embedding if self.embedding and tied else Matrix("head", last.weight, int8)
+        self.head: Matrix = self.embedding if self.embedding and tied else Matrix("head", last.weight, values)
         self.bias = vector("head_bias", last.bias)
         self.inputs = self.embedding.rows if self.embedding else parts.layers.members[0].input_size
         self.outputs = self.head.rows
         self.matrices = [m for m in (self.embedding, *_matrices(self.parts)) if m]
         self.matrices += [] if tied else [self.head]
-        self.functions = Functions(int8)
+        self.functions = Functions(values)
         self.statements = self._statements()
         self.constants: list[Constant] = [
             *self.functions.constants,
@@ -86,15 +88,15 @@ class StepProgram:
         return {**state, **read, "pre": max(part.scratch for part in self.parts)}
 
     @property
-    def rounded(self) -> int:
+    def width(self) -> int:
         """16-bit numbers of the field q, an even number of them; 0 without rounding."""
         widest = max(matrix.columns for matrix in (*_matrices(self.parts), self.head))
-        return widest + widest % 2 if self.int8 else 0
+        return widest + widest % 2 if self.rounded else 0
 
     @property
     def ram(self) -> int:
         """Bytes of the struct."""
-        return FLOAT * sum(self.floats.values()) + 2 * self.rounded
+        return FLOAT * sum(self.floats.values()) + 2 * self.width
 
     @property
     def _reads(self) -> str:
@@ -123,7 +125,7 @@ class StepProgram:
         """The text of NAME.h."""
         name, guard = self.name, self.name.upper()
         fields = [f"    float {field}[{size}];" for field, size in self.floats.items()]
-        fields += [f"    int16_t q[{self.rounded}];"] if self.int8 else []
+        fields += [f"    int16_t q[{self.width}];"] if self.rounded else []
         if self.words:
             read = f"Reads a word, 0 to {self.inputs - 1}; the scores of the next one, before the softmax, go to y."
             returns, told = "int", "\n   Returns 0, or -1 for a word that is none, and then does nothing."
@@ -173,7 +175,7 @@ class StepProgram:
         """The text of NAME.c."""
         name, reset = self.name, _indented(self._reset())
         begin = _indented([f"if (word < 0 || word >= {self.inputs})", "    return -1;"] if self.words else [])
-        begin = "    float unit;\n" + begin if self.int8 else begin
+        begin = "    float unit;\n" + begin if self.rounded else begin
         end = "    return 0;\n" if self.words else ""
         returns = "int" if self.words else "void"
         return "\n".join(
@@ -181,9 +183,9 @@ class StepProgram:
                 f'#include "{name}.h"',
                 "",
                 "#include <stddef.h>",
-                *([] if self.int8 else ["#include <math.h>"]),
+                *([] if self.rounded else ["#include <math.h>"]),
                 "",
-                *(EXACT if self.int8 else []),
+                *(EXACT if self.rounded else []),
                 f"typedef char {name}_has_the_size_that_the_header_says",
                 f"    [sizeof({name}_state) == {name.upper()}_RAM_BYTES ? 1 : -1];",
                 "",
@@ -208,7 +210,7 @@ class StepProgram:
         return state
 
     def twin(self, state: State, x: Floats) -> Floats:
-        """A step in 8 bits, to the bit, which changes the state: a word or a sample (I,) float32 -> (outputs,)."""
+        """A rounded step, to the bit, which changes the state: a word or a sample (I,) float32 -> (outputs,)."""
         x = self.embedding.row(int(x)) if self.embedding else x
         for part in self.parts:
             part.twin(state, x)

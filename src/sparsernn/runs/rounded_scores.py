@@ -1,4 +1,4 @@
-"""What rounding to 8 bits costs a run's model, without and with calibration on its validation data."""
+"""What rounding to 8 or 4 bits costs a run's model, without and with calibration on its validation data."""
 
 import copy
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor
 from sparsernn.contracts import Model
 from sparsernn.core.errors import InputError
 from sparsernn.data.text_corpus import Corpus
-from sparsernn.deploy.calibration import Calibrated, calibrate, round_to_int8
+from sparsernn.deploy.calibration import Calibrated, calibrate, round_matrices
 from sparsernn.runs.artifacts import present, writes_text
 from sparsernn.runs.run import Run
 
@@ -18,15 +18,16 @@ STREAMS, STEPS = 16, 250
 
 
 @dataclass(frozen=True)
-class Int8Scores:
+class RoundedScores:
     """The metric of the task on the test split.
 
     Attributes:
         metric: its name.
         exact: in float32.
-        rounded: with all matrices in 8 bits.
+        rounded: with all matrices in so many bits.
         calibrated: the same after calibration.
         done: what calibration changed.
+        values: what matrices were rounded to, "int8" or "int4".
     """
 
     metric: str
@@ -34,17 +35,18 @@ class Int8Scores:
     rounded: float
     calibrated: float
     done: Calibrated
+    values: str
 
     def line(self) -> str:
         """In a sentence."""
         return (
-            f"test {self.metric}: {self.exact:.4f} in float32, {self.rounded:.4f} in 8 bits, {self.calibrated:.4f} "
-            f"calibrated on validation data ({self.done.cut} of {self.done.rows} rows cut)"
+            f"test {self.metric}: {self.exact:.4f} in float32, {self.rounded:.4f} in {self.values[-1]} bits, "
+            f"{self.calibrated:.4f} calibrated on validation data ({self.done.cut} of {self.done.rows} rows cut)"
         )
 
 
-def calibrate_run(run: Run) -> Int8Scores:
-    """Calibrate the weights that are in the run's model for 8 bits, in place, and score before and after.
+def calibrate_run(run: Run, values: str = "int8") -> RoundedScores:
+    """Calibrate the weights that are in the run's model for 8 or 4 bits, in place, and score before and after.
 
     Raises:
         InputError: a run without running text, a model that cannot be calibrated, or data that are not there.
@@ -52,9 +54,9 @@ def calibrate_run(run: Run) -> Int8Scores:
     run.require_data("calibrating")
     if not writes_text(run):
         raise InputError(f"{run.home} is no run of a language model with a text, so it cannot be calibrated.")
-    exact, rounded = _score(run, run.model), _rounded_score(run)
-    done = calibrate(run.model, words_to_score(run), present(run))
-    return Int8Scores(run.task.metric, exact, rounded, _rounded_score(run), done)
+    exact, rounded = _score(run, run.model), _rounded_score(run, values)
+    done = calibrate(run.model, words_to_score(run), present(run), values)
+    return RoundedScores(run.task.metric, exact, rounded, _rounded_score(run, values), done, values)
 
 
 def words_to_score(run: Run) -> Tensor:
@@ -69,7 +71,7 @@ def _score(run: Run, model: Model) -> float:
     return float(run.task.evaluate(model, "test")[run.task.metric])
 
 
-def _rounded_score(run: Run) -> float:
+def _rounded_score(run: Run, values: str) -> float:
     model = copy.deepcopy(run.model)
-    round_to_int8(model)
+    round_matrices(model, values)
     return _score(run, model)
