@@ -83,6 +83,13 @@ def test_other_settings_data_and_machines_are_other_rows(runs):
     assert [len(table.rows) for table in result_tables(of(runs))] == [2, 1, 1]
 
 
+def test_what_a_command_made_of_another_run_is_no_recipe_to_train(runs):
+    edited(runs / "dense-1", name="demo/dense-pruned-finetuned2")
+    labels = [row[0] for row in result_tables(of(runs))[0].rows]
+    assert "`demo/dense-pruned-finetuned2`, made from another run" in labels
+    assert "`demo/dense`" in labels
+
+
 def test_the_best_is_the_highest_where_more_is_better(runs):
     for k, folder in enumerate(sorted(runs.glob("dense-*")), 1):
         lines = (folder / "metrics.jsonl").read_text().replace('"perplexity"', '"accuracy"')

@@ -17,6 +17,8 @@ PLACE = re.compile(r"(<!-- results: ([^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL
 NOTHING = "No run has been kept yet."
 NAMED_SEEDS = 3
 """Seeds are listed up to so many that do not follow each other."""
+MADE = re.compile(r"-(finetuned\d*|pruned|compact)$")
+"""How names of runs end that a command made from another run; no recipe has such a name."""
 VERDICTS = {None: "one seed", True: "worse", False: "no difference"}
 
 
@@ -113,7 +115,7 @@ def _cells(group: Group, best: Group) -> tuple[str, ...]:
     valid, test = (over_seeds(group, split) for split in ("valid", "test"))
     told = "best" if group is best else VERDICTS[differs(valid, over_seeds(best, "valid"))]
     return (
-        f"`{one.label}`",
+        f"`{one.label}`{', made from another run' if MADE.search(one.recipe) else ''}",
         f"{len(group)}: {seeds_named([result.seed for result in group])}",
         whole(one.active),
         whole(one.operations),
