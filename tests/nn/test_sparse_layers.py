@@ -300,12 +300,10 @@ def test_a_head_multiplies_at_its_places(method):
     assert losses[0][-2] < losses[0][0]
 
 
-def test_a_tied_head_is_dense():
+def test_a_tied_head_multiplies_sparsely_too():
     weight = torch.nn.Parameter(torch.randn(48, D))
-    with pytest.raises(InputError, match="tied"):
-        LinearHead(48, D, tied=weight, product="sparse")
-    head = LinearHead(48, D, tied=weight, product="auto")
+    head = LinearHead(48, D, tied=weight, product="sparse")
     sparsify(head, torch.optim.SGD(head.parameters(), lr=0.1), method="static", density=0.3)
     y, words = torch.randn(3, D), torch.tensor([1, 2, 3])
     torch.testing.assert_close(head.nll(y, words), softmax_nll(y, head.weight, head.bias, words))
-    assert not head.multiplies_sparsely(y[None])
+    assert head.multiplies_sparsely(y[None])

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,11 @@ from torch import nn
 from torch.nn import functional
 
 from sparsernn.kernels.row_layout import RowLayout
+from sparsernn.kernels.sparse_layout import Layout
 from sparsernn.nn import LSTM, Embedding
+from sparsernn.nn.drive import product_choice
 from sparsernn.nn.words.heads import LinearHead
+from sparsernn.report.progress import event_line
 from sparsernn.sparsity import Chain, sparsify
 from sparsernn.sparsity.dynamic.flags import Flags
 
@@ -23,20 +27,22 @@ V, D, T, B = 96, 32, 6, 3
 class Words(nn.Module):
     """Embedding, one layer, head."""
 
-    def __init__(self, product="sparse", tied=False):
+    def __init__(self, product="sparse", tied=False, table=None):
         super().__init__()
         torch.manual_seed(0)
-        self.embedding = Embedding(V, D, dropout=0.2, product="dense" if tied else product)
+        self.embedding = Embedding(V, D, dropout=0.2, product=table or product)
         self.layer = LSTM(D, D, product=product)
         tied_to = self.embedding.weight if tied else None
-        self.head = LinearHead(V, D, tied_to, product="auto" if tied else product)
+        self.head = LinearHead(V, D, tied_to, product=product)
 
     def forward(self, words):
         return self.head.nll(self.layer(self.embedding(words))[0], words.roll(1, 0)).mean()
 
 
-def made(method="static", product="sparse", density=0.25, tied=False, **settings):
-    model = Words(product, tied)
+def made(
+    method="static", product="sparse", density=0.25, tied=False, table=None, kind=torch.float32, **settings
+):
+    model = Words(product, tied, table).to(kind)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     sparse = sparsify(model, optimizer, method=method, density=density, total_steps=100, **settings)
     return model, optimizer, sparse
@@ -80,21 +86,104 @@ def test_bytes_shrink_with_density():
         ("selfish", {"update": {"every": 4, "unit": "step"}}),
     ],
 )
-@pytest.mark.parametrize("block", [(1, 1), (16, 1)])
-def test_it_computes_what_dense_storage_computes(method, settings, block):
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("block", [(1, 1), (20, 1)])
+def test_it_computes_what_dense_storage_computes(method, settings, block, tied):
     found = []
     for storing in (False, True):
-        model, optimizer, sparse = made(method, block=block, **settings)
+        model, optimizer, sparse = made(method, block=block, tied=tied, **settings)
         if storing:
             with sparse.condensed():
                 losses = take_steps(model, optimizer, 12)
                 assert all(p.dim() == 1 for p in model.parameters())
+                assert (model.embedding.held("weight") is model.head.held("weight")) == tied
         else:
             losses = take_steps(model, optimizer, 12)
         state = [optimizer.state[p][k] for p in model.parameters() for k in ("exp_avg", "exp_avg_sq")]
         found.append([torch.tensor(losses), *model.parameters(), *state, *sparse.masks().values()])
     for dense, values in zip(*found, strict=True):
         torch.testing.assert_close(values, dense, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("table", ["dense", "sparse"])
+def test_growth_sees_the_gradients_of_both_that_hold_a_tied_weight(table):
+    """Stored or not, as dense products have it."""
+    grown = []
+    for product, storing in (("dense", False), ("sparse", False), ("sparse", True)):
+        model, optimizer, sparse = made(
+            "rigl", product, tied=True, table=table, update={"every": 3}, include=["embedding.*"]
+        )
+        with sparse.condensed() if storing else nullcontext():
+            take_steps(model, optimizer, 3)
+        grown.append(sparse.masks()["embedding.weight"])
+    assert torch.equal(grown[0], grown[1])
+    assert torch.equal(grown[0], grown[2])
+
+
+FROM_DENSE = {
+    "gradual": {"update": {"every": 3, "unit": "step", "stop": 0.09}},
+    "one_shot": {"update": {"every": 1, "unit": "step", "stop": 0.08}},
+    "rewind": {"update": {"every": 1, "unit": "step", "start": 0.02, "stop": 0.08}},
+}
+
+
+@pytest.mark.parametrize("method", FROM_DENSE)
+def test_what_begins_dense_is_stored_once_its_density_is_reached(method):
+    found = []
+    for product in ("dense", "sparse"):
+        how = {"kind": torch.float64, "block": "auto", **FROM_DENSE[method]}
+        model, optimizer, sparse = made(method, product, **how)
+        with sparse.condensed():
+            losses = take_steps(model, optimizer, 7)
+            assert model.layer.held("weight_hh").shape == (4 * D, D)
+            losses += take_steps(model, optimizer, 8, seed=3)
+            assert (model.layer.held("weight_hh").dim() == 1) == (product == "sparse")
+            assert sparse.update_count == len(sparse.times)
+        state = [optimizer.state[p][k] for p in model.parameters() for k in ("exp_avg", "exp_avg_sq")]
+        found.append([torch.tensor(losses), *model.parameters(), *state, *sparse.masks().values()])
+    for dense, values in zip(*found, strict=True):
+        torch.testing.assert_close(values, dense, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("pays", [True, False])
+def test_products_are_chosen_anew_at_the_final_density_and_told(monkeypatch, pays):
+    def seconds(window):
+        return (2.0, 1.0) if pays and window.layout.density < 1 else (1.0, 2.0)
+
+    monkeypatch.setattr(product_choice, "seconds", seconds)
+    model, _, sparse = made("one_shot", "auto", **FROM_DENSE["one_shot"])
+    optimizer = sparse.optimizer
+    told = []
+    monkeypatch.setattr(sparse, "after_step", lambda real=sparse.after_step: told.append(real()))
+    with sparse.condensed():
+        for number in range(11):
+            optimizer.zero_grad()
+            model(torch.full((T, B), number)).backward()
+            optimizer.step()
+            stored = model.layer.held("weight_hh").dim() == 1
+            assert stored == (pays and number > 7)
+    events = [[event["event"] for event in events] for events in told]
+    assert events == [*[[]] * 7, ["rewire"], ["products"], [], []]
+    ((event,),) = told[8:9]
+    assert {row["module"] for row in event["products"]} == {"layer", "head"}
+    assert all(row["sparse"] is pays for row in event["products"])
+    line = event_line(event, "perplexity", 1)
+    assert ("2.0 times as fast" in line) == pays
+    assert "products at the final density: " in line
+
+
+def test_rows_of_any_layout_are_those_of_the_matrix():
+    for tall in (1, 16):
+        grid = torch.rand(9, 300, generator=torch.Generator().manual_seed(tall)) < 0.3
+        mask = grid.repeat_interleave(tall, 0)[: 9 * tall - 5 * (tall > 1)]
+        weight = torch.randn(mask.shape) * mask
+        layout, which = Layout(mask), torch.tensor([0, len(mask) - 1, 3, 3])
+        assert layout.blocks == (tall > 1)
+        rows = layout.rows(which)
+        assert torch.equal(rows.matrix(layout.take(weight)), weight[which])
+        once = layout.rows(which[:3])
+        back = layout.put(once.back(torch.ones(3, 300), layout.size))
+        assert torch.equal(back.bool(), mask & torch.isin(torch.arange(len(mask)), which).unsqueeze(1))
 
 
 def test_a_parameter_reads_as_its_matrix_with_its_gradient():
@@ -177,7 +266,7 @@ def test_copies_and_pickles_stand_by_themselves():
 
 
 def test_what_is_tied_or_needed_dense_stays_dense():
-    model, _, sparse = made(tied=True)
+    model, _, sparse = made(tied=True, table="dense")
     with sparse.condensed():
         assert model.embedding.held("weight").shape == (V, D)
         assert model.layer.held("weight_hh").dim() == 1

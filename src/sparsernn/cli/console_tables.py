@@ -120,31 +120,15 @@ def product_lines(plan: Mapping[str, Json]) -> list[str]:
     >>> product_lines({"products": [{"module": "head", "setting": "auto", "sparse": False, "seconds": (0.1, 0.2)}]})
     ['head: dense (auto); no gain: dense is faster at this size']
     """
+    from sparsernn.report.story.formats import products
+
     rows = plan.get("products") or ()
-    said: dict[str, list[str]] = {}
-    for row in rows:
-        said.setdefault(_product(row), []).append(row["module"] or "the model")
-    lines = [f"{', '.join(modules)}: {what}" for what, modules in said.items()]
+    lines = products(rows)
     if plan.get("clip_over") == "all" and any(row["sparse"] for row in rows):
         lines.append(
             "clipping sees existing weights only where products are sparse; clip_over: existing, everywhere"
         )
     return lines
-
-
-def _product(row: Mapping[str, Json]) -> str:
-    if row["sparse"] is None:
-        return "auto, measured at the first window"
-    if row["seconds"] is None:
-        here = f"dense, for there are no others here (product: {row['setting']})"
-        return "sparse, as set" if row["sparse"] else here
-    dense, sparse = row["seconds"]
-    if row["sparse"]:
-        return f"sparse (auto), {dense / sparse:.1f} times as fast as dense"
-    slower = (
-        "dense is faster at this size" if dense <= sparse else "sparse products would save less than a tenth"
-    )
-    return f"dense (auto); no gain: {slower}"
 
 
 def _phase(row: Mapping[str, Json]) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 from sparsernn.core.devices import moved
 from sparsernn.core.errors import InputError
 from sparsernn.kernels.library import Library, library
+from sparsernn.kernels.row_layout import Rows
 
 TALL = 16
 """Rows of a block, as in sparse_blocks.c; those of a lower one are filled up with 0."""
@@ -184,6 +185,26 @@ class Layout:
             found.singles_take(*pointers, self.size, threads)
         return values
 
+    def rows(self, which: Tensor) -> Rows:
+        """Some rows, int64 (N,), on the CPU.
+
+        Example:
+            >>> layout = Layout(torch.eye(3, dtype=torch.bool))
+            >>> layout.rows(torch.tensor([2])).matrix(torch.tensor([1.0, 2.0, 3.0])).tolist()
+            [[0.0, 0.0, 3.0]]
+        """
+        start = self.forth.start.long()
+        if self.blocks:
+            panel = torch.searchsorted(self.forth.row.long(), which, right=True) - 1
+            owner, block = _stretches(start[panel], start[panel + 1])
+            places = block * TALL + (which - self.forth.row.long()[panel])[owner]
+        else:
+            strip = torch.arange(self.forth.strips).unsqueeze(1) * self.shape[0]
+            at = (strip + which).flatten()
+            owner, block = _stretches(start[at], start[at + 1])
+            owner, places = owner % max(len(which), 1), block
+        return Rows(places, owner, self.forth.index[block].long() % MOST, (len(which), self.shape[1]))
+
     def put(self, values: Tensor) -> Tensor:
         """The dense matrix with these values (size,), 0 elsewhere; without gradients.
 
@@ -247,6 +268,14 @@ def _panels(mask: Tensor) -> Tensor:
     first_alike = torch.where(other, number, 0).cummax(0).values if rows else number
     begins = (number - first_alike) % TALL == 0
     return torch.cat([begins.nonzero().squeeze(1), torch.tensor([rows])])
+
+
+def _stretches(first: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+    """The numbers from each `first` to the `end` with it, one after the other, and of which stretch each is."""
+    counts = end - first
+    owner = torch.repeat_interleave(torch.arange(len(first)), counts)
+    before = counts.cumsum(0) - counts
+    return owner, torch.arange(len(owner)) + (first - before)[owner]
 
 
 def _starts(owner: Tensor, owners: int) -> Tensor:

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from sparsernn.core.metrics import metric as row_of
 from sparsernn.core.metrics import shown_loss
 from sparsernn.core.plain import Json
-from sparsernn.report.story.formats import duration
+from sparsernn.report.story.formats import duration, products
 from sparsernn.runs.reporter import Reporter
 
 QUIET_SECONDS = 30  # a pipe hears of the run about this often within an epoch
@@ -238,6 +238,10 @@ def _rewire(record: Record, metric: str, epochs: int) -> str:
     )
 
 
+def _products(record: Record, metric: str, epochs: int) -> str:
+    return "\n".join(f"  products at the final density: {line}" for line in products(record["products"]))
+
+
 def _units(record: Record, metric: str, epochs: int) -> str:
     counts = (f"{row['name']} {row['width'] - row['dead']}/{row['width']}" for row in record["layers"])
     return f"  units alive: {', '.join(counts)}"
@@ -266,6 +270,7 @@ _LINES: dict[str, Callable[[Record, str, int], str]] = {
     "epoch": _epoch,
     "switch": _switch,
     "rewire": _rewire,
+    "products": _products,
     "units": _units,
     "zeros": _zeros,
     "resume": _resume,

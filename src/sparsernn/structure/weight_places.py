@@ -29,6 +29,9 @@ class Stored(Protocol):
         """Values (size,) -> the matrix, 0 elsewhere, without gradients."""
 
 
+Form = Callable[[Tensor], Stored]
+
+
 class WeightPlaces:
     """The existing weights of one parameter.
 
@@ -41,9 +44,8 @@ class WeightPlaces:
         wanted: whether the dense gradient of the next backward pass is wanted.
         dense: that gradient, summed up over backward passes; None until there is one.
         partial: whether a backward pass left out the gradients of weights that do not exist.
-        shared: whether several modules hold the parameter.
-        form: makes of a mask what the module that holds the parameter needs to do with its existing values alone;
-            None: it needs the whole matrix.
+        holders: how many modules hold the parameter.
+        settled: rises when the density is another one for good, so that what is faster has to be found out anew.
         stored: while the parameter holds its existing values alone, (size,): where they belong; else None.
 
     Example:
@@ -59,9 +61,32 @@ class WeightPlaces:
         self.version = 0
         self.wanted = self.partial = False
         self.dense: Tensor | None = None
-        self.shared = False
-        self.form: Callable[[Tensor], Stored] | None = None
+        self.holders = 1
+        self.settled = 0
         self.stored: Stored | None = None
+        self._offers: dict[int, tuple[Form, ...]] = {}
+
+    @property
+    def shared(self) -> bool:
+        """Whether several modules hold the parameter."""
+        return self.holders > 1
+
+    def offer(self, holder: object, *forms: Form) -> None:
+        """A module that holds the parameter could do with its existing values in any of these forms."""
+        self._offers[id(holder)] = forms
+
+    @property
+    def form(self) -> Form | None:
+        """Makes of a mask what all that hold the parameter need to do with its existing values alone; None: some need
+        the whole matrix.
+        """
+        first, *others = self._offers.values() or [()]
+        common = (form for form in first if all(form in forms for forms in others))
+        return next(common, None) if len(self._offers) == self.holders else None
+
+    def settle(self) -> None:
+        """The density stays from now on."""
+        self.settled += 1
 
     def changed(self, mask: Tensor) -> None:
         """The mask is another one now, in place or as a tensor."""
@@ -71,6 +96,16 @@ class WeightPlaces:
     def expect(self, wanted: bool) -> None:
         """A new step begins: whether its dense gradient is wanted."""
         self.wanted, self.partial, self.dense = wanted, False, None
+
+    def whole(self, gradient: Tensor | None) -> Tensor | None:
+        """The gradient of all weights, of those that do not exist at least, from that of the parameter.
+
+        Where several modules hold a dense parameter, what some of them have left is not in its gradient, and what the
+        others computed is.
+        """
+        if self.dense is None or gradient is None or not self.shared or self.stored is not None:
+            return gradient if self.dense is None else self.dense
+        return self.dense + gradient
 
     def leave(self, gradient: Tensor) -> None:
         """Add the dense gradient of a backward pass."""
@@ -122,7 +157,7 @@ def hand_out(model: nn.Module, owned: Iterable[tuple[nn.Parameter, WeightPlaces]
     table = {id(parameter): places for parameter, places in owned}
     holders = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
     for key, places in table.items():
-        places.shared = holders[key] > 1
+        places.holders = max(holders[key], 1)
     for module in model.modules():
         if isinstance(module, TakesPlaces):
             for name, parameter in module.named_parameters():

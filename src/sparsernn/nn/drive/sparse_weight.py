@@ -106,7 +106,7 @@ class SparseProducts(HoldsPlaces):
 
     `product` is "dense"; "sparse": weights that a sparsifier masks are multiplied at their places in training, on the
     CPU and, where all are in blocks, by Triton on a CUDA device; or "auto": as the faster way is, measured once, at
-    the first window.
+    the first window, and where the density changes on the way, once more when it is what it stays.
 
     Attributes:
         product: as given.
@@ -126,6 +126,7 @@ class SparseProducts(HoldsPlaces):
         self._layouts: dict[str, tuple[int, Layout]] = {}
         self.reads_sparsely = False
         self._seconds: tuple[float, float] | None = None
+        self._settled = 0
         self._chosen: bool | None = None if product == "auto" else product == "sparse"
         self._offered = True
 
@@ -146,8 +147,9 @@ class SparseProducts(HoldsPlaces):
         """Say that the existing values of a parameter of this module's own would do."""
         places, (path, _, own) = self._places[name], name.rpartition(".")
         owner = self.get_submodule(path)
-        if isinstance(owner, HoldsPlaces) and not places.shared:
-            owner.own_places[own], places.form = places, Layout
+        if isinstance(owner, HoldsPlaces):
+            owner.own_places[own] = places
+            places.offer(owner, Layout)
 
     def multiplies_sparsely(self, x: Tensor) -> bool:
         """Whether a window x (T, B, I) is read with sparse products; decides it where that is left to measurement."""
@@ -157,7 +159,9 @@ class SparseProducts(HoldsPlaces):
         self._offered = rounding(x.device) is None and self._has_products(x.device)
         if not self._offered:
             return False
-        if self._chosen is None:
+        settled = sum(places.settled for places in self._places.values())
+        if self._chosen is None or (self.product == "auto" and settled != self._settled):
+            self._settled = settled
             self._choose(x.shape[0], x.shape[1], x.device)
         return bool(self._chosen)
 

@@ -191,8 +191,8 @@ class LinearHead(SparseProducts, Head):
         input_size: H.
         tied: the embedding's weight (V, H) to decode with; None gives the head a weight of its own.
         idle_prior: H more parameters without use, see `unused_prior`; for published totals only.
-        product: "dense", "sparse" or "auto", as `sparsernn.nn.LSTM` has it, in the loss; "sparse" is not for a tied
-            weight, whose other user computes dense gradients.
+        product: "dense", "sparse" or "auto", as `sparsernn.nn.LSTM` has it, in the loss. A tied weight is stored
+            without zeros where the embedding has `product`, too.
 
     Parameters: `weight` (V, H), U(-0.1, 0.1) unless tied; `bias` (V,), 0.
 
@@ -216,11 +216,7 @@ class LinearHead(SparseProducts, Head):
         product: ProductName = "dense",
     ) -> None:
         super().__init__()
-        if tied is not None and product == "sparse":
-            raise InputError(
-                "product: sparse is not for a head that is tied to the embedding; use dense or auto, or tied: false."
-            )
-        self._begin_products("dense" if tied is not None else product)
+        self._begin_products(product)
         self.weight = decoder(vocabulary_size, input_size, tied)
         self.bias = nn.Parameter(torch.zeros(vocabulary_size))
         self.prior = unused_prior(input_size, idle_prior)

@@ -13,6 +13,7 @@ from sparsernn.core.errors import InputError
 from sparsernn.core.limits import DropRate, Size
 from sparsernn.core.plain import Json
 from sparsernn.kernels.row_layout import RowLayout
+from sparsernn.kernels.sparse_layout import MOST, Layout
 from sparsernn.nn.drive.held_places import HoldsPlaces
 from sparsernn.nn.drive.sparse_weight import ProductName
 from sparsernn.nn.dropout import drop_rows
@@ -27,7 +28,7 @@ class _Lookup(torch.autograd.Function):
     def forward(
         ctx: Context,
         places: WeightPlaces,
-        layout: RowLayout,
+        layout: RowLayout | Layout,
         words: Tensor,
         values: Tensor,
         scale: Tensor | None,
@@ -60,7 +61,8 @@ class Embedding(HoldsPlaces, nn.Module):
         dropout: probability in [0, 1) that a word type is dropped for the whole window; kept rows are scaled by
             1 / (1 - dropout).
         product: "sparse" or "auto": where a run stores masked weights without zeros, those of the table too, and
-            their gradients; "dense": never. "sparse" is not for a table that a head decodes with.
+            their gradients; "dense": never. A table that a head decodes with is stored so if that head, too,
+            multiplies with existing weights.
 
     Parameters: `weight` (V, E), initialised U(-0.1, 0.1).
 
@@ -91,7 +93,7 @@ class Embedding(HoldsPlaces, nn.Module):
     def forward(self, words: Tensor) -> Tensor:
         """words (T, B) int64 -> vectors (T, B, E)."""
         layout = self.stored("weight")
-        if isinstance(layout, RowLayout):
+        if isinstance(layout, RowLayout | Layout):
             held, (rows, _) = self.held("weight"), layout.shape
             scale = drop_rows(held.new_ones(rows, 1), self.dropout, self.training) if self.dropout else None
             vectors: Tensor = _Lookup.apply(self.own_places["weight"], layout, words, held, scale)  # type: ignore[no-untyped-call]
@@ -100,15 +102,14 @@ class Embedding(HoldsPlaces, nn.Module):
 
     def take_places(self, name: str, places: WeightPlaces) -> None:
         """See `sparsernn.structure.weight_places.TakesPlaces`."""
-        if self.product == "sparse" and (places.shared or places.needs == "always"):
-            why = (
-                "a head decodes with it" if places.shared else "its rules look at all gradients in every step"
-            )
+        if self.product == "sparse" and places.needs == "always":
             raise InputError(
-                f"product: sparse is not for the embedding's '{name}', because {why}; use product: dense or auto."
+                f"product: sparse is not for the embedding's '{name}', because its rules look at all gradients in "
+                "every step; use product: dense or auto."
             )
-        if self.product != "dense" and not places.shared and places.needs != "always":
-            self.own_places[name], places.form = places, RowLayout
+        if self.product != "dense" and places.needs != "always":
+            self.own_places[name] = places
+            places.offer(self, *((RowLayout, Layout) if max(places.mask.shape) < MOST else (RowLayout,)))
 
     @property
     def vocabulary_size(self) -> int:

@@ -1,7 +1,7 @@
 """Numbers as people read them. Everything that is missing or not a number becomes an en dash or 'NaN'."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from sparsernn.core.metrics import SCIENTIFIC
 from sparsernn.core.metrics import metric as row_of
@@ -199,3 +199,30 @@ def origin(epoch: int | None) -> str:
     if epoch is None:
         return ""
     return f"epoch {epoch}" if epoch else "the weights it started from"
+
+
+def products(rows: Iterable[Mapping[str, Json]]) -> list[str]:
+    """How modules multiply with masked weights, alike ones in one line.
+
+    >>> products([{"module": "head", "setting": "sparse", "sparse": True, "seconds": None}])
+    ['head: sparse, as set']
+    """
+    said: dict[str, list[str]] = {}
+    for row in rows:
+        said.setdefault(_product(row), []).append(row["module"] or "the model")
+    return [f"{', '.join(modules)}: {what}" for what, modules in said.items()]
+
+
+def _product(row: Mapping[str, Json]) -> str:
+    if row["sparse"] is None:
+        return "auto, measured at the first window"
+    if row["seconds"] is None:
+        here = f"dense, for there are no others here (product: {row['setting']})"
+        return "sparse, as set" if row["sparse"] else here
+    dense, sparse = row["seconds"]
+    if row["sparse"]:
+        return f"sparse (auto), {dense / sparse:.1f} times as fast as dense"
+    slower = (
+        "dense is faster at this size" if dense <= sparse else "sparse products would save less than a tenth"
+    )
+    return f"dense (auto); no gain: {slower}"

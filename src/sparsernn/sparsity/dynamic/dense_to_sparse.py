@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from sparsernn.sparsity.dynamic.update_record import statistics, totals
 from sparsernn.sparsity.dynamic.update_times import PLANNED_STEPS, Length, is_due
 from sparsernn.sparsity.optimizer_state import Optimizers, rewired
 from sparsernn.sparsity.saved_state import check_tensors, refuse
+from sparsernn.structure.weight_places import ChoosesProducts
 
 UNKNOWN_EPOCHS = 100
 """Epochs of a run that does not say how many it has."""
@@ -113,6 +114,7 @@ class DenseToSparse(DynamicSparse):
             self.times = self.times[:1]
             self.keep_at = _keep_time(updates, known, self.times) if rewinds else None
         self._stage = 0
+        self._asked = False
         self._kept: dict[str, Tensor] = {}
         super().__init__(model, settings, optimizer, length=known, seed=seed)
 
@@ -123,9 +125,10 @@ class DenseToSparse(DynamicSparse):
 
     def after_step(self) -> list[dict[str, Json]]:
         """Project weights and optimizer buffers; prune, or keep the weights, where it is time."""
+        told = self._told_products()
         events = super().after_step()
         self._keep_if_due("step", self.step_count)
-        return events
+        return [*told, *events]
 
     def end_epoch(self, averaging_starts: bool = False) -> list[dict[str, Json]]:
         """Count the epoch; prune, or keep the weights, where it is time."""
@@ -152,12 +155,15 @@ class DenseToSparse(DynamicSparse):
         began = time.perf_counter()
         active = sum(count_true([t.mask]) for t in self.tensors)
         done = min(1.0, (self.update_count + 1) / max(1, len(self.times)))
-        change = self._prune(done)
+        with self._storage.lent():
+            change = self._prune(done)
         tensors = {t.name: self._cut(change, number) for number, t in enumerate(self.tensors)}
         self._tell()
         gone = sum(row["pruned"] for row in tensors.values())
         self.update_count += 1
         self._stage += gone > 0
+        if done >= 1:
+            self._settle()
         report = {
             "event": "rewire",
             "update": self.update_count,
@@ -172,8 +178,9 @@ class DenseToSparse(DynamicSparse):
         return report
 
     def condensed(self, apart_from: Sequence[nn.Parameter] = ()) -> AbstractContextManager[None]:
-        """Everything stays dense: it begins so, and some of these methods go back to weights of then."""
-        return nullcontext()
+        """As of every engine, from the time on when `density` is reached; until then everything is dense."""
+        self._storage.waits = self.update_count < max(1, len(self.times))
+        return super().condensed(apart_from)
 
     def state_dict(self) -> dict[str, Json]:
         """As of every engine, and the weights that are kept to rewind to."""
@@ -189,6 +196,7 @@ class DenseToSparse(DynamicSparse):
         super().load_state_dict(state)
         own = self._parameters()
         self._stage = int(state["stage"])
+        self._storage.waits = self.update_count < max(1, len(self.times))
         self._kept = {name: value.to(own[name].device).clone() for name, value in state["kept"].items()}
 
     def _check_state(self, state: Mapping[str, Json]) -> None:
@@ -198,6 +206,23 @@ class DenseToSparse(DynamicSparse):
         if odd := sorted(kept.keys() - own.keys()):
             refuse(f"'kept' has '{odd[0]}'")
         check_tensors("kept", kept, {name: own[name] for name in kept})
+
+    def _settle(self) -> None:
+        """The density is what it stays: it can be stored, and what multiplies faster is found out anew."""
+        self._storage.waits = False
+        self._asked = True
+        for places in self._places.values():
+            places.settle()
+
+    def _told_products(self) -> list[dict[str, Json]]:
+        """In the step after that: which products `product: auto` has chosen for the final density."""
+        if not self._asked or self.model is None:
+            return []
+        self._asked = False
+        named = ((name, m) for name, m in self.model.named_modules() if isinstance(m, ChoosesProducts))
+        choices = [(name, choice) for name, m in named if (choice := m.product_choice()) is not None]
+        rows = [{"module": name, **choice._asdict()} for name, choice in choices if choice.setting == "auto"]
+        return [{"event": "products", "step": self.step_count + 1, "products": rows}] if rows else []
 
     def _begin(self, seed: int) -> None:
         """Everything is there; how much of it will stay is known."""

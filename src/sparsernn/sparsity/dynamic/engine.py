@@ -353,8 +353,7 @@ class DynamicSparse(Sparsifier):
                 f"growth by gradient looks at weights of '{name}' that do not exist, and product: sparse computed no "
                 "gradients of them in this step; let updates come when they are due, or use product: dense."
             )
-        grads = ((t.name, self._places[t.name].dense, t.parameter.grad) for t in self.tensors)
-        found = {name: grad if dense is None else dense for name, dense, grad in grads}
+        found = {t.name: self._places[t.name].whole(t.parameter.grad) for t in self.tensors}
         return {name: grad.detach() for name, grad in found.items() if grad is not None}
 
     def _grids(self, values: Mapping[str, Tensor]) -> list[Tensor]:

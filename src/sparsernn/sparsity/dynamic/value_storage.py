@@ -26,13 +26,14 @@ class ValueStorage:
 
     Attributes:
         on: whether what can be is kept as values.
+        waits: whether that is put off, because few weights are absent as yet.
         apart_from: identities of parameters that stay dense.
         layouts: of those tensors whose buffers, and unless `lent` weights, are values at the moment.
     """
 
     def __init__(self, tensors: Sequence[MaskedTensor], places: Mapping[str, WeightPlaces]) -> None:
         self.tensors, self.places = tensors, places
-        self.on = False
+        self.on = self.waits = False
         self.apart_from: set[int] = set()
         self.layouts: dict[str, Stored] = {}
 
@@ -42,7 +43,7 @@ class ValueStorage:
 
     def settle(self, optimizers: Optimizers) -> None:
         """Where it is on: bring down to values what is dense and need not be."""
-        for tensor in self.tensors if self.on else ():
+        for tensor in self.tensors if self.on and not self.waits else ():
             if tensor.name not in self.layouts and self._fits(tensor):
                 self._condense(tensor, optimizers)
 
