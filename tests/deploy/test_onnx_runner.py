@@ -215,6 +215,15 @@ REFUSED = [
         "the question is ' '; it needs at least one word",
     ),
     (lambda opened: opened("language")[0].write(temperature=-1), "temperature is -1; it must be at least 0"),
+    (run_language([1]), r"words has the shape \(1,\); it must be \(T, B\)"),
+    (lambda opened: opened("numbers")[0].run(np.zeros(4)), r"x has the shape \(4,\); it must be \(T, B, I\)"),
+    (lambda opened: opened("numbers")[0].run(np.full((2, 1, 4), np.nan)), "numbers that are not finite"),
+    (lambda opened: opened("numbers")[0].predict([np.full((2, 2), np.inf)]), "numbers that are not finite"),
+    (lambda opened: opened("numbers")[0].write("a"), "this file holds no language model of a text"),
+    (lambda opened: opened("numbers")[0].encode("a"), "this file holds no language model of a text"),
+    (lambda opened: opened("language")[0].tag(["a dog"]), "this file holds no tagger"),
+    (lambda opened: opened("language")[0].predict([np.zeros((2, 2))]), "this file holds no model of series"),
+    (lambda opened: opened("tagger")[0].answer("a", "b"), "this file holds no model that answers questions"),
 ]
 
 
@@ -232,3 +241,7 @@ def test_other_files_are_refused(folder, tmp_path):
     onnx.save(graph, tmp_path / "m.onnx")
     with pytest.raises(ValueError, match="is no graph of whole sequences"):
         OnnxModel(str(tmp_path / "m.onnx"))
+    (tmp_path / "rows.csv").write_text("id,x\n1,2\n")
+    for name in ("rows.csv", "nothing.onnx", "."):
+        with pytest.raises(ValueError, match="is no ONNX file that onnxruntime can load"):
+            OnnxModel(str(tmp_path / name))

@@ -398,7 +398,9 @@ def test_what_no_small_device_holds_is_refused(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["Model", "1st", "a-b", "", "check", "golden", "a b", "../a"])
+@pytest.mark.parametrize(
+    "name", ["Model", "1st", "a-b", "", "check", "golden", "math", "stdio", "a b", "../a"]
+)
 def test_a_name_is_one_of_c(tmp_path, name):
     with pytest.raises(InputError, match="the name is"):
         write_c(a_model("lstm"), tmp_path / "c", name=name)

@@ -17,6 +17,7 @@ from sparsernn.core.errors import InputError
 from sparsernn.data import CORPORA, stand_ins
 from sparsernn.data.series_corpus import Reading, series_of
 from sparsernn.data.table_files import read_table
+from sparsernn.deploy import runtime
 from sparsernn.runs.assembly import open_run, open_weights
 from sparsernn.tasks import NumericSeries
 
@@ -251,3 +252,33 @@ def test_other_runs_predict_no_series(tmp_path):
     done = invoke("predict", run, "rows.csv")
     assert done.exit_code == 2
     assert "predictions are made by a run of series" in done.stderr
+
+
+def test_a_run_has_a_runtime_and_a_bench(tmp_path):
+    file = write(tmp_path, "rows.csv", rows_of(24, steps=lambda group: 30 + group % 5))
+    run = tmp_path / "run"
+    own = settings("classify", file, target="kind", columns="[x, y]")
+    assert invoke("train", "series/vowels-dense", *own, "--out", run).exit_code == 0
+    opened = open_weights(run)
+    opened.load_best()
+    rows = list(CORPORA["table"](file, "kind", group="id", time="t", columns=["x", "y"]).splits["train"])
+    wanted = opened.task.predict(opened.model, rows[:3])
+    reader = runtime(opened.model, products="dense", threads=1)
+    inputs = [opened.task.scaling.read(series.values) for series in rows[:3]]
+    lengths = [len(x) for x in inputs]
+    whole = reader.read(nn.utils.rnn.pad_sequence(inputs), lengths)
+    stream = reader.stream()
+    for x, n, k in zip(inputs, lengths, range(3), strict=True):
+        torch.testing.assert_close(whole[n - 1, k].double().softmax(-1), wanted[k], rtol=1e-4, atol=1e-6)
+        stream.state = reader.stream().state
+        steps = [stream.step(row.unsqueeze(0)) for row in x]
+        torch.testing.assert_close(steps[-1][0], whole[n - 1, k])
+    for words in ((), ("--window", "7")):
+        output = invoke("bench", run, "--repeats", "1", *words).output
+        assert all(f" {name} " in output for name in ("torch", "dense", "csr")), output
+        assert "\nbatch 1: " in output
+    assert "7 steps in one call" in output
+    log = (run / "metrics.jsonl").read_text()
+    assert log.count('"event": "sizes"') == 2  # of the training's end, and of the first bench
+    assert "Latency per step" in (run / "report.html").read_text()
+    assert "must be numbers from 1 to 16" in invoke("bench", run, "--batch-size", "17").output

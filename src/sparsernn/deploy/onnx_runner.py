@@ -35,7 +35,10 @@ class OnnxModel:
     def __init__(self, path: str) -> None:
         import onnxruntime
 
-        self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        try:
+            self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        except Exception as fault:  # onnxruntime's own errors have no common base
+            raise ValueError(f"{path} is no ONNX file that onnxruntime can load.") from fault
         found = self.session.get_modelmeta().custom_metadata_map
         if json.loads(found.get("graph", "null")) != "sequence":
             raise ValueError(f"{path} is no graph of whole sequences; export it with --graph sequence.")
@@ -63,6 +66,9 @@ class OnnxModel:
         """
         name = "words" if "words" in self.told["ids"] else "x"
         x = np.asarray(x, np.int64 if name == "words" else np.float32)
+        axes = "(T, B)" if name == "words" else "(T, B, I)"
+        if x.ndim != axes.count(",") + 1:
+            raise ValueError(f"{name} has the shape {x.shape}; it must be {axes}.")
         steps, batch = x.shape[:2]
         given = np.full(batch, steps) if lengths is None else np.asarray(lengths, np.int64)
         held = {len(values) for values in self.state.values()} or {batch}
@@ -85,6 +91,8 @@ class OnnxModel:
             lengths = inputs[name]
             if not len(lengths) or not 1 <= lengths.min() <= lengths.max() <= longest:
                 raise ValueError(f"{name} is {lengths.tolist()}; all must be 1 to {longest}.")
+        if not all(np.isfinite(values).all() for values in inputs.values()):
+            raise ValueError("an input has numbers that are not finite, with which nothing can be computed.")
         free: dict[str, int] = {}
         for one in self.session.get_inputs():
             shape = inputs[one.name].shape
@@ -96,6 +104,10 @@ class OnnxModel:
         found: list[Array] = self.session.run(None, inputs)
         return found
 
+    def _need(self, kind: str, known: bool) -> None:
+        if not known:
+            raise ValueError(f"this file holds no {kind}; what it reads and says is in `told`.")
+
     def ids(self, tokens: Sequence[str], vocabulary: str = "vocabulary") -> list[int]:
         """Numbers of tokens; what is not known is `<unk>`."""
         known = self.index[vocabulary]
@@ -106,6 +118,7 @@ class OnnxModel:
 
     def encode(self, text: str) -> Array:
         """The beginning of a text as ids (T, 1), cut as the training text was."""
+        self._need("language model of a text", bool(self.told.get("style")) and "vocabulary" in self.tokens)
         tokens = _cut(text, self.told["style"]) if text.strip() else []
         tokens = tokens[:-1] if tokens[-1:] == [EOS] else tokens
         first = EOS if EOS in self.index["vocabulary"] else self.tokens["vocabulary"][0]
@@ -135,6 +148,7 @@ class OnnxModel:
 
     def tag(self, sentences: Sequence[str]) -> list[list[tuple[str, str]]]:
         """Each word of sentences, cut at white space, with its tag."""
+        self._need("tagger", "tags" in self.tokens and not self.told["start"])
         words = [sentence.split() for sentence in sentences]
         scores = self.run(_padded([np.array(self.ids(w)) for w in words]), [len(w) for w in words])
         names = self.tokens["tags"]
@@ -142,6 +156,7 @@ class OnnxModel:
 
     def predict(self, series: Sequence[Array]) -> list[Any]:
         """Of each series (T, columns), NaN for what is missing: (label, probability), a number, or one per step."""
+        self._need("model of series", "scaling" in self.told)
         self.reset(len(series))
         y = self.run(
             _padded([self._scaled(np.asarray(one, np.float64)) for one in series]), [len(s) for s in series]
@@ -168,6 +183,7 @@ class OnnxModel:
 
     def answer(self, paragraph: str, question: str) -> str:
         """What stands in the paragraph at the likeliest place."""
+        self._need("model that answers questions", "letters" in self.told)
         inputs, steps = {}, {}
         for name, text in (("context", paragraph), ("question", question)):
             tokens = re.findall(r"\w+|[^\w\s]", text)
