@@ -23,21 +23,21 @@ NAME = "model"
 TAKEN = ("check", "golden", "main")
 """Names that other files and functions have."""
 HEADERS = (
-    "assert complex ctype errno fenv float inttypes iso646 limits locale math setjmp signal stdarg stdbool stddef "
-    "stdint stdio stdlib string tgmath time wchar wctype"
-).split()
+    "assert|complex|ctype|errno|fenv|float|inttypes|iso646|limits|locale|math|setjmp|signal|stdarg|"
+    "stdbool|stddef|stdint|stdio|stdlib|string|tgmath|time|wchar|wctype"
+)
 """The language's own (ISO/IEC 9899:1999, 7.1.2): with -I. a compiler would find ours in their place."""
 KEYWORDS = (
-    "auto break case char const continue default do double else enum extern for goto if inline int long register "
-    "restrict return short signed sizeof static struct switch typedef union unsigned void volatile while "
-    "asm bool catch class delete explicit export false friend mutable namespace new operator private protected public "
-    "template this throw true try typeid typename using virtual"
-).split()
+    "auto|break|case|char|const|continue|default|do|double|else|enum|extern|for|goto|if|inline|int|long|"
+    "register|restrict|return|short|signed|sizeof|static|struct|switch|typedef|union|unsigned|void|"
+    "volatile|while|asm|bool|catch|class|delete|explicit|export|false|friend|mutable|namespace|new|"
+    "operator|private|protected|public|template|this|throw|true|try|typeid|typename|using|virtual"
+)
 """Of C, and of C++, whose programs include the header too."""
 IDENTIFIER = Spelling(
-    rf"(?!({'|'.join((*TAKEN, *HEADERS, *KEYWORDS))})$)[a-z][a-z0-9_]*",
-    f"lower-case letters, digits and _, begin with a letter, be no word of C or C++, and not be {', '.join(TAKEN)} or a "
-    "header of C's own",
+    rf"(?!({'|'.join(TAKEN)}|{HEADERS}|{KEYWORDS})$)[a-z][a-z0-9_]*",
+    "lower-case letters, digits and _, begin with a letter, be no word of C or C++, and not be "
+    f"{', '.join(TAKEN)} or a header of C's own",
 )
 ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
