@@ -235,7 +235,7 @@ COMMANDS = [
     ("export {run} --format onnx --graph sequence --opset 24", "24"),
     ("export {run} --opset abc", "--opset"),
     ("export {run} --int8", "--int8"),
-    ("export {run} --format onnx --int8 --graph sequence", "--graph"),
+    ("export {run} --format onnx --int4 --graph sequence", "--graph"),
     ("export {run} --format pt2 --int8", "--int8"),
     ("export {run} --format pt2 --int4", "--int4"),
     ("export {run} --format c --int4 --int8", "--int8"),

@@ -65,12 +65,17 @@ def test_calibration_is_for_few_bits_and_needs_the_data(trained, tmp_path):  # n
     assert "--data" in fault("pack", trained[0], "--values", "int8", "--calibrate", "--data", tmp_path)
 
 
-@pytest.mark.parametrize(("values", "most"), [("--int8", 0.05), ("--int4", 0.3)])
-def test_export_to_onnx_in_few_bits_scores_before_and_after(trained, tmp_path, values, most):  # noqa: F811
+@pytest.mark.parametrize(
+    ("values", "most", "more"),
+    [("--int8", 0.05, ()), ("--int4", 0.3, ()), ("--int8", 0.05, ("--graph", "sequence"))],
+)
+def test_export_to_onnx_in_few_bits_scores_before_and_after(trained, tmp_path, values, most, more):  # noqa: F811
     for name in ONNX_NEEDS["sequence"]:
         pytest.importorskip(name)
     output = " ".join(
-        invoke("export", trained[0], values, "--out", tmp_path / "m.onnx", "--opset", "17").output.split()
+        invoke(
+            "export", trained[0], values, *more, "--out", tmp_path / "m.onnx", "--opset", "17"
+        ).output.split()
     )
     before, after = map(
         float,

@@ -27,7 +27,7 @@ from sparsernn.core.limits import Between
 from sparsernn.core.packages import check_installed
 from sparsernn.core.plain import Json
 from sparsernn.core.streams import stream
-from sparsernn.deploy.graphs.onnx_graph import NEWEST, OLDEST, USUAL
+from sparsernn.deploy.graphs.onnx_graph import NEWEST, OLDEST, USUAL, Graph
 from sparsernn.deploy.graphs.onnx_models import write_model
 from sparsernn.deploy.graphs.whole_sequence import WholeSequence, whole_sequence
 from sparsernn.nn.cells.elman import ElmanCell
@@ -175,7 +175,7 @@ def export(
         raise InputError(f"opset is {opset}, and {path.name!r} is no ONNX file; leave it out.")
     if path.suffix == ".onnx":
         require_onnx(graph)
-    writes = {"step": _export_step, "sequence": _export_sequences}
+    writes = {"step": _export_step, "sequence": export_sequences}
     return writes[graph](model, path, {**(facts or {}), "graph": graph}, opset or USUAL)
 
 
@@ -212,13 +212,16 @@ def _program(model: nn.Module, inputs: tuple[Tensor, ...], shapes: Json) -> torc
         return torch.export.export(model, inputs, dynamic_shapes=shapes)
 
 
-def _export_sequences(model: nn.Module, path: Path, facts: Mapping[str, Json], opset: int) -> Exported:
+def export_sequences(
+    model: nn.Module, path: Path, facts: Mapping[str, Json], opset: int, kind: type[Graph] = Graph
+) -> Exported:
+    """See `export`; `kind` is that of an ONNX graph."""
     form = whole_sequence(_frozen(copy.deepcopy(model).cpu().float().eval()))
     ids = {one.name: one.below for one in form.inputs if one.below is not None}
     told = _told({**facts, "reads": getattr(form.model, "reads", "sequences"), "ids": ids}, form.start())
     with torch.no_grad():
         if path.suffix == ".onnx":
-            written = write_model(form, opset)
+            written = write_model(form, opset, kind)
             path.parent.mkdir(parents=True, exist_ok=True)
             written.write(path, told, type(form.model).__name__)
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -16,14 +16,25 @@ from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Between, OneOf
 from sparsernn.core.plain import Json
 from sparsernn.deploy.calibration import round_matrices
-from sparsernn.deploy.graph_export import Exported, OneStep, difference_of_steps, require_onnx, run_onnx
+from sparsernn.deploy.graph_export import (
+    Exported,
+    OneStep,
+    difference_of_steps,
+    export_sequences,
+    require_onnx,
+    run_onnx,
+)
 from sparsernn.deploy.graphs.onnx_graph import NEWEST, OLDEST, USUAL, Graph
 from sparsernn.deploy.graphs.onnx_steps import write_steps
+from sparsernn.deploy.graphs.rounded_products import RoundedGraph
 from sparsernn.deploy.layer_steps import HeldWeights
 from sparsernn.deploy.model_steps import is_written, of_language_model
 from sparsernn.deploy.token_stream import Stream
 from sparsernn.kernels.group_rounding import BITS
 from sparsernn.nn import BlockEmbedding, LinearHead
+
+STEPS = 50
+"""Of a text that are read at once to be scored."""
 
 
 @torch.no_grad()
@@ -90,6 +101,48 @@ def export_rounded(
         {name: shape or () for name, _, shape in side} for side in (graph.inputs, graph.outputs)
     )
     return Exported(path, path.stat().st_size, difference_of_steps(step, run_onnx(path)), inputs, outputs)
+
+
+@torch.no_grad()
+def export_rounded_sequences(
+    model: nn.Module, path: str | Path, facts: Mapping[str, Json] | None = None, *, opset: int | None = None
+) -> Exported:
+    """Write a model over whole sequences with its products in 8 bits, read the file back, and compare.
+
+    LSTMs are the operator DynamicQuantizeLSTM, all other products DynamicQuantizeMatMul, both onnxruntime's own. They
+    round their inputs with one factor, so that a sequence's numbers depend a little on those beside it.
+
+    Args:
+        model: as `export` takes for whole sequences.
+        path: ends in `.onnx`.
+        facts: plain data by name that the file is to carry, each as JSON.
+        opset: version of the operators, 13 to 23; 18 unless given.
+
+    Returns:
+        What was written; `difference` is the one from the model itself, in float32.
+
+    Raises:
+        InputError: another ending or model, an opset out of range, or packages that are missing.
+    """
+    path = Path(path)
+    check_value("opset", opset, Annotated[int, Between(OLDEST, NEWEST)] | None)
+    if path.suffix != ".onnx":
+        raise InputError(f"{path.name!r} does not end in .onnx, the format that 8 bits are written in.")
+    require_onnx("sequence")
+    told = {**(facts or {}), "graph": "sequence", "weights": "int8"}
+    return export_sequences(model, path, told, opset or USUAL, RoundedGraph)
+
+
+def perplexity_of_sequences(path: Path, start: Sequence[Tensor], words: Tensor) -> float:
+    """The same as `perplexity`, by a file that reads whole sequences; start: the state of B texts."""
+    read, state, total = run_onnx(path), list(start), 0.0
+    pairs = zip(words[:-1].split(STEPS), words[1:].split(STEPS), strict=True)
+    for part, following in pairs:
+        lengths = torch.full((words.shape[1],), len(part))
+        given = {"words": part, "lengths": lengths, **{f"state.{k}": t for k, t in enumerate(state)}}
+        log_prob, *state = read(given)
+        total -= float(log_prob.gather(-1, following.unsqueeze(-1)).double().sum())
+    return float(torch.tensor(total / words[1:].numel()).exp())
 
 
 def perplexity(stream: Stream, words: Tensor) -> float:

@@ -144,7 +144,12 @@ def pack_run(run: Run, path: Path, values: str = "float32") -> int:
 
 
 def export_run(run: Run, path: Path, graph: Form = "step", opset: int | None = None) -> Exported:
-    """Write the run's model as a graph, with what a program that feeds it must know; see `deploy.graph_export`.
+    """Write the run's model as a graph, with what a program that feeds it must know; see `deploy.graph_export`."""
+    return export(run.model, path, graph_facts(run), graph=graph, opset=opset)
+
+
+def graph_facts(run: Run) -> dict[str, Json]:
+    """What a program that feeds the run's model must know.
 
     That is the recipe's `name` and what `read_as` says; of series also their `scaling`, which columns they `read`,
     the `goal`, `horizon` and `per`; of questions the `letters` that a word is cut to.
@@ -152,9 +157,7 @@ def export_run(run: Run, path: Path, graph: Form = "step", opset: int | None = N
     told = {key: run.task.info[key] for key in SERIES_FACTS if key in run.task.info}
     if answers_questions(run):
         told["letters"] = _questions_of(run).limits["letters"]
-    return export(
-        run.model, path, {"name": run.recipe.name, **read_as(run), **told}, graph=graph, opset=opset
-    )
+    return {"name": run.recipe.name, **read_as(run), **told}
 
 
 def export_c(run: Run, folder: Path, *, values: str = "float32", name: str = "model") -> WrittenC:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -42,6 +42,9 @@ class Node:
 class Graph:
     """Nodes in the order in which they are written.
 
+    Attributes:
+        operators: of the recurrent ones, those that are written; what others would do is a Scan.
+
     Args:
         opset: version of the operators, `OLDEST` to `NEWEST`.
         model: whose parameters and buffers give their names to tables.
@@ -53,6 +56,8 @@ class Graph:
         >>> graph.do("Tanh", "x")
         'Tanh_0'
     """
+
+    operators: ClassVar[tuple[str, ...]] = ("LSTM", "GRU", "RNN")
 
     def __init__(self, opset: int, model: nn.Module) -> None:
         self.opset = opset
@@ -81,7 +86,7 @@ class Graph:
 
     def body(self) -> Graph:
         """A graph inside this one, such as that of a step: it sees what is outside, and has the same tables."""
-        inside = Graph.__new__(Graph)
+        inside = type(self).__new__(type(self))
         inside.__dict__ = {**self.__dict__, "nodes": [], "inputs": [], "outputs": []}
         return inside
 
@@ -115,6 +120,10 @@ class Graph:
         whole = tensor.detach().cpu()
         self.tables[name] = (whole.float() if whole.is_floating_point() else whole).numpy()
         return name
+
+    def label(self, weight: Tensor, what: str) -> str:
+        """The name of a parameter in the model; of what else there is, `what` in the scopes that are open."""
+        return self._own.get(id(weight)) or "/".join((*self._scopes, what))
 
     def own_table(self, what: str, tensor: Tensor) -> str:
         """A table that was made for a place in the graph."""
@@ -153,6 +162,30 @@ class Graph:
         """x (..., I) -> x W^T + b (..., G), for a weight that nothing else uses."""
         product = self.do("MatMul", x, self.own_table(f"{what}.weight", weight.t().contiguous()))
         return product if bias is None else self.do("Add", product, self.own_table(f"{what}.bias", bias))
+
+    def gemm(self, x: str, weight: Tensor, added: Sequence[str] = (), what: str = "weight") -> str:
+        """x (N, I) -> x W^T (N, G), plus a value (N, G) or (G,); a parameter is stored once however often used."""
+        return self.do("Gemm", x, self.table(self.label(weight, what), weight), *added, transB=1)
+
+    def rows(self, weight: Tensor, numbers: str) -> str:
+        """Rows of a weight (R, C) of the model: numbers (...) -> (..., C)."""
+        return self.do("Gather", self.weight(weight), numbers)
+
+    def recurrence(
+        self, op: str, x: str, tables: Mapping[str, Tensor], others: Sequence[str], outputs: int, **more: Json
+    ) -> list[str]:
+        """One of `operators`.
+
+        Args:
+            op: which.
+            x: (T, B, I).
+            tables: W (D, G, I), R (D, G, H) and B (D, 2G) of D directions, in the operator's order of gates.
+            others: lengths and states.
+            outputs: how many.
+            more: attributes.
+        """
+        stored = (self.own_table(name, table) for name, table in tables.items())
+        return self.several(op, x, *stored, *others, outputs=outputs, **more)
 
     def scan(
         self, states: Sequence[str], inputs: Sequence[tuple[str, str]], step: Step

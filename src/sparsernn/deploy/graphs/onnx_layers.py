@@ -17,6 +17,7 @@ from sparsernn.core.errors import InputError
 from sparsernn.core.plain import Json, Part
 from sparsernn.deploy.graphs.onnx_graph import BOOL, END, FLOAT, Graph, writer_of
 from sparsernn.deploy.graphs.onnx_rules import RULE_WRITERS
+from sparsernn.deploy.graphs.onnx_steps import gru_step
 from sparsernn.nn import GRU, LSTM, ONLSTM, QRNN, RHN, BlockLSTM, Elman
 from sparsernn.nn.cells.elman import ElmanCell, Identity, ReLU, Tanh
 from sparsernn.nn.cells.onlstm import ONLSTMCell
@@ -118,16 +119,8 @@ def operator(
     order = {"LSTM": LSTM_ORDER, "GRU": GRU_ORDER, "RNN": RNN_ORDER}[op]
     w, r, *biases = (torch.stack([_ordered(d[k], order) for d in weights]) for k in range(4))
     tables = {"W": w, "R": r, "B": torch.cat(biases, 1)}
-    return g.several(
-        op,
-        x,
-        *(g.own_table(name, table) for name, table in tables.items()),
-        lengths.short,
-        *state,
-        outputs=3 if op == "LSTM" else 2,
-        hidden_size=r.shape[-1],
-        **more,
-    )
+    others = (lengths.short, *state)
+    return g.recurrence(op, x, tables, others, 3 if op == "LSTM" else 2, hidden_size=r.shape[-1], **more)
 
 
 def _ordered(weight: Tensor, order: Sequence[int]) -> Tensor:
@@ -161,7 +154,19 @@ def _lstm(g: Graph, layer: LSTM, x: str, lengths: Lengths, state: Sequence[str])
 
 
 def _gru(g: Graph, layer: GRU, x: str, lengths: Lengths, state: Sequence[str]) -> Written:
-    return _one_way(g, "GRU", layer, x, lengths, state, _weights(layer), linear_before_reset=1)
+    if "GRU" in g.operators:
+        return _one_way(g, "GRU", layer, x, lengths, state, _weights(layer), linear_before_reset=1)
+    size, bias = layer.hidden_size, g.weight(layer.bias_hh)
+
+    def step(body: Graph, before: list[str], now: list[str]) -> tuple[list[str], list[str]]:
+        own = body.gemm(before[0], layer.weight_hh, [bias], "hidden.weight")
+        after, _ = gru_step(body, size, before[0], now[0], own)
+        after = body.do("Where", now[1], after, before[0])
+        return [after], [after]
+
+    u = g.linear(x, layer.weight_ih, layer.bias_ih, "input")
+    after, (y,) = g.scan(state, [(u, FLOAT), (lengths.valid, BOOL)], step)
+    return y, after
 
 
 def _block_lstm(g: Graph, layer: BlockLSTM, x: str, lengths: Lengths, state: Sequence[str]) -> Written:
@@ -193,7 +198,7 @@ def _recurrent(g: Graph, layer: Recurrent, x: str, lengths: Lengths, state: Sequ
         writer_of(RULE_WRITERS, stage.rule)
     x = lengths.turned(x) if layer.reverse else x
     activation = ACTIVATIONS.get(type(stages[0].rule))
-    if activation is not None and len(stages) == 1:
+    if activation is not None and len(stages) == 1 and "RNN" in g.operators:
         none = torch.zeros(layer.hidden_size)
         weights = [weight, stages[0].weight, none if bias is None else bias, none]
         y, after = _one_way(g, "RNN", layer, x, lengths, state, weights, **activation)
@@ -204,14 +209,13 @@ def _recurrent(g: Graph, layer: Recurrent, x: str, lengths: Lengths, state: Sequ
 
 def _stepped(g: Graph, stages: Sequence[Stage], u: str, lengths: Lengths, state: Sequence[str]) -> Written:
     """Stages driven over u (T, B, G)."""
-    tables = [g.own_table(f"stage_{k}.weight", stage.weight) for k, stage in enumerate(stages)]
     biases = [s.bias is not None and g.own_table(f"stage_{k}.bias", s.bias) for k, s in enumerate(stages)]
 
     def step(body: Graph, before: list[str], now: list[str]) -> tuple[list[str], list[str]]:
         own = before
         for k, stage in enumerate(stages):
             added = now[0] if not k else biases[k]
-            pre = body.do("Gemm", own[0], tables[k], *([added] if added else []), transB=1)
+            pre = body.gemm(own[0], stage.weight, [added] if added else [], f"stage_{k}.weight")
             own = RULE_WRITERS[type(stage.rule)](body, stage.rule, pre, own)
         after = [body.do("Where", now[1], new, old) for new, old in zip(own, before, strict=True)]
         return after, [after[0]]

@@ -25,12 +25,13 @@ from sparsernn.nn.words.characters import CharacterCNN, Highway
 Values = dict[str, str]
 
 
-def write_model(form: WholeSequence, opset: int) -> Graph:
+def write_model(form: WholeSequence, opset: int, kind: type[Graph] = Graph) -> Graph:
     """A model's graph.
 
     Args:
         form: what the model reads and gives.
         opset: version of the operators.
+        kind: of graph.
 
     Raises:
         InputError: a model, or a part of one, of another kind.
@@ -38,7 +39,7 @@ def write_model(form: WholeSequence, opset: int) -> Graph:
     model = form.model
     if type(model) not in MODEL_WRITERS:
         raise InputError(f"a {type(model).__name__} cannot be written as an ONNX graph of whole sequences.")
-    graph = Graph(opset, model)
+    graph = kind(opset, model)
     given = {one.name: graph.input(one.name, one.kind, one.shape) for one in form.inputs}
     found = MODEL_WRITERS[type(model)](graph, model, given)
     for one in form.outputs:

@@ -219,11 +219,16 @@ def _lstm(g: Graph, step: Step, v: Operands) -> Made:
     return g.do("Mul", _gate(g, o), g.do("Tanh", c)), c
 
 
-def _gru(g: Graph, step: Step, v: Operands) -> Made:
-    (r, z, n), (own_r, own_z, own_n) = (_parts(g, x, 3, step.y.rows) for x in (v.a, v.b))
+def gru_step(g: Graph, size: int, h: str, given: str, own: str) -> Made:
+    """h (B, size) after a step of a GRU: what the input gives to the three gates, and the state, (B, 3 size) each."""
+    (r, z, n), (own_r, own_z, own_n) = (_parts(g, x, 3, size) for x in (given, own))
     keep, read = _gate(g, g.do("Add", z, own_z)), _gate(g, g.do("Add", r, own_r))
     fresh = g.do("Tanh", g.do("Add", n, g.do("Mul", read, own_n)))
-    return _blend(g, _rest(g, keep), fresh, keep, v.y), ""
+    return _blend(g, _rest(g, keep), fresh, keep, h), ""
+
+
+def _gru(g: Graph, step: Step, v: Operands) -> Made:
+    return gru_step(g, step.y.rows, v.y, v.a, v.b)
 
 
 def _highway(g: Graph, step: Step, v: Operands) -> Made:

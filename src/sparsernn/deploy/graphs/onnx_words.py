@@ -38,7 +38,7 @@ def write_head(g: Graph, head: nn.Module, y: str, words: int) -> str:
 
 
 def _dense(g: Graph, table: Embedding, words: str) -> str:
-    return g.do("Gather", g.weight(table.weight), words)
+    return g.rows(table.weight, words)
 
 
 def _word_table(g: Graph, table: WordTable, words: str) -> str:
@@ -52,7 +52,7 @@ def _strips(g: Graph, table: BlockEmbedding, words: str) -> str:
     rows, zero, parts = g.do("Gather", g.weight(table.row), words), g.number(0.0), []
     for strip in table.strips:
         own = g.do("Sub", rows, g.numbers(table.vocabulary_size - len(strip)))
-        found = g.do("Gather", g.weight(strip), g.do("Max", own, g.numbers(0)))
+        found = g.rows(strip, g.do("Max", own, g.numbers(0)))
         here = g.do("Unsqueeze", g.do("Less", g.numbers(-1), own), g.numbers(-1))
         parts.append(g.do("Where", here, found, zero))
     return g.joined(parts)
@@ -68,8 +68,7 @@ EMBEDDING_WRITERS: dict[type[nn.Module], Callable[[Graph, Part, str], str]] = {
 
 def _scores(g: Graph, rows: str, weight: Tensor, bias: Tensor | None) -> str:
     """rows (N, H) -> rows W^T + b (N, V)."""
-    added = () if bias is None else (g.weight(bias),)
-    return g.do("Gemm", rows, g.weight(weight), *added, transB=1)
+    return g.gemm(rows, weight, () if bias is None else (g.weight(bias),))
 
 
 def _log_softmax(g: Graph, scores: str) -> str:
@@ -88,7 +87,7 @@ def _decoded(g: Graph, table: BlockEmbedding, rows: str, bias: Tensor) -> str:
     """rows (N, D) times the strips, in the order of the words: each strip adds to the words that it has."""
     strips = table.strips
     features = g.split(rows, [strip.shape[1] for strip in strips])
-    products = [g.do("Gemm", x, g.weight(s), transB=1) for x, s in zip(features, strips, strict=True)]
+    products = [g.gemm(x, s) for x, s in zip(features, strips, strict=True)]
     made, shorter = products[-1], len(strips[-1])
     for product, strip in zip(reversed(products[:-1]), reversed(strips[:-1]), strict=True):
         longer = len(strip)
@@ -133,13 +132,9 @@ def _split(g: Graph, head: SplitHead, rows: str) -> str:
         return _log_softmax(g, _scores(g, rows, head.weight, head.bias))
     classes = len(head.splits)
     sizes = [end - start for start, end in pairwise([0, *head.splits, len(head.bias)])]
-    weights, biases = (g.split(g.weight(t), sizes, axis=0) for t in (head.weight, head.bias))
-    weights[0] = g.joined([weights[0], g.weight(head.tombstones)], axis=0)
-    biases[0] = g.joined([biases[0], g.weight(head.tombstone_bias)], axis=0)
-    first, *tails = (
-        _log_softmax(g, g.do("Gemm", rows, weight, bias, transB=1))
-        for weight, bias in zip(weights, biases, strict=True)
-    )
+    first, *others = g.split(_scores(g, rows, head.weight, head.bias), sizes)
+    both = g.joined([first, _scores(g, rows, head.tombstones, head.tombstone_bias)])
+    first, *tails = (_log_softmax(g, scores) for scores in (both, *others))
     words, *tombs = g.split(first, [sizes[0], *[1] * classes])
     return g.joined([words, *_behind(g, tombs, tails)])
 
