@@ -136,7 +136,7 @@ def export_rounded_sequences(
 def perplexity_of_sequences(path: Path, start: Sequence[Tensor], words: Tensor) -> float:
     """The same as `perplexity`, by a file that reads whole sequences; start: the state of B texts."""
     read, state, total = run_onnx(path), list(start), 0.0
-    pairs = zip(words[:-1].split(STEPS), words[1:].split(STEPS), strict=True)
+    pairs = zip(torch.split(words[:-1], STEPS), torch.split(words[1:], STEPS), strict=True)
     for part, following in pairs:
         lengths = torch.full((words.shape[1],), len(part))
         given = {"words": part, "lengths": lengths, **{f"state.{k}": t for k, t in enumerate(state)}}
