@@ -19,11 +19,12 @@ EXPORT void sparsernn_product(const float *weight, const float *a, const float *
 static void transpose(const float *in, float *out, size_t rows, size_t columns, size_t first, size_t last) {
   for (size_t c = first; c < last; c += STRIP)
     for (size_t r = 0; r < rows; r += 4)
-      if (r + 4 <= rows && c + STRIP <= last)
-        UNROLLED for (size_t i = c; i < c + STRIP; i += 4) square(in + r * columns + i, columns, out + i * rows + r, rows);
-      else
-        for (size_t i = c; i < least(c + STRIP, last); i++)
-          for (size_t j = r; j < least(r + 4, rows); j++) out[i * rows + j] = in[j * columns + i];
+      for (size_t i = c; i < least(c + STRIP, last); i += 4)
+        if (r + 4 <= rows && i + 4 <= last)
+          square(in + r * columns + i, columns, out + i * rows + r, rows);
+        else
+          for (size_t k = i; k < least(i + 4, last); k++)
+            for (size_t j = r; j < least(r + 4, rows); j++) out[k * rows + j] = in[j * columns + k];
 }
 
 /* out (columns, rows) from in (rows, columns). */
