@@ -18,6 +18,7 @@ SPARSITIES = {
     "blocks": {"name": "selfish", "density": 0.4, "block": "auto"},
     "set": {"name": "set", "density": 0.4},
     "rigl": {"name": "rigl", "density": 0.4, "update": {"every": 7}},
+    "tied, from dense": {"name": "one_shot", "density": 0.4, "block": "auto", "update": {"stop": 0.2}},
 }
 OPTIMIZERS = {
     "snt_asgd": {"name": "snt_asgd", "lr": 1.0, "switch_epoch": 1},
@@ -27,10 +28,12 @@ OPTIMIZERS = {
 
 
 def make_recipe(tiny_recipe, product, sparsity, optimizer):
+    tied = "tied" in sparsity
     model = {
         "name": "language_model",
         "embedding_size": 8,
-        "hidden_sizes": [12, 16],
+        "hidden_sizes": [12, 8 if tied else 16],
+        "tied": tied,
         "layer": {"name": "lstm", "product": product, "weight_drop": 0.2},
         "head": {"name": "linear", "product": product},
         "embedding": {"name": "dense", "product": product},
@@ -65,6 +68,7 @@ def shapes_in_steps(run):
         pytest.param("set", "momentum", marks=pytest.mark.slow),
         pytest.param("rigl", "adam", marks=pytest.mark.slow),
         ("rigl", "momentum"),
+        ("tied, from dense", "momentum"),
     ],
 )
 def test_a_run_is_the_dense_one_to_rounding(tiny_recipe, tmp_path, sparsity, optimizer):
@@ -77,9 +81,8 @@ def test_a_run_is_the_dense_one_to_rounding(tiny_recipe, tmp_path, sparsity, opt
             assert p.shape == masks.get(name, p).shape  # afterwards
             stored = tuple(p.shape)
             if name in masks and product == "sparse":
-                rows = name.startswith(
-                    "embedding"
-                )  # it is read row by row; lower blocks of others are filled up
+                # a table that only the embedding holds is stored row by row; low blocks of others are filled up
+                rows = name.startswith("embedding") and "tied" not in sparsity
                 stored = (int(masks[name].sum()) if rows else Layout(masks[name]).size,)
             assert shapes[-1][name] == [stored] * len(shapes[-1][name])
     for event, key in (("step", "loss"), ("epoch", "train_loss")):
@@ -94,6 +97,7 @@ def test_a_run_is_the_dense_one_to_rounding(tiny_recipe, tmp_path, sparsity, opt
     [
         ("blocks", StopAt(step=31)),
         ("rigl", StopAt(evaluation=2)),
+        ("tied, from dense", StopAt(step=31)),
         pytest.param("blocks", StopAt(evaluation=2), marks=pytest.mark.slow),
         pytest.param("rigl", StopAt(step=31), marks=pytest.mark.slow),
     ],
