@@ -24,7 +24,7 @@ def model():
     return state, masks
 
 
-@pytest.fixture(params=["float32", "int8"])
+@pytest.fixture(params=["float32", "int8", "int4"])
 def good(request, tmp_path):
     """A good file, what it says about itself, and the tensors that lie in it."""
     state, masks = model()
@@ -261,7 +261,7 @@ ODD = (
 def test_any_change_of_the_table_is_read_whole_or_refused(draw, tmp_path_factory):
     path = tmp_path_factory.mktemp("any") / "m"
     state, masks = model()
-    pack(state, masks, path, values=draw.draw(st.sampled_from(["float32", "int8"])))
+    pack(state, masks, path, values=draw.draw(st.sampled_from(["float32", "int8", "int4"])))
     about, _ = read_table(path)
     tensors, node = stored(path), about
     while True:

@@ -438,7 +438,7 @@ def test_nibbles_of_several_groups_are_multiplied_to_the_bit(tmp_path, structure
     model = LanguageModel(20, 150, [150], tied=True)
     with torch.no_grad():
         for p in (p for p in model.parameters() if p.ndim > 1):
-            p.mul_(mask(p.shape, structure)).mul_(torch.tensor([1.0, 1e-6, 30.0]).repeat_interleave(64)[:150])
+            p.mul_(mask(p.shape, structure)).mul_(torch.tensor([1.0, 1e-4, 30.0]).repeat_interleave(64)[:150])
     done = write_c(model, tmp_path, values="int4")
     assert structure in done.layouts.values()
     program = StepProgram(model, "model", values="int4")
