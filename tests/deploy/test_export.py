@@ -83,6 +83,9 @@ def test_maps_are_frozen_into_matrices_of_the_copy_only():
 def test_models_without_a_single_step_are_refused(tmp_path):
     with pytest.raises(InputError, match="Tagger reads whole sequences"):
         export(Tagger(9, 3, 4, 5), tmp_path / "m.pt2")
+    backwards = LanguageModel(9, 4, [4], layer={"name": "qrnn", "reverse": True})
+    with pytest.raises(InputError, match="reads backwards, so it cannot be exported as one step"):
+        export(backwards, tmp_path / "m.pt2")
     assert not list(tmp_path.iterdir())
 
 

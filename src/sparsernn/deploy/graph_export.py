@@ -30,6 +30,7 @@ from sparsernn.core.streams import stream
 from sparsernn.deploy.graphs.onnx_graph import NEWEST, OLDEST, USUAL, Graph
 from sparsernn.deploy.graphs.onnx_models import write_model
 from sparsernn.deploy.graphs.whole_sequence import WholeSequence, whole_sequence
+from sparsernn.deploy.layer_steps import reads_backwards
 from sparsernn.nn.cells.elman import ElmanCell
 from sparsernn.nn.maps import Dense
 
@@ -75,6 +76,11 @@ class OneStep(nn.Module):
             raise InputError(
                 f"a {type(model).__name__} reads whole sequences, so it cannot be exported as one step; "
                 "language models and sequence models can."
+            )
+        if reads_backwards(model):
+            raise InputError(
+                f"a layer of this {type(model).__name__} reads backwards, so it cannot be exported as one step; take "
+                "graph: sequence."
             )
         self.model: Any = _frozen(copy.deepcopy(model).eval())
         self.words = model.reads == "words"

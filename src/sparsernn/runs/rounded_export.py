@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import cast
 
-from sparsernn.deploy.graph_export import Exported, OneStep
+from sparsernn.core.states import tensors
+from sparsernn.deploy.graph_export import Exported
 from sparsernn.deploy.onnx_stream import OnnxRuntime
 from sparsernn.deploy.rounded_graph import (
     export_rounded,
@@ -44,7 +45,8 @@ def export_rounded_run(
     streams = words.shape[1]
     before = perplexity(cast(Stream, runtime(run.model, products="dense").stream(streams)), words)
     if graph == "sequence":
-        after = perplexity_of_sequences(path, OneStep(run.model).start(streams), words)
+        start = list(tensors(run.model.initial_state(streams)))
+        after = perplexity_of_sequences(path, start, words)
     else:
         after = perplexity(cast(Stream, OnnxRuntime(path).stream(streams)), words)
     return done, (
