@@ -53,7 +53,7 @@ def test_a_window_waits_for_nothing_and_is_that_of_the_cpu(name, monkeypatch):
 def trained(device):
     """Outputs and weights after two windows, and what the second one waited for."""
     torch.manual_seed(0)
-    layer, x = LSTM(2, 4, product="sparse"), torch.randn(2, 2, 2)
+    layer, x = LSTM(2, 16, product="sparse"), torch.randn(2, 2, 2)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
     layer, x = layer.to(device), moved(x, device)
     sparsify(layer, optimizer, method="static", density=0.5, block=[16, 1], block_fallback=True)

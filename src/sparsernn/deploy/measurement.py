@@ -119,6 +119,7 @@ def sizes(state: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str,
     What `pack` writes is this and a header of one to a few KB. Tied weights count once.
 
     Example:
+        >>> import torch
         >>> weight = torch.eye(64)
         >>> sizes({"w": weight}, {"w": weight.bool()})
         {'dense_bytes': 16384, 'packed_bytes': 768, 'packed_int8_bytes': 832}
