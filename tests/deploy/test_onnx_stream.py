@@ -45,3 +45,24 @@ def test_without_onnxruntime_it_is_refused(tmp_path, monkeypatch):
         InputError, match=r"an ONNX graph needs onnxruntime: pip install 'sparsernn\[onnx\]'\."
     ):
         OnnxRuntime(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("what", ["free width", "no width"])
+def test_a_graph_of_another_program_is_one_sentence(what, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    whole, number, helper = onnx.TensorProto.INT64, onnx.TensorProto.FLOAT, onnx.helper
+    nodes = [helper.make_node("Cast", ["x"], ["c"], to=number)]
+    nodes.append(
+        helper.make_node("Identity", ["c"], ["y"])
+        if what == "free width"
+        else helper.make_node("ReduceSum", ["c"], ["y"], keepdims=0)
+    )
+    shape = ["B"] if what == "free width" else []
+    given = [helper.make_tensor_value_info("x", whole, ["B"])]
+    graph = helper.make_graph(nodes, "g", given, [helper.make_tensor_value_info("y", number, shape)])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    model.ir_version = 9
+    onnx.save(model, str(tmp_path / "f.onnx"))
+    with pytest.raises(InputError, match="is no graph of a language model"):
+        OnnxRuntime(tmp_path / "f.onnx")

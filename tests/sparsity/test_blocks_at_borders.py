@@ -234,3 +234,16 @@ def test_what_is_smaller_than_a_block_is_told():
     sparsifier = DynamicSparse(Gated(15, 10, 2), parse({"density": 0.3, "block": "auto"}))
     (note,) = sparsifier.notes()
     assert note == "masked by single weights, being smaller than a block of 16 x 1: other (15 x 3)."
+
+
+def test_a_border_block_that_could_only_return_is_left_alone():
+    """A class of blocks without an empty cell inside a sparse tensor: what is pruned there comes back as 0."""
+    torch.manual_seed(0)
+    layer = nn.Linear(20, 20, bias=False)
+    settings = {"density": 0.5, "block": [8, 8], "regrow_excludes_just_pruned": False}
+    engine = DynamicSparse(layer, parse(settings))
+    assert engine.tensors[0].mask[16:, 16:].all()
+    before = layer.weight[16:, 16:].detach().clone()
+    (report,) = engine.end_epoch()
+    assert report["tensors"]["weight"]["pruned"] > 0
+    assert torch.equal(layer.weight[16:, 16:], before)

@@ -14,10 +14,11 @@ from sparsernn.runs.assembly import create, open_run
 from sparsernn.runs.finetuning import start
 from sparsernn.runs.loop import train
 from sparsernn.sparsity import PRUNED_ON_THE_WAY, SPARSIFIERS
-from sparsernn.sparsity.dynamic.dense_to_sparse import sparsity_at, update_times
+from sparsernn.sparsity.dynamic.dense_to_sparse import DenseToSparse, sparsity_at, update_times
 from sparsernn.sparsity.dynamic.engine_settings import Updates
 from sparsernn.sparsity.dynamic.update_times import Length
 from sparsernn.sparsity.optimizer_state import buffers
+from sparsernn.sparsity.presets import parse_pruned
 
 STEPS = 20
 SPREAD = {"update": {"every": 2, "unit": "step"}}
@@ -256,3 +257,21 @@ def test_the_best_weights_of_a_run_are_as_sparse_as_was_asked_for(name, tiny_rec
     train(tuned)
     masks = tuned.sparsifier.masks()
     assert all(torch.equal(mask, again.sparsifier.masks()[n]) for n, mask in masks.items())
+
+
+def test_what_is_to_be_told_after_the_last_pruning_is_in_the_state():
+    """A run that stops between the pruning at an epoch's end and the next step still says its products."""
+
+    def made():
+        settings = parse_pruned("gradual", {"density": 0.5, "update": {"every": 1, "unit": "epoch"}})
+        return DenseToSparse(nn.Linear(8, 8), settings, length=Length(epochs=6), gradual=True)
+
+    sparsifier = made()
+    for _ in range(max(sparsifier.times)):
+        sparsifier.end_epoch()
+    state = sparsifier.state_dict()
+    assert state["asked"]
+    again = made()
+    again.load_state_dict(state)
+    assert again.state_dict()["asked"]
+    again.load_state_dict({key: value for key, value in state.items() if key != "asked"})

@@ -50,6 +50,20 @@ class OnnxRuntime:
         check_installed("an ONNX graph", "onnxruntime", install="'sparsernn[onnx]'")
         self.session = _session(path, threads)
         self.bytes = Path(path).stat().st_size
+        try:
+            self._take_axes()
+        except (
+            ValueError,
+            TypeError,
+            IndexError,
+            AttributeError,
+        ) as fault:  # axes or facts of another program
+            raise InputError(
+                f"{path} is no graph of a language model, a sequence model or a tagger as sparsernn export writes it."
+            ) from fault
+
+    def _take_axes(self) -> None:
+        """What is read and given, by names, types and axes of the graph and the facts in it."""
         first, *others = self.session.get_inputs()
         scores, *following = self.session.get_outputs()
         self.whole = [one.name for one in others[:1]] == ["lengths"]
@@ -57,9 +71,7 @@ class OnnxRuntime:
         self.words = first.type == "tensor(int64)"
         axes = self.whole + (1 if self.words else 2)
         if len(first.shape) != axes or len(following) != len(self.state):
-            raise InputError(
-                f"{path} is no graph of a language model, a sequence model or a tagger as sparsernn export writes it."
-            )
+            raise ValueError("other axes")
         told = self.session.get_modelmeta().custom_metadata_map
         self.input, self.start = first.name, json.loads(told.get("start", "{}"))
         self.output_size = int(scores.shape[-1])

@@ -1,7 +1,8 @@
 """Weights rounded to 4 bits, with a factor for each group of neighbouring columns of a row, two to a byte.
 
 Sixteen levels, -8 to 7 times a factor that has the sign which puts the group's largest weight on -8, so that no level
-is lost and what was rounded before is left as it is. Groups of 64: the sum of a group's products with a vector of 16
+is lost and what was rounded before is left as it is, but for groups whose factor is below 6.1e-5, where factors
+themselves are rounded coarsely. Groups of 64: the sum of a group's products with a vector of 16
 bits is at most 64 * 8 * 32767, below 2^24, so that it is exact as a float. Factors of 16 bits take 0.25 bits a
 weight; with 32 bits, or with groups of 32 columns, it would be 0.5.
 """

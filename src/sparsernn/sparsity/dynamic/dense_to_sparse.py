@@ -185,7 +185,7 @@ class DenseToSparse(DynamicSparse):
     def state_dict(self) -> dict[str, Json]:
         """As of every engine, and the weights that are kept to rewind to."""
         kept = {name: value.clone() for name, value in self._kept.items()}
-        return {**super().state_dict(), "stage": self._stage, "kept": kept}
+        return {**super().state_dict(), "stage": self._stage, "kept": kept, "asked": self._asked}
 
     def load_state_dict(self, state: Mapping[str, Json]) -> None:
         """Continue from `state_dict`.
@@ -196,6 +196,7 @@ class DenseToSparse(DynamicSparse):
         super().load_state_dict(state)
         own = self._parameters()
         self._stage = int(state["stage"])
+        self._asked = bool(state.get("asked", False))  # older states have none
         self._storage.waits = self.update_count < max(1, len(self.times))
         self._kept = {name: value.to(own[name].device).clone() for name, value in state["kept"].items()}
 

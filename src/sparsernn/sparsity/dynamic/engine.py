@@ -235,7 +235,7 @@ class DynamicSparse(Sparsifier):
 
     def _check_state(self, state: Mapping[str, Json]) -> None:
         own = self.state_dict()
-        check_keys(state, own.keys() - {"grids"}, more=True)
+        check_keys(state, own.keys() - {"grids", "asked"}, more=True)
         check_grids(state.get("grids", {}), self.tensors, self.settings.tensors.block_size)
         for what in ("masks", "ever", "momentum", "gradients"):
             check_tensors(what, state[what], {})

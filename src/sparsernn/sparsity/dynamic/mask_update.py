@@ -96,10 +96,15 @@ def _empty(pool: Pool, masks: Sequence[Tensor]) -> int:
 
 
 def _prunable(now: Situation) -> Sequence[Tensor]:
-    """The masks, but all False for a dense tensor that would only get back what it lost."""
+    """The masks, but all False where nothing is absent to grow, so that what is pruned could only return."""
     if now.moves_budget:
         return now.masks
-    return [blank(m) if count_true([m]) == m.numel() else m for m in now.masks]
+    full = [piece for pool in now.pools.grow if _empty(pool, now.masks) == 0 for piece in pool]
+    cut = {piece.tensor for piece in full}
+    prunable = [mask.clone() if number in cut else mask for number, mask in enumerate(now.masks)]
+    for piece in full:
+        piece.of(prunable).fill_(False)
+    return prunable
 
 
 def _prune_counts(now: Situation, prunable: Sequence[Tensor], wanted: list[int]) -> list[int]:
