@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from sparsernn.core.plain import Json
     from sparsernn.runs.run import Run
 
+TIMED = "a language model, a sequence model or a tagger"
+"""What has a time per step."""
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
@@ -56,9 +59,6 @@ def bench(
             output().print(sentence, soft_wrap=True)
         if window is None:
             _keep(run, measured)
-
-
-TIMED = "a language model, a sequence model or a tagger"
 
 
 def _keep(run: Run, measured: dict[str, Json]) -> None:

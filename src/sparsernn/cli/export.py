@@ -106,9 +106,7 @@ def export(
     from sparsernn.runs.rounded_scores import calibrate_run
 
     _check(form, out, graph, opset, name)
-    if int8 and int4:
-        raise InputError("--int8 and --int4 exclude each other; leave one of the two out.")
-    values = "int8" if int8 else "int4" if int4 else "float32"
+    values = _values(int8, int4)
     rounded_graph = values != "float32" and form != PLAIN_C
     if rounded_graph:
         _check_rounded(form, out, graph, values)
@@ -140,6 +138,15 @@ def _open_with_text(run: Path, data: Path | None) -> "Run":
         if data is not None:
             raise
         return open_weights(run)
+
+
+def _values(int8: bool, int4: bool) -> str:
+    """What weights are rounded to; refuses both at once."""
+    from sparsernn.core.errors import InputError
+
+    if int8 and int4:
+        raise InputError("--int8 and --int4 exclude each other; leave one of the two out.")
+    return "int8" if int8 else "int4" if int4 else "float32"
 
 
 def _check_rounded(form: str | None, out: Path | None, graph: str | None, values: str) -> None:

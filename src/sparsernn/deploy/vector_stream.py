@@ -185,8 +185,6 @@ def read_whole(
         what = f"of shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"{x!r:.60}"
         raise InputError(f"the vectors are {what}; whole sequences are a tensor (T, B, I), nothing of it 0.")
     size = widest or x.shape[1]
-    if lengths is None:
-        return torch.cat([stream(part.shape[1]).read(part) for part in torch.split(x, size, 1)], 1)
     given = lengths_of(lengths, len(x), x.shape[1])
     return torch.cat(
         [

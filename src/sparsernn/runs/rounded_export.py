@@ -14,7 +14,7 @@ from sparsernn.deploy.rounded_graph import (
 )
 from sparsernn.deploy.runtime import runtime
 from sparsernn.deploy.token_stream import Stream
-from sparsernn.runs.artifacts import graph_facts, read_as, writes_text
+from sparsernn.runs.artifacts import graph_facts, writes_text
 from sparsernn.runs.rounded_scores import words_to_score
 from sparsernn.runs.run import Run
 
@@ -33,8 +33,7 @@ def export_rounded_run(
     if graph == "sequence":
         done = export_rounded_sequences(run.model, path, graph_facts(run), opset=opset)
     else:
-        facts = {"name": run.recipe.name, **read_as(run)}
-        done = export_rounded(run.model, path, facts, opset=opset, values=values)
+        done = export_rounded(run.model, path, graph_facts(run), opset=opset, values=values)
     if run.without_data:
         return done, "The data of the run are not here, so that nothing was scored."
     if not writes_text(run):

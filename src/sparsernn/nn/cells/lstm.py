@@ -134,7 +134,8 @@ class LSTM(SparseProducts, Layer):
         """
         x = x.transpose(0, 1) if self.batch_first else x
         h, c = state if state is not None else self.initial_state(x.shape[1])
-        # Rounded on a CPU: torch's kernel needs a processor with such arithmetic, and is nowhere else.
+        # Rounded on a CPU torch's kernel needs a processor with such arithmetic: wide layers take our loop, narrow
+        # ones torch's kernel in float32.
         on_cpu = rounding(x.device) is not None and x.device.type == "cpu"
         if self.multiplies_sparsely(x) or (on_cpu and self.hidden_size >= ROUNDED_FROM):
             y, (h, c) = self._read_by_products(x, h, c, lengths)

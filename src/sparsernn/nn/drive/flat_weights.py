@@ -83,13 +83,8 @@ class FlatWeights:
         made_here = any(not isinstance(w, nn.Parameter) for w in weights)  # and not to be kept
         # of a window before that has not gone back, what it dropped stays
         if made_here or (drop and len(self._uses)):
-            rows = range(len(weights))
-            return joined(
-                [
-                    weights[k] * _kept(weights[k], drop) if drop and k % PER_DIRECTION == 1 else weights[k]
-                    for k in rows
-                ]
-            )
+            drops = [drop > 0 and k % PER_DIRECTION == 1 for k in range(len(weights))]
+            return joined([w * _kept(w, drop) if d else w for w, d in zip(weights, drops, strict=True)])
         if not drop:
             self._lay(weights)
             return weights

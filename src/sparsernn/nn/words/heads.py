@@ -85,7 +85,8 @@ class _RoundedNLL(torch.autograd.Function):
     def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         x, weight, excess = ctx.saved_tensors
         d_x = torch.mm(excess, weight).float().mul_(gradient.unsqueeze(1))
-        # One product for both: one column alone takes as long as two hundred.
+        # One product for both: one column alone takes as long as two hundred. Zeros keep the width a multiple of the
+        # 32 numbers of 16 bits that a row of a matrix unit's tile holds.
         beside = functional.pad(gradient.unsqueeze(1), (0, 31))
         scaled = torch.cat([x * gradient.unsqueeze(1), beside], 1).to(x.dtype)
         both = torch.mm(excess.t(), scaled)

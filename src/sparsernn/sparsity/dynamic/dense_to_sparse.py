@@ -132,7 +132,7 @@ class DenseToSparse(DynamicSparse):
 
     def end_epoch(self, averaging_starts: bool = False) -> list[dict[str, Json]]:
         """Count the epoch; prune, or keep the weights, where it is time."""
-        events = super().end_epoch()
+        events = super().end_epoch(averaging_starts)
         self._keep_if_due("epoch", self.epoch_count)
         return events
 
