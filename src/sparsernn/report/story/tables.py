@@ -121,7 +121,7 @@ def comparison(facts: Sequence[Facts]) -> Table:
         "training",
         "epochs",
     )
-    return Table(columns, tuple(_run_row(f) for f in facts), text=(0, 1, 8)).without_empty()
+    return Table(columns, tuple(_run_row(f) for f in facts), text=(0, 1, 7, 8)).without_empty()
 
 
 def published(facts: Facts) -> Table | None:
