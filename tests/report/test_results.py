@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -20,6 +21,7 @@ from sparsernn.report.story.recipe_figures import write_figures
 from sparsernn.report.story.result_tables import fitting, renewed, result_tables
 from sparsernn.runs.recipe import list_recipes, load_recipe
 
+BOOK = Path(__file__).parents[2] / "docs" / "results.jsonl"
 PAGE = "# Title\n\n<!-- results: demo/* -->\n<!-- end -->\n\nThe end.\n"
 
 
@@ -201,3 +203,10 @@ def test_a_run_folder_says_the_settings_of_its_recipe(family):
         if name.startswith(f"{family}/"):
             recipe = load_recipe(name)
             assert settings_hash(yaml.safe_load(recipe.to_yaml())) == settings_hash(recipe.settings()), name
+
+
+def test_the_commands_of_results_that_are_kept_still_say_their_settings():
+    """Where a recipe was changed since, the old value has to stand among the changes."""
+    for result in read_book(BOOK):
+        now = load_recipe(result.recipe, result.overrides).settings()
+        assert settings_hash(now) == result.settings, result.label
