@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from sparsernn.cli.app import app
 from sparsernn.core.errors import InputError
-from sparsernn.report.charts.result_chart import size_chart
+from sparsernn.report.charts.result_chart import curve_chart, size_chart
 from sparsernn.report.story import recipe_figures
 from sparsernn.report.story.history import load_run
 from sparsernn.report.story.obtained import find_runs, merged, obtained, read_book, settings_hash, write_book
@@ -173,6 +173,25 @@ def test_a_picture_has_a_dot_for_each_setting_and_a_line_for_its_spread(runs, tm
     assert figure.body.count('<path class="line') == 2
     assert len(figure.legend) == 2
     assert "is not drawn" in answer("results", runs, "--figure", picture, "--only", "demo/dense", code=2)
+
+
+def test_curves_hold_the_mean_of_each_epoch_and_its_spread_best_first(runs, tmp_path):
+    picture = tmp_path / "epochs.svg"
+    answer("results", runs, "--curves", picture)
+    kept = of(runs)
+    best, means = kept[-1], [sum(epoch) / 3 for epoch in zip(*(r.curve for r in kept[-3:]), strict=True)]
+    assert best.recipe == "demo/selfish"
+    drawn = picture.read_text()
+    for epoch, mean in enumerate(means, 1):
+        assert f"<title>1 demo/selfish, n = 3: {mean:.5g} at epoch {epoch}</title>" in drawn
+    assert "2 demo/dense, n = 3" in drawn
+    assert curve_chart(kept).body.count('<path class="band') == 2
+    shorter = [replace(result, curve=result.curve[: 3 if result.seed == 2 else 4]) for result in kept]
+    assert "at epoch 4" not in curve_chart(shorter).body
+    flat = [replace(result, curve=result.curve[:1]) for result in kept]
+    assert curve_chart(flat) is None
+    said = answer("results", runs, "--curves", tmp_path / "no" / "epochs.svg", code=2)
+    assert "--curves is" in said
 
 
 def test_a_run_that_stopped_has_obtained_nothing(runs):

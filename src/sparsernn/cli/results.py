@@ -42,6 +42,9 @@ def results(
     figure: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw test figure against active parameters, as SVG.")
     ] = None,
+    curves: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the validation figure epoch by epoch, as SVG.")
+    ] = None,
     recipes: Annotated[
         bool,
         typer.Option("--recipes", help="Write mean and spread into the recipes that were run unchanged."),
@@ -52,20 +55,22 @@ def results(
     from sparsernn.report.story.recipe_figures import write_figures
     from sparsernn.report.story.result_tables import fitting, renewed
 
-    for option, path in {"--keep": keep, "--figure": figure}.items():
+    for option, path in {"--keep": keep, "--figure": figure, "--curves": curves}.items():
         _check_place(option, path)
     pages = {path: _page(path) for path in page or ()}
     runs = find_runs(folders)
     found = [result for result in map(obtained, runs) if result is not None]
     told = merged(read_book(keep) if keep else (), found)
     shown = fitting(told, only or ("*",))
-    drawn = _drawn(shown, figure) if figure else ""
+    drawings = {
+        path: _drawn(shown, path, kind) for kind, path in (("size", figure), ("epochs", curves)) if path
+    }
     if keep:
         write_book(keep, told)
     for path, text in pages.items():
         path.write_text(renewed(text, told), encoding="utf-8")
-    if figure:
-        figure.write_text(drawn, encoding="utf-8")
+    for path, drawing in drawings.items():
+        path.write_text(drawing, encoding="utf-8")
     written = write_figures(told) if recipes else ()
     _show(shown, runs, len(found), written)
 
@@ -89,14 +94,15 @@ def _page(path: Path) -> str:
     return text
 
 
-def _drawn(told: Sequence[Obtained], path: Path) -> str:
-    """The picture as the text of an SVG file."""
-    from sparsernn.report.charts.result_chart import size_chart
+def _drawn(told: Sequence[Obtained], path: Path, kind: str) -> str:
+    """A picture as the text of an SVG file."""
+    from sparsernn.report.charts.result_chart import curve_chart, size_chart
     from sparsernn.report.charts.svg import standalone
 
-    figure = size_chart(told)
+    figure = size_chart(told) if kind == "size" else curve_chart(told)
     if figure is None:
-        raise InputError(f"'{path}' is not drawn: it takes two settings of one corpus, metric and machine.")
+        wanted = "two settings" if kind == "size" else "a setting with two epochs"
+        raise InputError(f"'{path}' is not drawn: it takes {wanted} of one corpus, metric and machine.")
     return standalone(figure)
 
 

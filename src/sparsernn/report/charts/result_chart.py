@@ -1,12 +1,13 @@
-"""Quality over seeds against size, a dot for each setting."""
+"""Quality over seeds: against size, a dot for each setting, and epoch by epoch, a curve for each."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sparsernn.core.metrics import metric as row_of
-from sparsernn.report.charts.chart import Axes, Series, chart
+from sparsernn.report.charts.chart import Axes, Band, Series, chart
 from sparsernn.report.charts.svg import COLOURS, Figure
 from sparsernn.report.story.obtained import Obtained
 from sparsernn.report.story.result_tables import Group, caption, grouped, kinds, over_seeds
+from sparsernn.report.story.seeds import Sample
 
 FEWEST = 2
 """Dots that make a picture."""
@@ -18,8 +19,7 @@ def size_chart(results: Sequence[Obtained]) -> Figure | None:
     Only results of one corpus, metric and machine can stand in one picture: the kind that has most settings is drawn.
     None where fewer than two settings have a size.
     """
-    drawn = [[g for g in grouped(kind) if g[0].active] for kind in kinds(results)]
-    groups = max(drawn, key=len, default=[])
+    groups = _most(results, lambda group: bool(group[0].active))
     if len(groups) < FEWEST:
         return None
     sizes = [group[0].active or 0 for group in groups]
@@ -31,6 +31,56 @@ def size_chart(results: Sequence[Obtained]) -> Figure | None:
         x_zero=False,
     )
     return chart("Quality and size", series, axes, height=300, caption=caption(groups[0][0]))
+
+
+def curve_chart(results: Sequence[Obtained]) -> Figure | None:
+    """The validation figure after each epoch, as the mean over seeds with its spread, best setting first.
+
+    An epoch that not all seeds of a setting have reached is left out. Results are chosen as in `size_chart`.
+    None where no setting has two epochs.
+    """
+    groups = _most(results, lambda group: len(_means(group)) >= FEWEST)
+    if not groups:
+        return None
+    sign = -1 if row_of(groups[0][0].metric).higher_is_better else 1
+    groups.sort(key=lambda group: sign * over_seeds(group, "valid").mean)
+    curves = [_curve(position, group) for position, group in enumerate(groups)]
+    bands = [band for position, group in enumerate(groups) for band in _bands(position, group)]
+    axes = Axes(f"valid {row_of(groups[0][0].metric).axis}", log=sign > 0, x_zero=False)
+    return chart("Epoch by epoch", curves, axes, bands=bands, height=300, caption=caption(groups[0][0]))
+
+
+def _most(results: Sequence[Obtained], fits: Callable[[Group], bool]) -> list[Group]:
+    """The settings of the kind of which most fit."""
+    drawn = [[group for group in grouped(kind) if fits(group)] for kind in kinds(results)]
+    return max(drawn, key=len, default=[])
+
+
+def _samples(group: Group) -> list[Sample]:
+    scale = row_of(group[0].metric).scale
+    epochs = zip(*(result.curve for result in group), strict=False)
+    return [Sample(tuple(scale * value for value in epoch)) for epoch in epochs]
+
+
+def _means(group: Group) -> list[float]:
+    return [sample.mean for sample in _samples(group)]
+
+
+def _curve(position: int, group: Group) -> Series:
+    means, look = _means(group), "line" if position < COLOURS else "dashed"
+    name = f"{position + 1} {group[0].label}, n = {len(group)}"
+    epochs = range(1, len(means) + 1)
+    return Series(name, epochs, means, position % COLOURS, look, tag=str(position + 1))
+
+
+def _bands(position: int, group: Group) -> list[Band]:
+    """The spread around a curve; none of a single seed."""
+    spread = [(k, s.mean, s.spread) for k, s in enumerate(_samples(group), 1) if s.spread is not None]
+    if not spread:
+        return []
+    epochs, means, widths = zip(*spread, strict=True)
+    low, high = ([m + sign * w for m, w in zip(means, widths, strict=True)] for sign in (-1, 1))
+    return [Band(epochs, low, high, position % COLOURS)]
 
 
 def _point(position: int, group: Group) -> list[Series]:
