@@ -7,7 +7,7 @@ from torch.nn import functional
 from sparsernn.core.errors import InputError
 from sparsernn.core.registry import make
 from sparsernn.nn import HEADS, LinearHead
-from sparsernn.nn.words.heads import softmax_nll
+from sparsernn.nn.words.softmax import softmax_nll
 
 V, H = 11, 4
 

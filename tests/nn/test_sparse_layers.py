@@ -11,7 +11,8 @@ from sparsernn.nn import GRU, LSTM, ONLSTM, QRNN, RHN, Elman
 from sparsernn.nn.cells.gru_gates import GRUGates
 from sparsernn.nn.cells.lstm_gates import LSTMGates
 from sparsernn.nn.drive import product_choice
-from sparsernn.nn.words.heads import LinearHead, softmax_nll
+from sparsernn.nn.words.heads import LinearHead
+from sparsernn.nn.words.softmax import softmax_nll
 from sparsernn.sparsity import sparsify
 
 D, H, T, B = 20, 32, 12, 5  # inputs, units, steps, sequences

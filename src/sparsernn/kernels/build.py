@@ -20,7 +20,7 @@ from pathlib import Path
 
 SOURCES = (
     *("sparse.c", "steps.c", "recurrence.c", "window.c", "product.c"),
-    *("forget.c", "lasso.c", "lstm.c", "strips.c", "sparse_blocks.c", "sparse_singles.c"),
+    *("forget.c", "softmax.c", "lasso.c", "lstm.c", "strips.c", "sparse_blocks.c", "sparse_singles.c"),
 )
 COMMON = (
     *("-O3", "-fPIC", "-shared", "-std=gnu11", "-fvisibility=hidden"),

@@ -17,7 +17,7 @@ from sparsernn.core.errors import InputError
 from sparsernn.core.forms import form_of
 from sparsernn.core.limits import Between, OneOf
 
-INTERFACE = 14
+INTERFACE = 15
 """Must equal sparsernn_interface() in sparse.c: signatures and structures agree."""
 
 NEEDS = {"plain": "", "avx2": "AVX2", "avx512": "AVX512"}
@@ -54,6 +54,7 @@ SIGNATURES: dict[str, list[type]] = {
     "add_scaled": [*[POINTER] * 4, INT, INT, INT],
     "add_signs": [POINTER, POINTER, FLOAT, LONG, INT],
     "threshold": [POINTER, FLOAT, LONG, INT],
+    "softmax": [*[POINTER] * 5, LONG, LONG, INT, INT, INT],
     "gates_forward": [*[POINTER] * 4, INT, INT, INT],
     "gates_backward": [*[POINTER] * 6, INT, INT, INT],
     "blocks_forward": [*[POINTER] * 5, INT, INT, INT],

@@ -272,4 +272,4 @@ EXPORT int sparsernn_has_openmp(void) {
 }
 
 /* Changes whenever a signature or structure changes, so that a library of an older build is not called wrongly. */
-EXPORT int sparsernn_interface(void) { return 14; }
+EXPORT int sparsernn_interface(void) { return 15; }

@@ -8,7 +8,8 @@ from sparsernn.core.errors import InputError
 from sparsernn.core.precision import exactly, widened
 from sparsernn.nn.blocks import strips
 from sparsernn.nn.blocks.block_embedding import BlockEmbedding
-from sparsernn.nn.words.heads import EVAL_ROWS, Head, unused_prior
+from sparsernn.nn.words.heads import Head, unused_prior
+from sparsernn.nn.words.softmax import EVAL_ROWS
 from sparsernn.structure.units import Slice
 
 

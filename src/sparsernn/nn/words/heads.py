@@ -5,124 +5,14 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from sparsernn.core.autograd_context import Context
 from sparsernn.core.errors import InputError
 from sparsernn.core.plain import Json
-from sparsernn.core.precision import exactly, rounding, widened
-from sparsernn.nn.drive.sparse_weight import ProductName, SparseProducts, SparseWeight
+from sparsernn.core.precision import widened
+from sparsernn.nn.drive.sparse_weight import ProductName, SparseProducts
+from sparsernn.nn.words.softmax import softmax_nll
 from sparsernn.structure.units import Slice
-
-EVAL_ROWS = 512
-"""Rows of logits held at a time in evaluation: 20 MB at V = 10,000, whatever the window is."""
-
-
-class _SoftmaxNLL(torch.autograd.Function):
-    """-log softmax(x W^T + b) at the target, with one (N, V) buffer where autograd would hold three.
-
-    With P the probabilities and g the incoming gradient per row, the gradient of the logits is
-    diag(g) (P - onehot); it is never formed: P meets W and x in the two products, and the one-hot part is a
-    gather of W and a scatter into dW. With `sparse`, products and dW are of the existing weights only, and the
-    one-hot part is taken off P in place while they are made.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Context, x: Tensor, weight: Tensor, bias: Tensor, target: Tensor, sparse: SparseWeight | None
-    ) -> Tensor:
-        ctx.sparse = sparse
-        scores = torch.addmm(bias, x, weight.t()) if sparse is None else sparse.factor.forward(bias, x)
-        torch.ops.aten._log_softmax.out(scores, 1, False, out=scores)
-        nll = -scores.gather(1, target.unsqueeze(1)).squeeze(1)
-        ctx.save_for_backward(x, weight, scores.exp_(), target)
-        return nll
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        (x, weight, probability, target), sparse = ctx.saved_tensors, ctx.sparse
-        scaled = x * gradient.unsqueeze(1)
-        d_bias = torch.mv(probability.t(), gradient).index_add_(0, target, gradient, alpha=-1)
-        if sparse is None:
-            d_x = torch.mm(probability, weight).sub_(weight[target])
-            d_weight = torch.mm(probability.t(), scaled).index_add_(0, target, scaled, alpha=-1)
-        else:
-            hit, place = (
-                torch.arange(len(target), device=target.device),
-                probability.gather(1, target[:, None]),
-            )
-            probability[hit, target] -= 1
-            d_x = sparse.factor.back(None, probability)
-            d_weight = sparse.gradient(scaled, probability)
-            probability.scatter_(1, target[:, None], place)
-        return d_x.mul_(gradient.unsqueeze(1)), d_weight, d_bias, None, None
-
-
-class _RoundedNLL(torch.autograd.Function):
-    """The same with operands rounded to a type of 16 bits, and the softmax in float32.
-
-    Kept for the way back is P - onehot, taken in float32 and rounded then: where the target is nearly certain, the
-    difference of two rounded numbers would be noise.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Context, x: Tensor, weight: Tensor, bias: Tensor, target: Tensor, rounded: torch.dtype
-    ) -> Tensor:
-        x, weight = x.to(rounded), weight.to(rounded)
-        scores = torch.mm(x, weight.t()).float().add_(bias)
-        torch.ops.aten._log_softmax.out(scores, 1, False, out=scores)
-        place = target.unsqueeze(1)
-        nll = -scores.gather(1, place).squeeze(1)
-        scores.exp_().scatter_add_(1, place, scores.new_full(place.shape, -1.0))
-        ctx.save_for_backward(x, weight, scores.to(rounded))
-        return nll
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        x, weight, excess = ctx.saved_tensors
-        d_x = torch.mm(excess, weight).float().mul_(gradient.unsqueeze(1))
-        # One product for both: one column alone takes as long as two hundred. Zeros keep the width a multiple of the
-        # 32 numbers of 16 bits that a row of a matrix unit's tile holds.
-        beside = functional.pad(gradient.unsqueeze(1), (0, 31))
-        scaled = torch.cat([x * gradient.unsqueeze(1), beside], 1).to(x.dtype)
-        both = torch.mm(excess.t(), scaled)
-        return d_x, both[:, : x.shape[1]].float(), both[:, x.shape[1]].float(), None, None
-
-
-def softmax_nll(
-    rows: Tensor, weight: Tensor, bias: Tensor, target: Tensor, sparse: SparseWeight | None = None
-) -> Tensor:
-    """-log softmax(rows W^T + b) at the target, with one buffer of logits, or a few rows of them in evaluation.
-
-    Args:
-        rows: (N, H).
-        weight: (V, H); with `sparse` it may be its existing values alone.
-        bias: (V,).
-        target: (N,) int64.
-        sparse: the weight where it exists, if the others are to be left out.
-
-    Returns:
-        nats, (N,).
-
-    Example:
-        >>> softmax_nll(torch.ones(1, 3), torch.zeros(4, 3), torch.zeros(4), torch.tensor([2])).exp()
-        tensor([4.])
-    """
-    rounded = rounding(rows.device)
-    if rounded is not None:
-        given = (rows, weight, bias, target, rounded)
-        rounded_nll: Tensor = exactly(_RoundedNLL.apply, *given)
-        return rounded_nll
-    if torch.is_grad_enabled():
-        nll: Tensor = _SoftmaxNLL.apply(rows, weight, bias, target, sparse)  # type: ignore[no-untyped-call]
-        return nll
-    parts = zip(torch.split(rows, EVAL_ROWS), torch.split(target, EVAL_ROWS), strict=True)
-    pairs = ((functional.linear(part, weight, bias), wanted) for part, wanted in parts)
-    return torch.cat([functional.cross_entropy(scores, wanted, reduction="none") for scores, wanted in pairs])
 
 
 def decoder(vocabulary_size: int, size: int, tied: nn.Parameter | None) -> nn.Parameter:

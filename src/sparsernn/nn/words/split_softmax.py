@@ -12,7 +12,8 @@ from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Rising, Size
 from sparsernn.core.precision import widened
-from sparsernn.nn.words.heads import Head, decoder, softmax_nll
+from sparsernn.nn.words.heads import Head, decoder
+from sparsernn.nn.words.softmax import softmax_nll
 from sparsernn.structure.units import Slice
 
 SPLITS = ((500_000, (4_200, 35_000, 180_000)), (75_000, (2_800, 20_000, 76_000)))
