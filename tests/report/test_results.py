@@ -85,6 +85,18 @@ def test_other_settings_data_and_machines_are_other_rows(runs):
     assert [len(table.rows) for table in result_tables(of(runs))] == [2, 1, 1]
 
 
+def test_what_all_rows_changed_stands_once_in_the_title(runs):
+    for method in ("dense", "selfish"):
+        for seed in (1, 2, 3):
+            own = ["epochs=9"] if method == "dense" else []
+            edited(runs / f"{method}-{seed}", overrides=["clip=0.5", "data=my words", *own, f"seed={seed}"])
+    (table,) = result_tables(of(runs))
+    assert [row[0] for row in table.rows] == ["`demo/selfish`", "`demo/dense epochs=9`"]
+    assert "`sparsernn train RECIPE [CHANGES] clip=0.5 'data=my words' seed=N [--data DIR]`" in table.title
+    (alone,) = result_tables(fitting(of(runs), ["demo/dense"]))
+    assert alone.rows[0][0] == "`demo/dense clip=0.5 'data=my words' epochs=9`"
+
+
 def test_what_a_command_made_of_another_run_is_no_recipe_to_train(runs):
     edited(runs / "dense-1", name="demo/dense-pruned-finetuned2")
     labels = [row[0] for row in result_tables(of(runs))[0].rows]

@@ -6,7 +6,7 @@ from sparsernn.core.metrics import metric as row_of
 from sparsernn.report.charts.chart import Axes, Band, Series, chart
 from sparsernn.report.charts.svg import COLOURS, Figure
 from sparsernn.report.story.obtained import Obtained
-from sparsernn.report.story.result_tables import Group, caption, grouped, kinds, over_seeds
+from sparsernn.report.story.result_tables import Group, caption, grouped, kinds, over_seeds, shared
 from sparsernn.report.story.seeds import Sample
 
 FEWEST = 2
@@ -23,14 +23,14 @@ def size_chart(results: Sequence[Obtained]) -> Figure | None:
     if len(groups) < FEWEST:
         return None
     sizes = [group[0].active or 0 for group in groups]
-    series = [part for k, group in enumerate(groups) for part in _point(k, group)]
+    series = [part for k, group in enumerate(groups) for part in _point(k, group, shared(groups))]
     axes = Axes(
         f"test {row_of(groups[0][0].metric).axis}",
         "active parameters",
         x_log=max(sizes) > 4 * min(sizes),
         x_zero=False,
     )
-    return chart("Quality and size", series, axes, height=300, caption=caption(groups[0][0]))
+    return chart("Quality and size", series, axes, height=300, caption=caption(groups))
 
 
 def curve_chart(results: Sequence[Obtained]) -> Figure | None:
@@ -44,10 +44,10 @@ def curve_chart(results: Sequence[Obtained]) -> Figure | None:
         return None
     sign = -1 if row_of(groups[0][0].metric).higher_is_better else 1
     groups.sort(key=lambda group: sign * over_seeds(group, "valid").mean)
-    curves = [_curve(position, group) for position, group in enumerate(groups)]
+    curves = [_curve(position, group, shared(groups)) for position, group in enumerate(groups)]
     bands = [band for position, group in enumerate(groups) for band in _bands(position, group)]
     axes = Axes(f"valid {row_of(groups[0][0].metric).axis}", log=sign > 0, x_zero=False)
-    return chart("Epoch by epoch", curves, axes, bands=bands, height=300, caption=caption(groups[0][0]))
+    return chart("Epoch by epoch", curves, axes, bands=bands, height=300, caption=caption(groups))
 
 
 def _most(results: Sequence[Obtained], fits: Callable[[Group], bool]) -> list[Group]:
@@ -66,9 +66,9 @@ def _means(group: Group) -> list[float]:
     return [sample.mean for sample in _samples(group)]
 
 
-def _curve(position: int, group: Group) -> Series:
+def _curve(position: int, group: Group, common: Sequence[str]) -> Series:
     means, look = _means(group), "line" if position < COLOURS else "dashed"
-    name = f"{position + 1} {group[0].label}, n = {len(group)}"
+    name = f"{position + 1} {group[0].beside(common)}, n = {len(group)}"
     epochs = range(1, len(means) + 1)
     return Series(name, epochs, means, position % COLOURS, look, tag=str(position + 1))
 
@@ -83,11 +83,11 @@ def _bands(position: int, group: Group) -> list[Band]:
     return [Band(epochs, low, high, position % COLOURS)]
 
 
-def _point(position: int, group: Group) -> list[Series]:
+def _point(position: int, group: Group, common: Sequence[str]) -> list[Series]:
     """A dot with its number, and the line of its spread where there are several seeds."""
     test, scale = over_seeds(group, "test"), row_of(group[0].metric).scale
     colour, size = position % COLOURS, float(group[0].active or 0)
-    name = f"{position + 1} {group[0].label}, n = {len(group)}"
+    name = f"{position + 1} {group[0].beside(common)}, n = {len(group)}"
     dot = Series(name, [size], [scale * test.mean], colour, "dots", tag=str(position + 1))
     if test.spread is None:
         return [dot]

@@ -71,7 +71,11 @@ class Obtained:
     @property
     def label(self) -> str:
         """The recipe and the settings that were changed, as a command has them."""
-        return shlex.join((self.recipe, *self.overrides))
+        return self.beside(())
+
+    def beside(self, common: Sequence[str]) -> str:
+        """The label without those changes that stand elsewhere."""
+        return shlex.join((self.recipe, *(change for change in self.overrides if change not in common)))
 
 
 def obtained(run: RunRecord) -> Obtained | None:

@@ -1,6 +1,7 @@
 """Tables of results over seeds, and the places in pages that hold them."""
 
 import re
+import shlex
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
@@ -97,25 +98,35 @@ def _table(results: Sequence[Obtained]) -> Table:
         *("recipe and changes", "seeds", "active parameters", "operations per token"),
         *(f"valid {metric.label}", f"test {metric.label}", "beside the best", "commit"),
     )
-    rows = tuple(_cells(group, groups[0]) for group in groups)
-    return Table(columns, rows, text=(0, 1, 6, 7), title=caption(results[0])).without_empty()
+    common = shared(groups)
+    rows = tuple(_cells(group, groups[0], common) for group in groups)
+    return Table(columns, rows, text=(0, 1, 6, 7), title=caption(groups)).without_empty()
 
 
-def caption(result: Obtained) -> str:
-    """What the figures are of."""
-    tokens = f", {result.tokens:,} training tokens" if result.tokens else ""
+def shared(groups: Sequence[Group]) -> tuple[str, ...]:
+    """The changes that all of several settings have in common: the title says them once."""
+    if len(groups) < 2:
+        return ()
+    return tuple(change for change in groups[0][0].overrides if all(change in g[0].overrides for g in groups))
+
+
+def caption(groups: Sequence[Group]) -> str:
+    """What the figures of a table are of."""
+    one = groups[0][0]
+    tokens = f", {one.tokens:,} training tokens" if one.tokens else ""
+    changes = " ".join(("[CHANGES]", *map(shlex.quote, shared(groups))))
     return (
-        f"*{result.data}{tokens} (sha256 {result.data_hash[:8]}); {result.machine}; "
-        "`sparsernn train RECIPE [CHANGES] seed=N [--data DIR]`; mean ± standard deviation over seeds.*"
+        f"*{one.data}{tokens} (sha256 {one.data_hash[:8]}); {one.machine}; "
+        f"`sparsernn train RECIPE {changes} seed=N [--data DIR]`; mean ± standard deviation over seeds.*"
     )
 
 
-def _cells(group: Group, best: Group) -> tuple[str, ...]:
+def _cells(group: Group, best: Group, common: Sequence[str]) -> tuple[str, ...]:
     one = group[0]
     valid, test = (over_seeds(group, split) for split in ("valid", "test"))
     told = "best" if group is best else VERDICTS[differs(valid, over_seeds(best, "valid"))]
     return (
-        f"`{one.label}`{', made from another run' if MADE.search(one.recipe) else ''}",
+        f"`{one.beside(common)}`{', made from another run' if MADE.search(one.recipe) else ''}",
         f"{len(group)}: {seeds_named([result.seed for result in group])}",
         whole(one.active),
         whole(one.operations),
