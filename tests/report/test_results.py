@@ -141,6 +141,11 @@ def test_a_place_can_leave_out_runs_by_what_was_changed(runs):
             (recipe, changes) for recipe, changes in rows if "epochs=3" not in changes
         ]
     assert fitting(of(runs), ["demo/*", "!epoch"]) == of(runs)
+    for needed in (["+epochs"], ["+model.*", "+epochs"]):
+        (changed,) = fitting(of(runs), ["demo/*", *needed])
+        assert "epochs=3" in changed.overrides
+    assert not fitting(of(runs), ["demo/*", "+epochs", "+clip"])
+    assert not fitting(of(runs), ["demo/*", "+epochs", "!model.*"])
 
 
 def test_what_is_kept_outlives_its_runs_and_is_replaced_by_newer_ones(runs, tmp_path):

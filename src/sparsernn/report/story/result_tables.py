@@ -44,16 +44,22 @@ def _printed(patterns: Sequence[str], results: Sequence[Obtained]) -> str:
 def fitting(results: Sequence[Obtained], patterns: Sequence[str]) -> list[Obtained]:
     """The results of recipes whose names fit one of some patterns, `budget/*` say.
 
-    A pattern that begins with `!` leaves out runs in which a setting was changed: `!epochs`, `!model.*`.
+    A pattern that begins with `!` leaves out runs in which a setting was changed: `!epochs`, `!model.*`. One that
+    begins with `+` leaves out those in which it was not.
     """
-    names = [pattern for pattern in patterns if not pattern.startswith("!")]
-    without = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
+    names = [pattern for pattern in patterns if pattern[0] not in "!+"]
+    without, needed = ([p[1:] for p in patterns if p.startswith(sign)] for sign in "!+")
     return [
         result
         for result in results
         if _fits(result.recipe, names)
-        and not any(_fits(change.partition("=")[0], without) for change in result.overrides)
+        and not any(_fits(key, without) for key in _changed(result))
+        and all(any(_fits(key, [pattern]) for key in _changed(result)) for pattern in needed)
     ]
+
+
+def _changed(result: Obtained) -> list[str]:
+    return [change.partition("=")[0] for change in result.overrides]
 
 
 def _fits(word: str, patterns: Sequence[str]) -> bool:
