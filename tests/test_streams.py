@@ -28,7 +28,7 @@ SIGMAS = 5
 
 MAY_BEGIN = {
     "core/streams.py": "is where streams begin",
-    "deploy/onnx_runner.py": "imports nothing of this library, to be copied",
+    "deploy/onnx_tasks.py": "imports nothing of this library, to be copied",
     "data/digit_images.py": "the order of the pixels and of the images is published",
     "data/vocabulary.py": "one shuffle for all runs, by Python's generator",
     "tasks/tagging.py": "takes its seed from `draws`, as it always did: a resumed run needs the order it began with",

@@ -16,7 +16,7 @@ import torch
 
 from sparsernn.data.text_styles import STYLES, Style
 from sparsernn.deploy.graph_export import export
-from sparsernn.deploy.onnx_runner import OnnxModel
+from sparsernn.deploy.onnx_tasks import TaskModel
 from sparsernn.models.language_model import LanguageModel
 
 pytestmark = pytest.mark.slow
@@ -158,7 +158,7 @@ def test_the_page_writes_what_the_model_writes(site, tmp_path):
     said = told_by_the_page(site, tmp_path)
     assert said["state"] == "done", said["model"]
     assert said["model"].startswith(f"tiny: {len(TOKENS)} tokens, 0.0 MB")
-    assert said["text"] == OnnxModel(str(site / "model.onnx")).write(PROMPT, 12, temperature=0.0)
+    assert said["text"] == TaskModel(str(site / "model.onnx")).write(PROMPT, 12, temperature=0.0)
     assert said["speed"].startswith("12 tokens, ")
 
 

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from sparsernn.data.subwords import subwords, trained
 from sparsernn.data.text_styles import STYLES, Style
-from sparsernn.deploy import onnx_runner
+from sparsernn.deploy import onnx_runner, onnx_tasks
 from sparsernn.deploy.graph_export import export
-from sparsernn.deploy.onnx_runner import CUT, JOIN, OnnxModel
+from sparsernn.deploy.onnx_runner import OnnxModel
+from sparsernn.deploy.onnx_tasks import CUT, JOIN, TaskModel
 from sparsernn.models.bidaf import BiDAF, Text
 from sparsernn.models.language_model import LanguageModel
 from sparsernn.models.sequence_model import SequenceModel
@@ -66,7 +67,7 @@ def folder(tmp_path_factory):
 def opened(folder):
     """name -> (runner, model)."""
     home, models = folder
-    return lambda name: (OnnxModel(str(home / f"{name}.onnx")), models[name])
+    return lambda name: (TaskModel(str(home / f"{name}.onnx")), models[name])
 
 
 @given(TEXTS, st.booleans())
@@ -81,9 +82,9 @@ def test_texts_are_cut_as_the_library_cuts_them(name, text, lowercase):
 def test_subwords_are_cut_as_the_library_cuts_them(text, lowercase):
     pytest.importorskip("tokenizers", reason="needs the extra subword")
     style = Style("subword", lowercase, trained_subwords())
-    ours = onnx_runner._cut(text, style.plain())
+    ours = onnx_tasks._cut(text, style.plain())
     assert ours == style.tokens(text)
-    model = OnnxModel.__new__(OnnxModel)
+    model = TaskModel.__new__(TaskModel)
     model.told, known = {"style": style.plain()}, subwords(style.tokenizer, "it").index
     assert model.decode([known[token] for token in ours]) == style.text(ours)
 
@@ -98,18 +99,39 @@ def test_bytes_that_are_no_text_and_tokens_that_are_no_bytes_are_shown():
         assert JOIN["bytes"](tokens) == Style("bytes").text(tokens)
 
 
-def test_it_needs_no_torch(folder):
-    home, _ = folder
-    copy = home / "onnx_runner.py"
-    copy.write_bytes(Path(onnx_runner.__file__).read_bytes())
-    code = (
-        "import sys; sys.modules['torch'] = sys.modules['sparsernn'] = None\n"
+COPIES = {
+    ("onnx_runner.py",): (
         "from onnx_runner import OnnxModel\n"
-        "print(OnnxModel('language.onnx').write('a dog', 4, seed=3))"
+        "model = OnnxModel(sys.argv[1])\n"
+        "print(model.run([[3], [4]]).shape, model.told['tokens']['vocabulary'][3:5])",
+        "(2, 1, 6) ['a', 'dog']",
+    ),
+    ("onnx_runner.py", "onnx_tasks.py"): (
+        "from onnx_tasks import TaskModel\nprint(TaskModel(sys.argv[1]).write('a dog', 4, seed=3))",
+        "a dog",
+    ),
+}
+
+
+@pytest.mark.parametrize("files", COPIES, ids=len)
+def test_copies_need_neither_torch_nor_this_library(folder, tmp_path, files):
+    code, said = COPIES[files]
+    for name in files:
+        (tmp_path / name).write_bytes(Path(onnx_runner.__file__).with_name(name).read_bytes())
+    blocked = "import sys; sys.modules['torch'] = sys.modules['sparsernn'] = None\n"
+    done = subprocess.run(
+        [sys.executable, "-c", blocked + code, folder[0] / "language.onnx"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=home, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("a dog")
+    assert done.stdout.startswith(said)
+
+
+def test_the_example_is_short():
+    assert Path(onnx_runner.__file__).read_text(encoding="utf-8").count("\n") <= 110
 
 
 def test_the_state_is_kept_between_calls(opened):
