@@ -64,7 +64,7 @@ UNTYPED: dict[str, tuple[int, str]] = {
     "core/onednn.py": (1, "torch makes this switch when it is imported"),
     "core/plain.py": (2, "Json itself, and Part"),
     "core/precision.py": (2, "states in any form, whose tensors alone change"),
-    "deploy/calibration.py": (1, "words of a caller, checked there"),
+    "deploy/calibration.py": (2, "words and vectors of a caller, checked there"),
     "deploy/compiled_runtime.py": (3, "states of a caller, checked there; an array of C"),
     "deploy/graph_export.py": (1, "a model of words or one of vectors; only its `reads` says which"),
     "deploy/graphs/onnx_graph.py": (2, "onnx's own messages, where it is installed"),

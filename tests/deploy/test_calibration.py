@@ -10,6 +10,7 @@ from sparsernn.core.errors import InputError
 from sparsernn.deploy import pack, runtime, unpack
 from sparsernn.deploy.calibration import calibrate, round_matrices
 from sparsernn.models.language_model import LanguageModel
+from sparsernn.models.sequence_model import SequenceModel
 from sparsernn.models.tagger import Tagger
 
 
@@ -81,8 +82,53 @@ def test_packed_files_and_the_runtime_have_the_calibrated_range(tmp_path):
         torch.testing.assert_close(unpacked[name], model.get_parameter(name).detach(), rtol=0, atol=1e-7)
 
 
+@pytest.mark.parametrize("layer", LAYER_SPECS)
+def test_models_of_vectors_err_less_too(layer):
+    torch.manual_seed(0)
+    model = SequenceModel(3, 2, [6, 6], LAYER_SPECS[layer]).eval()
+    x = torch.randn(6, 20, 3)  # more than are read at once
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    done = calibrate(model, x, values="int4")
+    assert "output.weight" in done.errors
+    assert all(after <= first for first, after in done.errors.values())
+    assert all((p.abs() <= before[name].abs() + 1e-7).all() for name, p in model.named_parameters())
+
+
+def test_what_stands_beyond_a_series_says_nothing():
+    torch.manual_seed(0)
+    model, x, lengths = (
+        SequenceModel(3, 2, [8], "gru").eval(),
+        torch.randn(6, 20, 3),
+        [1 + k % 6 for k in range(20)],
+    )
+    other = copy.deepcopy(model)
+    junk = x.clone()
+    for b, n in enumerate(lengths):
+        junk[n:, b] = 1e3
+    first = calibrate(model, x, values="int4", lengths=lengths)
+    assert first == calibrate(other, junk, values="int4", lengths=torch.tensor(lengths))
+    assert first != calibrate(copy.deepcopy(other), junk, values="int4")
+
+
 def test_what_cannot_be_calibrated_is_refused():
-    with pytest.raises(InputError, match="a Tagger cannot be calibrated"):
+    vectors = SequenceModel(3, 2, [8])
+    for x in (
+        torch.zeros(4, 2, 2),
+        torch.zeros(4, 2),
+        torch.full((4, 2, 3), torch.nan),
+        torch.zeros(0, 2, 3),
+        [1],
+    ):
+        with pytest.raises(InputError, match="the vectors are"):
+            calibrate(vectors, x)
+    with pytest.raises(InputError, match="the lengths are"):
+        calibrate(vectors, torch.zeros(4, 2, 3), lengths=[4, 5])
+    with pytest.raises(InputError, match="like this cannot be calibrated"):
+        calibrate(
+            LanguageModel(9, 4, [4], embedding={"name": "block", "blocks": 2, "density": 0.75}),
+            torch.zeros(3, 2, dtype=torch.int64),
+        )
+    with pytest.raises(InputError, match="a Tagger like this cannot be calibrated"):
         calibrate(Tagger(9, 3, 4, 5), torch.zeros(3, 2, dtype=torch.int64))
     model = LanguageModel(9, 4, [4])
     for words in (torch.full((2, 2), 9), torch.zeros(2, 2), torch.zeros(3, dtype=torch.int64), [[1]]):

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 import shutil
 
 import numpy as np
@@ -17,7 +18,7 @@ from sparsernn.core.errors import InputError
 from sparsernn.data import CORPORA, stand_ins
 from sparsernn.data.series_corpus import Reading, series_of
 from sparsernn.data.table_files import read_table
-from sparsernn.deploy import runtime
+from sparsernn.deploy import read_packed, runtime, unpack
 from sparsernn.runs.assembly import open_run, open_weights
 from sparsernn.tasks import NumericSeries
 
@@ -282,3 +283,26 @@ def test_a_run_has_a_runtime_and_a_bench(tmp_path):
     assert log.count('"event": "sizes"') == 2  # of the training's end, and of the first bench
     assert "Latency per step" in (run / "report.html").read_text()
     assert "must be numbers from 1 to 16" in invoke("bench", run, "--batch-size", "17").output
+
+
+@pytest.mark.parametrize("values", ["int8", "int4"])
+def test_a_run_is_calibrated_packed_and_read_from_the_file(tmp_path, values):
+    file = write(tmp_path, "rows.csv", rows_of(24, steps=lambda group: 30 + group % 5))
+    run, packed = tmp_path / "run", tmp_path / "m.safetensors"
+    own = settings("classify", file, target="kind", columns="[x, y]")
+    sparse = "sparsity={name: static, density: 0.5}"
+    assert invoke("train", "series/vowels-dense", *own, sparse, "--out", run).exit_code == 0
+    output = invoke("pack", run, "--values", values, "--calibrate", "--out", packed).output
+    assert re.search(
+        rf"test \w+: [\d.]+ in float32, [\d.]+ in {values[-1]} bits, [\d.]+ calibrated", output
+    ), output
+    told = read_packed(packed).recipe
+    opened = open_weights(run)
+    assert told["scaling"] == opened.task.scaling.plain()
+    assert told["tokens"] == {"labels": ["even", "odd"]}
+    opened.model.load_state_dict(unpack(packed))
+    x = torch.randn(9, 2, 2)
+    found = runtime(unpack(packed), products="dense", threads=1).read(x, [9, 4])
+    torch.testing.assert_close(found, runtime(opened.model, products="dense", threads=1).read(x, [9, 4]))
+    done = invoke("export", run, "--format", "c", f"--{values}", "--calibrate", "--out", tmp_path / "c")
+    assert " calibrated on validation data" in done.output, done.output

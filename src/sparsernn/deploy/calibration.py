@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -14,7 +14,9 @@ from sparsernn.core.errors import InputError
 from sparsernn.core.limits import OneOf
 from sparsernn.deploy.compiled_runtime import CompiledRuntime, Window
 from sparsernn.deploy.runtime import runtime
+from sparsernn.deploy.sequence_runtime import WIDEST, SequenceRuntime
 from sparsernn.deploy.step_list import Step
+from sparsernn.deploy.vector_stream import lengths_of
 from sparsernn.kernels.group_rounding import GROUP, ROUNDED
 from sparsernn.kernels.weight_formats import Format
 
@@ -42,9 +44,12 @@ class Calibrated:
 class InputRecord(Window):
     """A model read in torch, which remembers of each matrix the products of its inputs, (C, C)."""
 
-    def __init__(self, ready: CompiledRuntime, batch: int) -> None:
+    def __init__(
+        self, ready: CompiledRuntime | SequenceRuntime, batch: int, products: dict[int, Tensor]
+    ) -> None:
         super().__init__(ready, batch)
-        self.products: dict[int, Tensor] = {}
+        self.products = products
+        self._going = torch.arange(batch)
 
     def _do(self, step: Step, y: Tensor, a: Tensor, b: Tensor, c: Tensor) -> None:
         if step.kind == "affine":
@@ -55,20 +60,27 @@ class InputRecord(Window):
     def _add(self, matrix: Format | None, x: Tensor) -> None:
         if matrix is None:
             return
-        x = x[:, : self.batch]
+        x = x[:, self._going]
         known = self.products.get(id(matrix))
         self.products[id(matrix)] = x @ x.t() if known is None else known.addmm_(x, x.t())
 
-    def read(self, words: Tensor) -> None:
-        """words (T, B)."""
-        moving = torch.zeros(1, self.runtime.steps.moving, self.width)
-        for row in words:
+    def read(self, inputs: Tensor, lengths: Sequence[int]) -> None:
+        """Inputs (T, B) or (T, B, I); what stands beyond a sequence's length is not remembered."""
+        moving, ends = torch.zeros(1, self.runtime.steps.moving, self.width), torch.tensor(lengths)
+        for t, row in enumerate(inputs):
+            self._going = (ends > t).nonzero().squeeze(1)
+            if row.ndim > 1:
+                self._put(moving, row.unsqueeze(0))
             self._twin(moving, row.unsqueeze(0), None)
 
 
 @torch.no_grad()
 def calibrate(
-    model: nn.Module, words: Tensor, masks: Mapping[str, Tensor] | None = None, values: str = "int8"
+    model: nn.Module,
+    inputs: Tensor,
+    masks: Mapping[str, Tensor] | None = None,
+    values: str = "int8",
+    lengths: Sequence[int] | Tensor | None = None,
 ) -> Calibrated:
     """Cut the largest weights of rows, in place, where rounding the row to 8 bits then errs less.
 
@@ -80,13 +92,14 @@ def calibrate(
     64 columns has its range, chosen by what the group says; a row that errs more then is left as it was.
 
     Args:
-        model: a language model that `runtime` compiles.
-        words: (T, B) int64 within the vocabulary, B from 1 to 16: text of the kind that it will read.
+        model: a language model or a model of vectors that `runtime` compiles.
+        inputs: what is of the kind that it will read: words (T, B) int64 within the vocabulary, or vectors (T, B, I).
         masks: parameter name -> bool tensor.
         values: "int8" or "int4", what it will be rounded to.
+        lengths: steps of each sequence, 1 to T; T if not given.
 
     Raises:
-        InputError: another model, other values, or words that are none.
+        InputError: another model, other values, inputs that are none, or lengths out of range.
 
     Example:
         >>> from sparsernn.models.language_model import LanguageModel
@@ -100,22 +113,22 @@ def calibrate(
     """
     check_value("values", values, Annotated[str, OneOf(ROUNDED)])
     ready = runtime(model, masks, products="dense", threads=1)
-    if not isinstance(ready, CompiledRuntime) or "embedding.weight" not in dict(model.named_parameters()):
+    if not isinstance(ready, CompiledRuntime | SequenceRuntime) or _in_strips(model):
         raise InputError(
-            f"a {type(model).__name__} cannot be calibrated; a language model with the embedding 'dense' can."
+            f"a {type(model).__name__} like this cannot be calibrated; a language model with the embedding 'dense' "
+            "and a model of vectors can."
         )
-    record = InputRecord(ready, _checked(words, ready.vocabulary_size).shape[1])
-    record.read(words)
+    seen = _products(ready, inputs, lengths)
     errors, cut, rows, first = {}, 0, 0, dict[str, int]()
     for part, held in ready.held.items():
         name = _parameter(model, part.partition(":")[0])
-        if name is None or id(held) not in record.products:
+        if name is None or id(held) not in seen:
             continue
         start = first.get(name, 0)
         first[name] = start + held.shape[0] if ":" in part else 0
         weight = model.get_parameter(name)[start : start + held.shape[0]]
         found = [
-            _chosen(rows_of, record.products[id(held)], values)
+            _chosen(rows_of, seen[id(held)], values)
             for rows_of in torch.split(weight.detach().float().cpu(), ROWS)
         ]
         own, before, after = (torch.cat(same) for same in zip(*found, strict=True))
@@ -124,6 +137,42 @@ def calibrate(
         weight.copy_(own)
         cut, rows = cut + int(changed.sum()), rows + len(changed)
     return Calibrated(errors, cut, rows)
+
+
+def _in_strips(model: nn.Module) -> bool:
+    return hasattr(model, "embedding") and "embedding.weight" not in dict(model.named_parameters())
+
+
+def _products(
+    ready: CompiledRuntime | SequenceRuntime, inputs: Tensor, lengths: Sequence[int] | Tensor | None
+) -> dict[int, Tensor]:
+    """Of the inputs of each matrix, (C, C), by the matrix's id."""
+    words = isinstance(ready, CompiledRuntime)
+    read = (
+        _checked(inputs, ready.vocabulary_size)
+        if words
+        else _checked_vectors(inputs, ready.steps.inputs.rows)
+    )
+    given, found = lengths_of(lengths, *read.shape[:2]), dict[int, Tensor]()
+    for k, part in enumerate(torch.split(read, WIDEST, 1)):
+        own = given[k * WIDEST : (k + 1) * WIDEST]
+        InputRecord(ready, len(own), found).read(part[: max(own)], own)
+    return found
+
+
+def _checked_vectors(x: Any, size: int) -> Tensor:
+    good = (
+        isinstance(x, Tensor)
+        and x.ndim == 3
+        and x.is_floating_point()
+        and x.numel() > 0
+        and x.shape[2] == size
+    )
+    if not good or not bool(torch.isfinite(x).all()):
+        what = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else repr(x)[:60]
+        raise InputError(f"the vectors are {what}; they must be finite numbers (T, B, {size}).")
+    made: Tensor = x.detach().to("cpu", torch.float32)
+    return made
 
 
 def _checked(words: Any, vocabulary: int) -> Tensor:

@@ -16,13 +16,14 @@ from typing import Annotated
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparsernn.core.checks import check_value
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import OneOf
 from sparsernn.core.plain import Json
 from sparsernn.core.safe_files import replacing
+from sparsernn.deploy.described_models import Tensors, described
 from sparsernn.deploy.unpacking import FORMAT, ROUNDED, UNFIT, VALUES, digest, read_table
 from sparsernn.kernels.group_rounding import BITS, to_int4, to_nibbles
 from sparsernn.kernels.weight_formats import to_int8
@@ -36,14 +37,14 @@ class Packed:
     """What a packed file holds.
 
     Attributes:
-        state: parameter name -> dense tensor, ready for `load_state_dict`.
+        state: parameter name -> dense tensor, ready for `load_state_dict` and for `runtime`.
         masks: parameter name -> bool tensor, for the tensors that were packed under a mask.
         recipe: the summary given to `pack`, plain data.
         vocabulary: hash of the vocabulary given to `pack`, or "".
         values: "float32", "int8" or "int4", how masked values were stored.
     """
 
-    state: dict[str, Tensor]
+    state: Tensors
     masks: dict[str, Tensor]
     recipe: dict[str, Json] = field(default_factory=dict)
     vocabulary: str = ""
@@ -51,7 +52,7 @@ class Packed:
 
 
 def pack(
-    state: Mapping[str, Tensor],
+    state: Mapping[str, Tensor] | nn.Module,
     masks: Mapping[str, Tensor],
     path: str | Path,
     *,
@@ -62,13 +63,16 @@ def pack(
     """Writes a packed model file, in one step (a reader never sees half of it).
 
     Args:
-        state: parameter name -> tensor. Matrices of equal bits and equal masks (tied weights) are stored once.
+        state: a model, or parameter name -> tensor. A model of this library is described in the file, so that
+            `runtime(unpack(path))` can compute it. Matrices of equal bits and equal masks (tied weights) are stored
+            once.
         masks: parameter name -> bool tensor of its shape; tensors without one are stored dense. Of the names of a
             tied weight one is enough.
         path: file to write.
         values: "float32" keeps every bit; "int8" rounds masked matrices of floating point to 8 bits with one factor
             per row, "int4" to 4 bits with one factor per 64 columns of a row. Types stay what they are.
-        recipe: plain data (JSON) that says what the model is.
+        recipe: plain data (JSON) that says what the model is; under "model" as a recipe does, `{name: ...,
+            settings}`, which a model given as `state` says itself.
         vocabulary: hash of its vocabulary.
 
     Returns:
@@ -87,6 +91,8 @@ def pack(
         {'w': tensor([[0., 2.]])}
     """
     check_value("values", values, Annotated[str, OneOf(VALUES)])
+    told = {**(described(state) if isinstance(state, nn.Module) else {}), **(recipe or {})}
+    state = state.state_dict() if isinstance(state, nn.Module) else state
     _check_state(state)
     _check_masks(state, masks)
     tensors: dict[str, Tensor] = {}
@@ -97,12 +103,15 @@ def pack(
             plan[name] = {"as": "alias", "of": aliases[name], "masked": name in masks}
         else:
             plan[name] = _store(tensors, name, tensor.detach().cpu(), masks.get(name), values)
-    about = {"tensors": plan, "recipe": dict(recipe or {}), "vocabulary": vocabulary, "values": values}
+    about = {"tensors": plan, "recipe": told, "vocabulary": vocabulary, "values": values}
     return _write(Path(path), tensors, _plain(about))
 
 
-def unpack(path: str | Path) -> dict[str, Tensor]:
-    """Reads a packed file: parameter name -> dense tensor. See `read_packed` for masks and metadata."""
+def unpack(path: str | Path) -> Tensors:
+    """Reads a packed file: parameter name -> dense tensor, for `load_state_dict` or `runtime`.
+
+    See `read_packed` for masks and metadata.
+    """
     return read_packed(path).state
 
 
@@ -116,7 +125,7 @@ def read_packed(path: str | Path) -> Packed:
     if not path.is_file():
         raise InputError(f"{path} is not a file; a packed model file is wanted.")
     about, found = read_table(path)
-    state = {name: tensor for name, (tensor, _) in found.items()}
+    state = Tensors({name: tensor for name, (tensor, _) in found.items()}, about["recipe"])
     masks = {name: mask for name, (_, mask) in found.items() if mask is not None}
     return Packed(state, masks, about["recipe"], about["vocabulary"], about["values"])
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sparsernn.core.errors import InputError
 from sparsernn.core.plain import Json, Part
 from sparsernn.deploy.compiled_runtime import CompiledRuntime
+from sparsernn.deploy.described_models import Tensors, rebuilt_model
 from sparsernn.deploy.layer_steps import HeldWeights, reads_backwards
 from sparsernn.deploy.lstm_tensors import count_layers
 from sparsernn.deploy.model_steps import (
@@ -52,8 +53,8 @@ def runtime(
     Args:
         model: a language model with the embedding "dense", any layers and any head, or one of others (see
             `ModuleRuntime`); a `SequenceModel` of any layers, which gives a `SequenceRuntime`, or one of others over
-            vectors (see `VectorModuleRuntime`); a tagger, which gives a `TaggerRuntime`; or the tensors of an LSTM
-            language model by name (as `unpack` gives them).
+            vectors (see `VectorModuleRuntime`); a tagger, which gives a `TaggerRuntime`; what `unpack` gives of any
+            of these, if the file says which model it is; or the tensors of an LSTM language model by name.
         masks: parameter name -> bool tensor; without one, zeros count as absent.
         settings: of `LSTMRuntime`; without effect for models that run through their own forward pass.
 
@@ -71,6 +72,8 @@ def runtime(
     """
     if odd := sorted(settings.keys() - SETTINGS):
         raise InputError(f"a runtime has no setting '{odd[0]}'; it has {', '.join(sorted(SETTINGS))}.")
+    if isinstance(model, Tensors):
+        model = rebuilt_model(model) or model
     if not isinstance(model, nn.Module):
         return LSTMRuntime(model, masks, **settings)
     for fits, kind, write in WAYS:

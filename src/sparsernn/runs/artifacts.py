@@ -134,11 +134,12 @@ def pack_run(run: Run, path: Path, values: str = "float32") -> int:
         values: "float32", or "int8" or "int4" for a quarter or an eighth of the bytes per kept weight.
 
     The hashes of the task's vocabularies are in the file: of the one called "vocabulary" as that of the model, of
-    all by name under "vocabularies" in the recipe. The recipe also has what `read_as` says, so that a reader of
-    the file alone can give words to the model and understand its own.
+    all by name under "vocabularies" in the recipe. The recipe also has the model with the `sizes` that the data
+    give it, and what `graph_facts` says, so that a reader of the file alone can compute it and feed it.
     """
     hashes = {name: vocabulary.sha256() for name, vocabulary in run.task.vocabularies.items()}
-    recipe = {"name": run.recipe.name, "model": run.recipe.model, "vocabularies": hashes, **read_as(run)}
+    facts = {"model": run.recipe.model, "sizes": run.task.sizes, "vocabularies": hashes}
+    recipe = {"name": run.recipe.name, **facts, **graph_facts(run)}
     own = hashes.get("vocabulary", "")
     return pack(weights(run.model), present(run), path, values=values, recipe=recipe, vocabulary=own)
 

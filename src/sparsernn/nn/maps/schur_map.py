@@ -108,11 +108,8 @@ class Normal(RecurrentMap):
 
 def _lower_places(size: int, mask: str) -> Tensor:
     """Flat places of the entries below the blocks; "code" adds the one inside each block."""
-    places = torch.tril_indices(size, size, -1)
-    if mask == "strict":
-        blocks = places // 2
-        places = places[:, blocks[0] != blocks[1]]
-    return places[0] * size + places[1]
+    ends = (row // 2 * 2 if mask == "strict" else row for row in range(size))
+    return torch.cat([row * size + torch.arange(end) for row, end in enumerate(ends)])
 
 
 def _block_places(size: int) -> Tensor:
