@@ -132,13 +132,16 @@ def in_onnxruntime(
 
 def graph(model: LanguageModel, name: str, window: bool, folder: Path) -> Path:
     """The file of one of the ways."""
-    path = folder / f"{name.split()[-1].strip('-')}.onnx"
+    path = folder / f"{name.replace(' ', '-')}.onnx"
     if name == "onnxruntime":
         return export(model, path, graph="sequence" if window else "step").path
     if name == "onnxruntime int8":
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        quantize_dynamic(export(model, folder / "exact.onnx").path, path, weight_type=QuantType.QInt8)
+        exact = folder / "onnxruntime.onnx"  # made before, if it is among the ways
+        if not exact.is_file():
+            export(model, exact)
+        quantize_dynamic(exact, path, weight_type=QuantType.QInt8)
         return path
     if window:
         return export_rounded_sequences(model, path).path

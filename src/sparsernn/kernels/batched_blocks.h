@@ -43,21 +43,19 @@ static inline int NAME(pairs)(const int16_t *x, const uint16_t *index, int n, in
         __builtin_prefetch(own + AHEAD * 16);                                                                  \
         __m512i one = _mm512_permutexvar_epi16(order, _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)own))); \
         __m512i two = _mm512_permutexvar_epi16(order, _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(own + 32)))); \
-        UNTIL_BATCH a[j] = DOT(a[j], one, _mm512_set1_epi32(v[j]));                                            \
-        UNTIL_BATCH B[j] = DOT(B[j], two, _mm512_set1_epi32(v[BATCH + j]));                                    \
+        UNTIL_BATCH DOT(a[j], one, v + j);                                                                     \
+        UNTIL_BATCH DOT(B[j], two, v + BATCH + j);                                                             \
       }                                                                                                        \
     }                                                                                                          \
     UNTIL_BATCH _mm512_storeu_si512(sum + j * 16, _mm512_add_epi32(a[j], b[j]));                               \
   }
-#define TWICE(a, w, x) _mm512_add_epi32(a, _mm512_madd_epi16(w, x))
 #if BATCH == 16 /* there are no registers for two sets */
-SUMS(sums, , TWICE, a)
-SUMS(sums_vnni, VNNI, _mm512_dpwssd_epi32, a)
+SUMS(sums, , ADD_PRODUCTS, a)
+SUMS(sums_vnni, VNNI, ADD_PRODUCTS_VNNI, a)
 #else
-SUMS(sums, , TWICE, b)
-SUMS(sums_vnni, VNNI, _mm512_dpwssd_epi32, b)
+SUMS(sums, , ADD_PRODUCTS, b)
+SUMS(sums_vnni, VNNI, ADD_PRODUCTS_VNNI, b)
 #endif
-#undef TWICE
 #elif defined(__AVX2__)
 static void NAME(sums)(const int8_t *w, const uint16_t *index, int n, const int16_t *x, int32_t *sum) {
   int16_t in[NEAR / 2][2 * BATCH];
@@ -102,12 +100,16 @@ static void NAME(sums)(const int8_t *w, const uint16_t *index, int n, const int1
 }
 #endif
 
-/* y (16, BATCH) += scale unit sum for the first of its rows; sum (BATCH, 16) */
+/* y (16, BATCH) += scale unit sum for the first of its rows; sum (BATCH, 16). In fours from end to end: what was written
+ * in fours and is read in eights waits for the cache. */
 static inline void NAME(add_sums)(const float *sum, const float *scale, const float *unit, int rows, float *y) {
-  float turned[16 * BATCH];
-  for (int r = 0; r < 16; r += 4)
-    for (int j = 0; j < BATCH; j += 4) square(sum + j * 16 + r, 16, turned + r * BATCH + j, BATCH);
-  for (int r = 0; r < rows; r++) EACH_PART PART(y, r) += scale[r] * CONST_PART(unit, 0) * CONST_PART(turned, r);
+  for (int r = 0; r < rows; r += 4)
+    for (int j = 0; j < BATCH; j += 4) {
+      float turned[16];
+      square(sum + j * 16 + r, 16, turned, 4);
+      for (int i = 0; i < MIN(4, rows - r); i++)
+        *(v4 *)(y + (size_t)(r + i) * BATCH + j) += scale[r + i] * *(const v4 *)(unit + j) * *(const v4 *)(turned + 4 * i);
+    }
 }
 
 static inline __attribute__((always_inline)) void NAME(groups)(const Matrix *m, int first, int last, const float *x,

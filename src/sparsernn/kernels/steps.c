@@ -72,7 +72,7 @@ static void affine(const Step *s, const View *v, int batch, int16_t *scratch, in
     memcpy(v->y + first, s->vector + first, (size_t)(last - first) * sizeof(float));
   else
     for (int r = first; r < last; r++)
-      for (int j = 0; j < batch; j++) v->y[(size_t)r * batch + j] = s->vector[r];
+      for (int j = 0; j < batch; j += 4) *(v4 *)(v->y + (size_t)r * batch + j) = s->vector[r] - (v4){0};
   multiply_rows(s->first, first, last, v->a, v->y, batch, scratch);
   if (s->second) multiply_rows(s->second, first, last, v->b, v->y, batch, scratch);
 }

@@ -41,17 +41,7 @@ VNNI static void dense_int8_vnni(const Matrix *m, int first, int last, const flo
   }
 }
 
-VNNI static void integer_blocks_vnni(const int8_t *w, const uint16_t *index, int n, const int32_t *x, int32_t *sum) {
-  __m512i a[4] = {_mm512_setzero_si512(), a[0], a[0], a[0]};
-  for (int k = 0; k < n; k += 4) {
-    __builtin_prefetch(w + ((size_t)k + AHEAD) * 16);
-    for (int i = 0; i < MIN(4, n - k); i++) {
-      __m512i wide = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(w + ((size_t)k + (size_t)i) * 16)));
-      a[i] = _mm512_dpwssd_epi32(a[i], wide, _mm512_set1_epi32(x[index[k + i]]));
-    }
-  }
-  _mm512_storeu_si512(sum, _mm512_add_epi32(_mm512_add_epi32(a[0], a[1]), _mm512_add_epi32(a[2], a[3])));
-}
+BLOCK_PAIRS(integer_blocks_vnni, VNNI, ADD_PRODUCTS_VNNI)
 
 VNNI static void block16_int8_vnni(const Matrix *m, int first, int last, const float *x, float *y, int16_t *scratch) {
   groups_int8(m, first, last, x, y, (int32_t *)(void *)scratch, integer_blocks_vnni);
