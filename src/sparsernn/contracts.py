@@ -22,14 +22,14 @@ members share (`nn.Layer`, `nn.drive.cell.Cell`, `nn.Head`, `tasks.Task`, `spars
 What has a `state_dict` goes on from it to the bit.
 """
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from sparsernn.core.made_with import MadeWith
 from sparsernn.core.peers import BY_ITSELF, Peers
 from sparsernn.core.plain import Json
 from sparsernn.core.plain import Plain as Plain
@@ -44,31 +44,18 @@ Tick = Callable[[float], None]
 """Told the fraction done of something long, 0 to 1; it may raise to stop it."""
 
 
-class Model(nn.Module, ABC):
+class Model(MadeWith, nn.Module, ABC):
     """What is trained: layers between what is read and what is answered.
 
     The task calls it, so that the two agree on what `forward` takes and gives. The loop calls `initial_state` at the
     start of an epoch and `penalty` in every step.
 
     Attributes:
-        made_with: the constructor's arguments by name, as they were given.
         reads: "words": one id after the other, (T, B) int64, so that it has a `head` and can write; "vectors": one
             vector after the other, (T, B, I), with a `read_out`; "sequences": a whole text before it says anything.
     """
 
     reads: ClassVar[Literal["words", "vectors", "sequences"]] = "sequences"
-    made_with: dict[str, object]
-
-    def __new__(cls, *args: object, **kwargs: object) -> Self:
-        """Before any constructor, so that none has to remember it."""
-        made = super().__new__(cls)
-        try:
-            bound = inspect.signature(cls.__init__).bind(made, *args, **kwargs).arguments
-        except TypeError:  # which the constructor is about to say, or copies that have their attributes later
-            bound = {}
-        # a module has no attributes before its constructor
-        made.__dict__["made_with"] = {name: value for name, value in bound.items() if value is not made}
-        return made
 
     @abstractmethod
     def initial_state(self, batch: int) -> State:
