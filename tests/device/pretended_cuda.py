@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 
 import sparsernn
 from sparsernn.kernels import triton_language
+from sparsernn.nn.drive import loop_choice
 
 LIBRARY_ROOT = Path(sparsernn.__file__).parent
 DEVICE, HOST = torch.device("cuda", 0), torch.device("cpu")
@@ -164,12 +165,14 @@ class Device(TorchDispatchMode):
         fetched: copies to the CPU, by the place in the library that asks for them.
         scattered: calls of cuDNN with weights that torch would copy together first, and warn of, by place.
         waits: everything that the CPU waits for, those copies included, by (operation, place).
+        launches: operations that a device would launch, by name: those that make or change a tensor, and Triton's.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.fetched: Counter[str] = Counter()
         self.waits: Counter[tuple[str, str]] = Counter()
+        self.launches: Counter[str] = Counter()
         self.scattered: list[str] = []
         self.generator = torch.Generator().manual_seed(0).get_state()
 
@@ -177,6 +180,7 @@ class Device(TorchDispatchMode):
         """Begin to count anew."""
         self.fetched.clear()
         self.waits.clear()
+        self.launches.clear()
         self.scattered.clear()
 
     def wait(self, name: str) -> None:
@@ -210,6 +214,8 @@ class Device(TorchDispatchMode):
             self.wait(name)
             if name == "_local_scalar_dense":
                 self.fetched[place()] += 1
+        if not _is_view(func):
+            self.launches[name] += 1
         plain = dict(_values(kwargs))
         if wanted is not None:
             plain["device"] = HOST
@@ -236,12 +242,14 @@ class Device(TorchDispatchMode):
         source, wanted = args[0], kwargs.get("device")
         target = source.device if wanted is None else torch.device(wanted)
         rest = {key: value for key, value in kwargs.items() if key not in ("device", "pin_memory")}
+        self.launches["copy"] += 1
         self._crossing(source, target.type == "cuda", rest.get("non_blocking", False))
         result = func(_values(source), *args[1:], **rest)
         return Pretended(result) if target.type == "cuda" else result
 
     def _copied(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         target, source, *rest = args
+        self.launches["copy"] += 1
         self._crossing(source, isinstance(target, Pretended), (*rest, kwargs.get("non_blocking", False))[0])
         func(_values(target), _values(source), *rest, **kwargs)
         return target
@@ -270,6 +278,24 @@ class Device(TorchDispatchMode):
 
 
 THE_DEVICE = Device()
+
+
+def _is_view(func: Any) -> bool:
+    """Whether an operation gives what is there in another shape, or room without numbers."""
+    aliases = [value.alias_info for value in func._schema.returns]
+    looks = bool(aliases) and all(alias is not None and not alias.is_write for alias in aliases)
+    return looks or func.overloadpacket.__name__ in EMPTY
+
+
+EMPTY = (
+    "empty",
+    "empty_like",
+    "new_empty",
+    "empty_strided",
+    "new_empty_strided",
+    "_unsafe_view",
+    "_reshape_alias",
+)
 
 
 def _here(out: Any) -> Any:
@@ -413,9 +439,17 @@ def pretended(triton: bool = False) -> Iterator[Device]:
     ready, launch = triton_language.ready, triton_language.Kernel.launch
 
     def launched(kernel: Any, programs: Any, *arguments: Any, **constants: Any) -> None:
+        THE_DEVICE.launches[kernel.function.__name__] += 1
         with _disable_current_modes():
             launch(kernel, programs, *_values(arguments), **constants)
 
+    def at_once(work: Any, device: Any) -> float:
+        work()
+        return 1.0
+
+    least, chosen = loop_choice.least_seconds, dict(loop_choice._chosen)
+    loop_choice.least_seconds = at_once  # a draw, so that the first way is taken
+    loop_choice._chosen.clear()
     triton_language.Kernel.launch = launched
     triton_language.ready = ready if triton else lambda: False
     swapping = torch.__future__.get_swap_module_params_on_conversion()
@@ -436,6 +470,9 @@ def pretended(triton: bool = False) -> Iterator[Device]:
             yield THE_DEVICE
     finally:
         triton_language.ready, triton_language.Kernel.launch = ready, launch
+        loop_choice.least_seconds = least
+        loop_choice._chosen.clear()
+        loop_choice._chosen.update(chosen)
         torch.Generator = generator
         torch.nn.utils.clip_grad._group_tensors_by_device_and_dtype = grouped
         torch.use_deterministic_algorithms(deterministic)

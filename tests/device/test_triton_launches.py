@@ -8,7 +8,8 @@ from pretended_cuda import THE_DEVICE, is_here, pretended
 
 from sparsernn.core.devices import moved
 from sparsernn.kernels import triton_language
-from sparsernn.nn import LSTM, ONLSTM, RHN, Elman
+from sparsernn.nn import LSTM, ONLSTM, RHN, BlockLSTM, Elman
+from sparsernn.nn.drive import loop_choice
 from sparsernn.sparsity import sparsify
 
 pytestmark = pytest.mark.skipif(
@@ -48,6 +49,43 @@ def test_a_window_waits_for_nothing_and_is_that_of_the_cpu(name, monkeypatch):
             torch.testing.assert_close(other.grad.cpu(), mine.grad, rtol=1e-10, atol=1e-10)
     assert waits == []
     assert launched
+
+
+def launches(blocks, steps, monkeypatch, bidirectional=False):
+    """What a window of a block LSTM launches on its way forth and back, all blocks at once; and what is away."""
+    torch.manual_seed(0)
+    layer = BlockLSTM(6, 12, blocks=blocks, bidirectional=bidirectional).double()
+    x = torch.randn(steps, 2, 6, dtype=torch.float64)
+    y, (h, _) = layer(x)
+    y.square().sum().backward()
+    with pretended(triton=True) as device:
+        monkeypatch.setattr(loop_choice, "fastest", lambda kind, steps, ways, device: list(ways)[-1])
+        twin, there = copy.deepcopy(layer).to(DEVICE), moved(x, DEVICE)
+        twin(there)  # which columns are read is sent there once
+        twin.zero_grad()
+        device.forget()
+        out, (last, _) = twin(there)
+        out.square().sum().backward()
+        assert [place for _, place in device.waits if place] == []
+        counted = dict(device.launches)
+        torch.testing.assert_close(out.cpu(), y, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(last.cpu(), h, rtol=1e-10, atol=1e-10)
+        for mine, other in zip(layer.parameters(), twin.parameters(), strict=True):
+            torch.testing.assert_close(other.grad.cpu(), mine.grad, rtol=1e-10, atol=1e-10)
+    monkeypatch.undo()
+    return counted
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_blocks_are_launched_as_one(bidirectional, monkeypatch):
+    """A product and the gates at each step, however many blocks there are."""
+    counts = [launches(blocks, 3, monkeypatch, bidirectional) for blocks in (2, 3, 6)]
+    assert counts[0] == counts[1] == counts[2]
+    for name in ("_gates", "_gates_back"):
+        assert counts[0][name] == 3
+    longer = launches(3, 7, monkeypatch, bidirectional)
+    more = {name: n - counts[0].get(name, 0) for name, n in longer.items() if n != counts[0].get(name, 0)}
+    assert more == {"baddbmm_": 8, "_gates": 4, "_gates_back": 4}
 
 
 def trained(device):

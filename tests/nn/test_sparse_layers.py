@@ -215,8 +215,8 @@ def test_auto_takes_what_was_measured(times, chosen, monkeypatch):
 
 def test_measuring_happens_once(monkeypatch):
     monkeypatch.setattr(product_choice, "_measured", {})
-    counted, real = [], product_choice._least
-    monkeypatch.setattr(product_choice, "_least", lambda *args: counted.append(1) or real(*args))
+    counted, real = [], product_choice.least_seconds
+    monkeypatch.setattr(product_choice, "least_seconds", lambda *args: counted.append(1) or real(*args))
     for _ in range(2):
         model, _, _ = make_run("lstm", "auto", "static", "sgd", torch.float32)
         assert model.multiplies_sparsely(torch.ones(T, B, D)) in (True, False)

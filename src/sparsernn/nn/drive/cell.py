@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from sparsernn.core.plain import Json
 from sparsernn.nn.drive.sparse_weight import SparseWeight
+from sparsernn.nn.drive.step_product import in_parts
 from sparsernn.structure.gates import GateBlock
 from sparsernn.structure.units import Slice
 
@@ -145,8 +147,9 @@ class Stage:
 
     Attributes:
         weight: (G, H), after weight drop, or as a recurrent map gives it; with `sparse` it may be its values alone.
+            Or (N, G, H): the rows of the state are N equal parts, each with a weight of its own.
         rule: what follows the product.
-        bias: (G,) or None; the first stage has none of its own, u_t carries it.
+        bias: (G,) or None; the first stage has none of its own, u_t carries it, nor has one with parts.
         mask: (B, H) variational dropout of what is fed back, kept entries scaled; None for none.
         sparse: the weight where it exists, if the others are to be left out; None multiplies all of it.
         beside: columns at the end of u_t, and of pre, that the product adds nothing to.
@@ -162,7 +165,7 @@ class Stage:
     @property
     def products(self) -> int:
         """G."""
-        return self.weight.shape[0] if self.sparse is None else self.sparse.layout.shape[0]
+        return self.weight.shape[-2] if self.sparse is None else self.sparse.layout.shape[0]
 
     @property
     def rows(self) -> int:
@@ -172,8 +175,11 @@ class Stage:
     def step(self, u: Tensor | None, state: CellState) -> CellState:
         """The stage under autograd; `u` is given to the first stage."""
         operand = state[0] if self.mask is None else state[0] * self.mask
-        linear = functional.linear if self.sparse is None else self.sparse.linear
-        pre = linear(operand, self.weight, self.bias)
+        if self.weight.dim() > 2:
+            pre = torch.bmm(in_parts(operand, len(self.weight)), self.weight.mT).flatten(0, 1)
+        else:
+            linear = functional.linear if self.sparse is None else self.sparse.linear
+            pre = linear(operand, self.weight, self.bias)
         pre = functional.pad(pre, (0, self.beside)) if self.beside else pre
         return self.rule.equations(pre if u is None else u + pre, state)
 

@@ -1,23 +1,17 @@
 """Whether products with existing weights only are the faster way here: measured, once for each shape and density."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sparsernn.core.devices import CPU, moved, wait_for
+from sparsernn.core.devices import CPU, moved
 from sparsernn.core.streams import stream
 from sparsernn.kernels.sparse_layout import Layout
 from sparsernn.kernels.sparse_products import SparseFactor, value_gradient
+from sparsernn.nn.drive.loop_choice import MARGIN, least_seconds
 from sparsernn.nn.drive.step_product import recurrent_product
-
-ROUNDS = 3
-"""Timings of each way; the fastest counts, because whatever else runs on the machine only adds."""
-
-MARGIN = 0.9
-"""Share of the dense time below which the sparse way is taken: near a draw nothing is worth another order of sums."""
 
 _measured: dict[tuple[object, ...], tuple[float, float]] = {}
 
@@ -73,21 +67,10 @@ def seconds(window: Window) -> tuple[float, float]:
         )
         with torch.no_grad():
             _measured[key] = (
-                _least(lambda: _dense(window, weight, x, y), window.device),
-                _least(lambda: _sparse(window, weight, x, y), window.device),
+                least_seconds(lambda: _dense(window, weight, x, y), window.device),
+                least_seconds(lambda: _sparse(window, weight, x, y), window.device),
             )
     return _measured[key]
-
-
-def _least(work: Callable[[], None], device: torch.device = CPU) -> float:
-    taken = []
-    for _ in range(ROUNDS + 1):  # the first warms up, and counts if it should be the fastest
-        wait_for(device)
-        start = time.perf_counter()
-        work()
-        wait_for(device)
-        taken.append(time.perf_counter() - start)
-    return min(taken)
 
 
 def _dense(window: Window, weight: Tensor, x: Tensor, y: Tensor) -> None:

@@ -115,7 +115,7 @@ class Frame(NamedTuple):
         if stage.sparse is not None:
             product: Product = SparseBack(stage.sparse)
         else:
-            product = self._product(stage.weight.detach().t(), rows, uses)
+            product = self._product(stage.weight.detach().mT, rows, uses)
         return FromFirst(product, stage.products) if stage.beside else product
 
     def _product(self, weight: Tensor, rows: int, uses: int) -> Product:
@@ -123,14 +123,22 @@ class Frame(NamedTuple):
             return recurrent_product(weight, rows, uses)
         return RoundedProduct(weight, self.rounded)
 
-    def weight_gradient(self, stage: Stage, operand: Tensor, rows: Tensor) -> Tensor:
-        """Of a stage's weight, from what was multiplied with it (N, H) and the gradients of pre (N, G or more)."""
-        rows = rows[:, : stage.products]
+    def weight_gradient(self, stage: Stage, operand: Tensor, d_pre: Tensor) -> Tensor:
+        """Of a stage's weight, from what it met (T, B, H) and the gradients of pre (T, B, G or more)."""
+        if stage.weight.dim() > 2:
+            return torch.bmm(_by_part(d_pre, stage).mT, _by_part(operand, stage))
+        operand, rows = operand.flatten(0, 1), d_pre.flatten(0, 1)[:, : stage.products]
         if stage.sparse is not None:
             return stage.sparse.gradient(operand, rows)
         if self.rounded is None:
             return torch.mm(rows.t(), operand)
         return torch.mm(rows.t().to(self.rounded), operand.to(self.rounded)).to(rows.dtype)
+
+
+def _by_part(t: Tensor, stage: Stage) -> Tensor:
+    """(T, N B, F) -> (N, T B, F)."""
+    parts = len(stage.weight)
+    return t.view(len(t), parts, t.shape[1] // parts, -1).transpose(0, 1).flatten(1, 2)
 
 
 def _learnt(stage: Stage) -> list[Tensor | None]:
@@ -307,9 +315,7 @@ def _gradients(frame: Frame, stage: Stage, d_pre: Tensor, tape: Tape, k: int) ->
     operand = tape.read(k)
     if stage.mask is not None:
         operand = operand * stage.mask
-    rows = d_pre.flatten(0, 1)
-    wanted = stage.weight.requires_grad
-    d_weight = frame.weight_gradient(stage, operand.flatten(0, 1), rows) if wanted else None
-    d_bias = None if stage.bias is None else rows.sum(0)
+    d_weight = frame.weight_gradient(stage, operand, d_pre) if stage.weight.requires_grad else None
+    d_bias = None if stage.bias is None else d_pre.sum((0, 1))
     outputs = tape.read(k + 1) if stage.rule.parameters else operand
     return [d_weight, d_bias, *stage.rule.parameter_gradients(d_pre, outputs)]

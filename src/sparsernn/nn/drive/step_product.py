@@ -103,6 +103,39 @@ class RoundedProduct(Product):
         return base + product if base.dim() == 1 else base.add_(product)
 
 
+class PartedProduct(Product):
+    """Several products of one size at once, of rows that lie one part after the other.
+
+    Args:
+        weight: (N, G, H); the first of N equal parts of the rows meets the first of them.
+
+    Example:
+        >>> product = PartedProduct(torch.tensor([[[1.0]], [[10.0]]]))
+        >>> product(torch.zeros(4, 1), torch.ones(4, 1)).flatten().tolist()
+        [1.0, 1.0, 10.0, 10.0]
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        self.transposed = weight.mT
+
+    def __call__(self, base: Tensor, a: Tensor) -> Tensor:
+        """See `Product`."""
+        parts = in_parts(a, len(self.transposed))
+        if base.dim() == 1:
+            return torch.baddbmm(base, parts, self.transposed).flatten(0, 1)
+        in_parts(base, len(parts)).baddbmm_(parts, self.transposed)
+        return base
+
+
+def in_parts(rows: Tensor, count: int) -> Tensor:
+    """(N B, F) -> (N, B, F).
+
+    >>> in_parts(torch.zeros(6, 2), 3).shape
+    torch.Size([3, 2, 2])
+    """
+    return rows.view(count, len(rows) // count, rows.shape[1])
+
+
 class OntoFirst(Product):
     """Another product, onto the first columns of a base that has more.
 
@@ -139,7 +172,7 @@ def recurrent_product(weight: Tensor, rows: int, uses: int) -> Product:
     The choice depends on sizes only, so that a repeated run takes its sums in the same order.
 
     Args:
-        weight: (G, H); taken as it is now.
+        weight: (G, H); taken as it is now. Or (N, G, H), one for each of N equal parts of the rows.
         rows: B of every operand.
         uses: number of products to come.
 
@@ -148,6 +181,8 @@ def recurrent_product(weight: Tensor, rows: int, uses: int) -> Product:
         >>> product(torch.tensor([1.0, 2.0]), torch.ones(1, 3))
         tensor([[4., 5.]])
     """
+    if weight.dim() > 2:
+        return PartedProduct(weight)
     if compiling_pays(weight, rows, uses):
         return CompiledProduct(weight)
     if packing_pays(weight, rows, uses):
