@@ -10,6 +10,7 @@ from hypothesis import settings
 
 from sparsernn import kernels
 from sparsernn.kernels import build, triton_language
+from sparsernn.nn.drive import loop_choice
 from sparsernn.runs.recipe import Recipe
 
 if not torch.cuda.is_available():
@@ -116,9 +117,11 @@ class Interpreted:
 
     Attributes:
         launched: names of the kernels, in the order in which they were launched.
+        way: which of the ways to go through a window is taken, where there are several.
     """
 
     def __init__(self, monkeypatch):
+        self.way = 0
         self.launched, launch = [], triton_language.Kernel.launch
 
         def noted(kernel, *arguments, **constants):
@@ -132,6 +135,8 @@ class Interpreted:
         monkeypatch.setenv("SPARSERNN_NO_KERNELS", "1")  # the CPU's own
         monkeypatch.setattr(triton_language, "ready", lambda: True)
         monkeypatch.setattr(triton_language, "takes", self.takes)
+        # not by what the interpreter takes
+        monkeypatch.setattr(loop_choice, "fastest", lambda kind, steps, ways, device: list(ways)[self.way])
 
     def takes(self, *tensors):
         """Whatever suits a kernel but lies on the CPU."""

@@ -12,7 +12,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sparsernn.kernels import blocks_triton, forget_triton, recurrence_triton
+from sparsernn.kernels import blocks_triton, forget_triton, recurrence_triton, triton_language, window_triton
 from sparsernn.kernels.sparse_layout import Layout
 from sparsernn.kernels.triton_language import Kernel
 
@@ -33,8 +33,11 @@ def compiled(
     """The kernel as it would be launched with these arguments."""
     function = kernel.ready()
     names = function.arg_names
-    types = dict(zip(names, map(word, arguments), strict=False))
-    fixed = {name: value for name, value in constants.items() if name not in OPTIONS}
+    given = list(zip(names, arguments, strict=False))
+    types = {name: word(argument) for name, argument in given}
+    # a number that is 1 is a constant, as in a launch
+    fixed = {name: 1 for name, argument in given if isinstance(argument, int) and argument == 1}
+    fixed |= {name: value for name, value in constants.items() if name not in OPTIONS}
     source = ASTSource(function, types | dict.fromkeys(fixed, "constexpr"), fixed)
     options = {name: constants[name] for name in OPTIONS if name in constants}
     return triton.compile(source, target=GPUTarget("cuda", CARDS[card], 32), options=options)
@@ -59,6 +62,9 @@ def launches(kinds: tuple[torch.dtype, ...]) -> None:
         recurrence_triton.ordered_forward(wide, h, h, 115)
         recurrence_triton.ordered_backward((h, h), wide, h, h, wide, 115)
 
+        if triton_language.multiplies(kind):
+            windows(kind)
+
     layout = Layout(torch.ones(6000, 1500, dtype=torch.bool))
     values, x, y = torch.zeros(layout.size), torch.zeros(20, 1500), torch.zeros(20, 6000)
     for name in ("highest", "high"):
@@ -69,13 +75,33 @@ def launches(kinds: tuple[torch.dtype, ...]) -> None:
         blocks_triton.gradient(layout, x, y)
 
 
+def windows(kind: torch.dtype) -> None:
+    """Every rule forth and back, that of the RHN with a mask and without, and with one of everything."""
+    sizes, one = (35, 20, 190, 3), (1, 1, 1, 1)
+    cases = [(rule, sizes, False) for rule in window_triton.KINDS]
+    for rule, (steps, batch, width, depth), masked in (
+        *cases,
+        ("highway", sizes, True),
+        ("highway", one, False),
+    ):
+        number = window_triton.KINDS[rule]
+        rows = window_triton.GATES[number] * width
+        u, weight = torch.zeros(steps, batch, rows, dtype=kind), torch.zeros(depth, rows, width, dtype=kind)
+        fed = torch.zeros(steps * depth + 1, batch, width, dtype=kind)
+        mask = fed[0] if masked else None
+        window_triton.forward(rule, u, weight, None, mask, fed, keep=not masked)
+        opened = torch.zeros(depth, steps, batch, rows, dtype=kind) if number > 3 else None
+        window_triton.backward(rule, (fed[:steps], fed[0]), weight, mask, fed, opened)
+
+
 def main(card: str | None = None, kind: str | None = None) -> None:
     """Compile all that is launched, for one card or all, in one type or both; an error of Triton's ends it."""
     seen, cards = set(), [card] if card else list(CARDS)
 
     def launch(kernel: Kernel, programs: object, *arguments: object, **constants: object) -> None:
         for card in cards:
-            key = (card, kernel.function.__name__, *map(word, arguments), *constants.items())
+            ones = tuple(argument == 1 for argument in arguments if isinstance(argument, int))
+            key = (card, kernel.function.__name__, *map(word, arguments), ones, *constants.items())
             if key not in seen:
                 seen.add(key)
                 size = len(compiled(kernel, card, arguments, constants).asm["cubin"])

@@ -51,6 +51,51 @@ def test_a_window_waits_for_nothing_and_is_that_of_the_cpu(name, monkeypatch):
     assert launched
 
 
+@pytest.mark.skipif(
+    not triton_language.installed() or not triton_language.multiplies(torch.float64),
+    reason="no products of float64 in this Triton",
+)
+@pytest.mark.parametrize("learns", [True, False])
+@pytest.mark.parametrize("name", ["rhn", "elman"])
+def test_a_window_may_be_one_launch(name, learns, monkeypatch):
+    """One forth and one back, however many steps there are; and what else is launched does not grow with them."""
+    counts = []
+    for steps in (10, 13):
+        torch.manual_seed(0)
+        layer, x = LAYERS[name][1]().double(), torch.randn(steps, 2, 3, dtype=torch.float64)
+        y, _ = layer(x)
+        y.square().sum().backward()
+        with pretended(triton=True) as device, torch.set_grad_enabled(learns):
+            monkeypatch.setattr(loop_choice, "fastest", lambda kind, steps, ways, device: list(ways)[-1])
+            twin, there = copy.deepcopy(layer).to(DEVICE), moved(x, DEVICE)
+            twin.zero_grad()
+            device.forget()
+            out, _ = twin(there)
+            if learns:
+                out.square().sum().backward()
+                for mine, other in zip(layer.parameters(), twin.parameters(), strict=True):
+                    torch.testing.assert_close(other.grad.values, mine.grad, rtol=1e-10, atol=1e-10)
+            assert [place for _, place in device.waits if place] == []
+            counts.append(dict(device.launches))
+            torch.testing.assert_close(out.detach().cpu(), y.detach(), rtol=1e-10, atol=1e-10)
+        monkeypatch.undo()
+    assert counts[0] == counts[1]
+    assert [counts[0].get(name, 0) for name in ("_ahead_window", "_back_window")] == [1, int(learns)]
+
+
+def test_a_way_is_measured_where_there_are_several():
+    """On a device, once for a kind of window; on a draw it is step by step."""
+    layer, x = RHN(3, 4, depth=2), torch.randn(10, 2, 3)
+    with pretended(triton=True) as device:
+        layer, there = layer.to(DEVICE), moved(x, DEVICE)
+        layer(there)[0].sum().backward()
+        assert device.launches["_ahead_window"] == device.launches["_back_window"] == 1
+        device.forget()
+        layer(there)[0].sum().backward()
+        assert not device.launches["_ahead_window"]
+        assert device.launches["_highway"] == 20
+
+
 def launches(blocks, steps, monkeypatch, bidirectional=False):
     """What a window of a block LSTM launches on its way forth and back, all blocks at once; and what is away."""
     torch.manual_seed(0)

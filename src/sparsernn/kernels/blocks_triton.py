@@ -178,10 +178,6 @@ def _tables(layout: Layout, device: torch.device) -> Blocks:
     return found
 
 
-def _precision() -> str:
-    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
-
-
 def _kind(base: Tensor | None) -> int:
     return NONE if base is None else BIAS if base.dim() == 1 else MATRIX
 
@@ -197,7 +193,13 @@ def forward(layout: Layout, values: Tensor, base: Tensor | None, x: Tensor) -> T
     out = _out(base, x, outputs)
     places = (tables.start, tables.column, tables.first_output)
     tensors = (x, values, *places, values if base is None else base, out)
-    sizes = {"kind": _kind(base), "precision": _precision(), "tall": TALL, "tile": TILE, "many": ROWS}
+    sizes = {
+        "kind": _kind(base),
+        "precision": triton_language.precision(),
+        "tall": TALL,
+        "tile": TILE,
+        "many": ROWS,
+    }
     _forward.launch((len(layout.forth.row) - 1, -(-n // ROWS)), *tensors, n, columns, outputs, **sizes)
     return out
 
@@ -218,7 +220,7 @@ def gradient(layout: Layout, x: Tensor, y: Tensor) -> Tensor:
     (outputs, columns), tables, n = layout.shape, _tables(layout, x.device), len(x)
     out = x.new_empty(layout.size)
     programs = (len(layout.forth.row) - 1, -(-tables.most // TILE))
-    sizes = {"precision": _precision(), "tall": TALL, "tile": TILE, "many": ROWS}
+    sizes = {"precision": triton_language.precision(), "tall": TALL, "tile": TILE, "many": ROWS}
     places = (tables.start, tables.column, tables.first_output)
     _gradient.launch(programs, x, y, *places, out, n, columns, outputs, **sizes)
     return out

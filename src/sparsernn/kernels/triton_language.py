@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 
 KINDS = (torch.float32, torch.float64)
+DOUBLES_FROM = (3, 7)
+"""The version whose products take float64, as far as tried: 3.2 has none of them."""
 
 
 @cache
@@ -44,6 +46,29 @@ def takes(*tensors: Tensor) -> bool:
         False
     """
     return all(t.is_cuda and t.dtype in KINDS for t in tensors) and ready()
+
+
+@cache
+def multiplies(kind: torch.dtype) -> bool:
+    """Whether the Triton that is there has products of matrices of a type.
+
+    Example:
+        >>> multiplies(torch.float32)
+        True
+    """
+    if kind != torch.float64:
+        return True
+    return tuple(map(int, importlib.import_module("triton").__version__.split(".")[:2])) >= DOUBLES_FROM
+
+
+def precision() -> str:
+    """What products of float32 are to be, as Triton calls it: torch's own setting.
+
+    Example:
+        >>> precision() in ("ieee", "tf32")
+        True
+    """
+    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
 
 
 class Kernel:

@@ -23,7 +23,7 @@ from sparsernn.structure.units import Slice
 class Identity(Rule):
     """h' = pre."""
 
-    window = "none"
+    window = whole = "none"
 
     def equations(self, pre: Tensor, state: CellState) -> CellState:
         """See `Rule`."""
@@ -44,7 +44,7 @@ class Identity(Rule):
 class Tanh(Rule):
     """h' = tanh(pre)."""
 
-    window = "tanh"
+    window = whole = "tanh"
 
     def equations(self, pre: Tensor, state: CellState) -> CellState:
         """See `Rule`."""
@@ -66,7 +66,7 @@ class Tanh(Rule):
 class ReLU(Rule):
     """h' = max(pre, 0)."""
 
-    window = "relu"
+    window = whole = "relu"
 
     def equations(self, pre: Tensor, state: CellState) -> CellState:
         """See `Rule`."""
@@ -92,7 +92,7 @@ class ModReLU(Rule):
     arXiv:1511.06464; the real form as in K. Helfrich, D. Willmott and Q. Ye, 2018, arXiv:1707.09520.
     """
 
-    window = "modrelu"
+    window = whole = "modrelu"
 
     def __init__(self, bias: Tensor) -> None:
         self.parameters = (bias,)

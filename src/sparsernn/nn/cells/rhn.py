@@ -35,6 +35,8 @@ class FreelyOpened(NamedTuple):
 class Highway(Rule):
     """h = tanh, t = sigmoid of the two blocks of pre; s' = h * t + s * (1 - t)."""
 
+    whole = "highway"
+
     def equations(self, pre: Tensor, state: CellState) -> CellState:
         """See `Rule`."""
         h, t = pre.chunk(2, -1)
@@ -71,6 +73,8 @@ class Highway(Rule):
 
 class FreeHighway(Rule):
     """h, t as in `Highway` and a carry gate c = sigmoid of a third block; s' = h * t + s * c."""
+
+    whole = "free_highway"
 
     def equations(self, pre: Tensor, state: CellState) -> CellState:
         """See `Rule`."""

@@ -112,6 +112,12 @@ class Rule(ABC):
     A subclass with other equations sets it to None.
     """
 
+    whole: ClassVar[str | None] = None
+    """The name in `sparsernn.kernels.window_triton.KINDS` of a rule by which windows run in one launch on a card.
+
+    A subclass with other equations sets it to None.
+    """
+
     @abstractmethod
     def equations(self, pre: Tensor, state: CellState) -> CellState:
         """Pre-activation (B, G), state before -> state after; autograd can follow."""

@@ -21,6 +21,7 @@ from sparsernn.kernels import recurrence_kernel
 from sparsernn.nn.drive.cell import CellState, Kept, Stage, step
 from sparsernn.nn.drive.sparse_weight import SparseBack, SparseForth
 from sparsernn.nn.drive.step_product import FromFirst, OntoFirst, Product, RoundedProduct, recurrent_product
+from sparsernn.nn.drive.whole_window import WholeWindow, pays, suits
 
 Outcome = tuple[Tensor, CellState]
 SHORT = 10
@@ -83,15 +84,34 @@ def _scan(
     """With operands of the recurrent products rounded to a type, or not; all else as it comes."""
     learnt = [_learnt(stage) for stage in stages]
     flat = [t for tensors in learnt for t in tensors if t is not None]
-    if not (torch.is_grad_enabled() and any(t.requires_grad for t in (u, *state, *flat))):
-        return _run(
-            Frame(stages, valid, len(state), rounded), u, state, NoTape(state[0], len(u), len(stages))
-        )
-    if len(u) < (SHORT if stages[0].rule.window else 2):
+    learns = torch.is_grad_enabled() and any(t.requires_grad for t in (u, *state, *flat))
+    if learns and len(u) < (SHORT if stages[0].rule.window else 2):
         return scan_naively(lambda u_t, before: step(stages, u_t, before), u, state, valid)
     frame = Frame(stages, valid, len(state), rounded)
+    if _whole_pays(frame, u, state, learns):
+        frame = frame._replace(whole=WholeWindow(stages))
+    if not learns:
+        return _run(frame, u, state, NoTape(state[0], len(u), len(stages)))
     y, *last = _Scan.apply(frame, u, *state, *chain(*learnt))  # type: ignore[no-untyped-call]
     return y, tuple(last)
+
+
+def _whole_pays(frame: "Frame", u: Tensor, state: CellState, learns: bool) -> bool:
+    """Whether one launch for the window is the faster way, on a device that has it."""
+    stages = frame.stages
+    if frame.valid is not None or frame.rounded is not None or not suits(stages, u, state):
+        return False
+
+    def step_by_step() -> None:
+        if not learns:
+            _run(frame, u, state, NoTape(state[0], len(u), len(stages)))
+            return
+        tape = Tape(state[0], len(u), len(stages))
+        y, last = _run(frame, u, (tape.fed[0],), tape)
+        d_pre = [u.new_empty(*u.shape[:2], stage.rows) for stage in stages]
+        _run_back(frame, tape.kept, torch.zeros_like(y), [torch.zeros_like(part) for part in last], d_pre)
+
+    return pays(stages, u, state[0], learns, step_by_step)
 
 
 class Frame(NamedTuple):
@@ -101,6 +121,7 @@ class Frame(NamedTuple):
     valid: Tensor | None
     parts: int
     rounded: torch.dtype | None
+    whole: WholeWindow | None = None
 
     def forth(self, stage: Stage, rows: int, uses: int) -> Product:
         """base + a W^T of a stage."""
@@ -168,7 +189,8 @@ class NoTape:
 class Tape:
     """Keeps every fed-back state in one buffer, and what the rules ask for.
 
-    `fed[t * K + k]` is what stage k of time step t reads; the last entry is the final state.
+    `fed[t * K + k]` is what stage k of time step t reads; the last entry is the final state. `kept` is what rules
+    kept of each step, `opened` what a window that ran in one launch did.
     """
 
     def __init__(self, start: Tensor, steps: int, stages: int) -> None:
@@ -176,6 +198,7 @@ class Tape:
         self.fed = start.new_empty(steps * stages + 1, *start.shape)
         self.fed[0] = start
         self.kept: list[list[Kept]] = []
+        self.opened: Tensor | None = None
 
     def slots(self) -> list[tuple[Tensor, ...]]:
         """For every time step, where the new state of each stage goes."""
@@ -198,6 +221,8 @@ class Tape:
 def _run(frame: Frame, u: Tensor, state: CellState, tape: Tape | NoTape) -> Outcome:
     """The forward loop; in one call where there is one stage without mask, and a kernel for its rule."""
     stages, valid = frame.stages, frame.valid
+    if frame.whole is not None:
+        return _run_whole(frame.whole, len(stages), u, state, tape)
     plain = frame.rounded is None and stages[0].sparse is None
     if plain and len(stages) == len(state) == 1 and valid is stages[0].mask is None:
         weight, rule = stages[0].weight.detach(), stages[0].rule
@@ -221,6 +246,18 @@ def _run(frame: Frame, u: Tensor, state: CellState, tape: Tape | NoTape) -> Outc
     return (y if valid is None else y * valid), state
 
 
+def _run_whole(whole: WholeWindow, stages: int, u: Tensor, state: CellState, tape: Tape | NoTape) -> Outcome:
+    """In one launch, which hands its states on through a tape in any case."""
+    if isinstance(tape, Tape):
+        tape.opened = whole.forward(u, tape.fed, keep=True)
+        y = tape.outputs()
+    else:
+        passing = Tape(state[0], len(u), stages)
+        whole.forward(u, passing.fed, keep=False)
+        y = tape.y.copy_(passing.outputs())
+    return y, (y[-1] if len(y) else state[0],)
+
+
 def _hold(valid: Tensor, new: CellState, old: CellState) -> CellState:
     """The new state where a sequence goes on; in place, for the tape holds the first tensor."""
     torch.where(valid, new[0], old[0], out=new[0])
@@ -242,6 +279,10 @@ class _Scan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Context, d_y: Tensor, *d_last: Tensor) -> tuple[Tensor | None, ...]:
         stages, valid = ctx.frame.stages, ctx.frame.valid
+        if ctx.frame.whole is not None:
+            whole, tape = ctx.frame.whole, ctx.tape
+            of_stages, d_start = whole.backward((d_y, d_last[0]), tape.fed, tape.opened)
+            return _with_weights(ctx.frame, tape, list(of_stages.unbind(0)), (d_start,))
         d_pre = [d_y.new_empty(*d_y.shape[:2], s.rows) for s in stages]
         if len(d_y) and not ctx.tape.kept:  # the window ran in one call
             d_state: CellState = (_window_back(stages[0], ctx.tape.outputs(), d_y, d_last[0], d_pre[0]),)
@@ -249,11 +290,16 @@ class _Scan(torch.autograd.Function):
             # A copy in any case: the loop adds to it in place.
             d_y = d_y.clone(memory_format=torch.contiguous_format) if valid is None else d_y * valid
             d_state = _run_back(ctx.frame, ctx.tape.kept, d_y, d_last, d_pre)
-        of_stages = [
-            _gradients(ctx.frame, stage, pre, ctx.tape, k)
-            for k, (stage, pre) in enumerate(zip(stages, d_pre, strict=True))
-        ]
-        return None, d_pre[0], *d_state, *chain(*of_stages)
+        return _with_weights(ctx.frame, ctx.tape, d_pre, d_state)
+
+
+def _with_weights(
+    frame: Frame, tape: Tape, d_pre: list[Tensor], d_state: CellState
+) -> tuple[Tensor | None, ...]:
+    """All gradients of a window: of u, of the first state, and of the tensors of the stages."""
+    pairs = enumerate(zip(frame.stages, d_pre, strict=True))
+    of_stages = [_gradients(frame, stage, pre, tape, k) for k, (stage, pre) in pairs]
+    return None, d_pre[0], *d_state, *chain(*of_stages)
 
 
 def _window_back(stage: Stage, y: Tensor, d_y: Tensor, d_last: Tensor, d_pre: Tensor) -> Tensor:
