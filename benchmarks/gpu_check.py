@@ -6,7 +6,8 @@
 Tables are printed and written to gpu-check.md. Recipes read random words in the shapes of Penn Treebank. The same
 step is taken beside it without Triton, by torch's own modules (nn.Embedding, nn.LSTM, nn.Linear, SGD), and with the
 naive loop over time where a layer has one; a mask update is timed by itself. Products with blocks of 16 x 1 stand
-beside dense ones. Recipes that the last part of `--minutes` has come for are left out, and the table says so. Last
+beside dense ones, and the ways through a window that are chosen between: step by step or in one launch, blocks one by
+one or at once. Recipes that the last part of `--minutes` has come for are left out, and the table says so. Last
 come the tests of the Triton kernels, which take the card where there is one.
 """
 
@@ -29,6 +30,8 @@ from torch.nn import functional
 from sparsernn.core.devices import chosen, described, moved, wait_for
 from sparsernn.kernels.sparse_layout import Layout
 from sparsernn.kernels.sparse_products import SparseFactor, value_gradient
+from sparsernn.nn import RHN, BlockLSTM, Elman
+from sparsernn.nn.drive import loop_choice
 from sparsernn.nn.drive.recurrent import Recurrent
 from sparsernn.runs.assembly import processor
 from sparsernn.runs.recipe import load_recipe
@@ -37,7 +40,13 @@ from sparsernn.sparsity.dynamic.engine import DynamicSparse
 
 RECIPES = ("selfish/lstm-ptb", "selfish/rhn-ptb", "selfish/onlstm-ptb", "iss/lstm-ptb", "awd/qrnn-ptb")
 TINY = ("task.window=6", "task.batch_size=2", "task.eval_batch_size=2")
-SUITE = ("tests/nn/test_triton_rules.py", "tests/nn/test_forget_mult.py", "tests/nn/test_sparse_products.py")
+SUITE = (
+    "tests/nn/test_triton_rules.py",
+    "tests/nn/test_whole_window.py",
+    "tests/nn/test_batched_lstm.py",
+    "tests/nn/test_forget_mult.py",
+    "tests/nn/test_sparse_products.py",
+)
 SUITE_SECONDS = 60
 """Of the time that there is, what tests of kernels may take; they compile each once."""
 PTB_TOKENS = 929_589
@@ -93,7 +102,17 @@ def naively(run: Run) -> bool:
 
 def kernel_tests() -> str:
     """What pytest says of the tests of the Triton kernels."""
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-k", "triton or device", *SUITE]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "0",
+        "-k",
+        "triton or device or in_one_launch",
+        *SUITE,
+    ]
     try:
         done = subprocess.run(
             command, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=SUITE_SECONDS
@@ -138,6 +157,45 @@ def block_products(device: torch.device, tiny: bool) -> list[str]:
                 ways = (lambda x=x: x @ weight.t(), lambda y=y: y @ weight, lambda x=x, y=y: y.t() @ x)
             times = " | ".join(f"{timed(way, device):.3f}" for way in ways)
             lines.append(f"| {'dense' if density == 1.0 else f'blocks, density {density}'} | {n} | {times} |")
+    return lines
+
+
+def outcome(layer: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    """What a layer gives, and the gradients of all its parameters."""
+    layer.zero_grad()
+    y, _ = layer(x)
+    y.square().mean().backward()
+    return [y.detach(), *(p.grad for p in layer.parameters())]
+
+
+def away_from(found: list[torch.Tensor], exact: list[torch.Tensor]) -> float:
+    """The largest difference, against the largest number of the tensor that it is in."""
+    pairs = [(ours.cpu(), right) for ours, right in zip(found, exact, strict=True)]
+    return max(float((a - b).abs().max() / b.abs().max().clamp_min(1e-30)) for a, b in pairs)
+
+
+def loops(device: torch.device, tiny: bool) -> list[str]:
+    """A table: each way through a window, forth and back, against the same on the CPU in float64."""
+    width, steps, batch = (16, 12, 2) if tiny else (128, 200, 100)
+    made = (
+        ("Elman, orthogonal", steps, batch, Elman(10, width, map="orthogonal", nonlinearity="modrelu")),
+        ("RHN, 5 deep", steps // 4, batch // 2, RHN(10, 2 * width, depth=5)),
+        ("block LSTM, 5 blocks", steps // 3, batch // 2, BlockLSTM(4 * width, 5 * width, blocks=5)),
+    )
+    lines = ["| window | way | ms | off the CPU's | |", "| :-- | :-- | --: | --: | :-- |"]
+    for name, steps, batch, layer in made:
+        x = torch.randn(steps, batch, layer.input_size)
+        exact = [t.float() for t in outcome(layer.double(), x.double())]
+        layer, there = layer.float().to(device), x.to(device)
+        with patch.object(loop_choice, "_chosen", {}):
+            outcome(layer, there)
+            taken = ", ".join(loop_choice._chosen.values()) or "the only one"
+        for number, way in enumerate(("first", "second")):
+            with patch.object(loop_choice, "fastest", lambda _, __, ways, ___, n=number: list(ways)[n]):
+                milliseconds = timed(lambda one=layer, x=there: outcome(one, x), device)
+                away = away_from(outcome(layer, there), exact)
+            far = "" if away <= CLOSE else " TOO FAR"
+            lines.append(f"| {name} | {way} | {milliseconds:.2f} | {away:.1e}{far} | taken: {taken} |")
     return lines
 
 
@@ -251,7 +309,8 @@ def main() -> None:
             )
             print(lines[-1], flush=True)
     said = "left out" if given.tiny else kernel_tests()
-    last = ["", *block_products(device, given.tiny), "", f"tests of the Triton kernels: {said}"]
+    ways = loops(device, given.tiny)
+    last = ["", *block_products(device, given.tiny), "", *ways, "", f"tests of the Triton kernels: {said}"]
     print("\n".join(last), flush=True)
     lines += last
     given.out.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -34,4 +34,10 @@ def test_the_table_has_a_line_for_every_recipe(tmp_path):
         assert goal == ""  # they are for full sizes
     products = [line.split("|")[3:6] for line in lines[12:18]]
     assert all(float(cell) > 0 for cells in products for cell in cells)
+    ways = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[21:27]]
+    assert [way[1] for way in ways] == ["first", "second"] * 3
+    for _, _, milliseconds, off, taken in ways:
+        assert float(milliseconds) > 0
+        assert float(off) < 1e-4
+        assert taken == "taken: the only one"  # on a CPU
     assert lines[-1] == "tests of the Triton kernels: left out"
