@@ -10,6 +10,8 @@ from sparsernn.core.devices import moved
 from sparsernn.core.errors import InputError
 from sparsernn.core.plain import Json
 from sparsernn.core.states import State
+from sparsernn.core.torch_releases import is_exporting
+from sparsernn.nn.drive.captured_loop import CapturedLoops
 from sparsernn.nn.drive.cell import Cell, CellState, StagedCell, step
 from sparsernn.nn.drive.layer import Layer
 from sparsernn.nn.drive.scan import scan, scan_naively
@@ -26,6 +28,8 @@ class Recurrent(Layer):
         reverse: read the sequence from its end; y is in the order of x.
         learn_initial_state: the state before the first step is a parameter (zeros at first) instead of zeros.
         naive: run a staged cell on the plain loop under autograd, for comparison.
+        captured: send windows of training to a CUDA device as CUDA graphs, one for each shape that comes often, where
+            the cell is a staged one; see `sparsernn.nn.drive.captured_loop`. Never tried on a card.
 
     The state is a tuple of `cell.parts` tensors (B, H).
 
@@ -44,9 +48,11 @@ class Recurrent(Layer):
         reverse: bool = False,
         learn_initial_state: bool = False,
         naive: bool = False,
+        captured: bool = False,
     ) -> None:
         super().__init__()
         self.cell, self.batch_first, self.reverse, self.naive = cell, batch_first, reverse, naive
+        self.captured, self._loops = captured, CapturedLoops()
         self.gates = cell.gates
         starts = [nn.Parameter(torch.zeros(cell.hidden_size)) for _ in range(cell.parts)]
         self.start = nn.ParameterList(starts if learn_initial_state else [])
@@ -96,6 +102,8 @@ class Recurrent(Layer):
         stages = self.cell.stages(u.shape[1])
         if self.naive:
             return scan_naively(lambda u_t, before: step(stages, u_t, before), u, state, valid)
+        if self.captured and self.training and valid is None and not is_exporting():
+            return self._loops.scan(stages, u, state)
         return scan(stages, u, state, valid)
 
     def gate_rows(self) -> dict[str, tuple[GateBlock, ...]]:

@@ -63,7 +63,8 @@ def suits(stages: Sequence[Stage], u: Tensor, state: CellState) -> bool:
     first = stages[0]
     if first.rule.whole is None or len(state) > 1:
         return False
-    alike = all(s.rule is first.rule and s.mask is first.mask for s in stages)
+    alike = all(type(s.rule) is type(first.rule) and s.mask is first.mask for s in stages)
+    alike = alike and (len(stages) == 1 or not first.rule.parameters)
     plain = all(s.sparse is None and not s.beside and s.weight.dim() == 2 for s in stages)
     of_one_type = all(t.dtype == u.dtype for t in first.rule.parameters)
     weights = [stage.weight for stage in stages]
