@@ -9,6 +9,7 @@ from pretended_cuda import pretended
 from sparsernn.core.devices import moved
 from sparsernn.nn import GRU, LSTM
 from sparsernn.nn.blocks.block_lstm import BlockLSTM
+from sparsernn.nn.drive import loop_choice
 from sparsernn.sparsity.trained.weight_inputs import InputRecorder
 
 DEVICE = torch.device("cuda", 0)
@@ -110,6 +111,20 @@ def test_the_place_of_dropped_weights_is_of_their_type():
         layer.double()
         layer(moved(x.double(), DEVICE))
         assert [place.dtype for place in layer._flat._places] == [torch.float64]
+
+
+def test_on_the_plain_loop_blocks_go_one_by_one(monkeypatch):
+    """As those ask who watch what weights read."""
+    monkeypatch.setattr(loop_choice, "fastest", lambda kind, steps, ways, device: list(ways)[-1])
+    layer = LAYERS["blocks"](0.0)
+    with pretended():
+        layer.to(DEVICE)
+        there, seen = moved(torch.randn(5, 2, layer.input_size), DEVICE), []
+        for layer.naive in (False, True):
+            with InputRecorder(dict(layer.named_parameters()), gather=False) as recorder:
+                layer(there)
+            seen.append(len(recorder.moments))
+    assert seen[0] < seen[1] == 8
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru"])

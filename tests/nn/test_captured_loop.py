@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from sparsernn.core.errors import InputError
+from sparsernn.kernels import triton_language
 from sparsernn.nn import RHN, Elman
 from sparsernn.nn.cells.onlstm import ONLSTM
 from sparsernn.nn.drive import captured_loop
@@ -203,6 +204,10 @@ def test_a_copy_captures_for_itself(graphs, monkeypatch, copied):
     assert len(graphs.made) == 2
 
 
+@pytest.mark.skipif(
+    not triton_language.installed() or not triton_language.multiplies(torch.float64),
+    reason="no products of float64 in this Triton",
+)
 def test_a_window_in_one_launch_may_be_captured(graphs, interpreted, monkeypatch):
     monkeypatch.setattr(captured_loop, "AFTER", 1)
     layer, twin = captured("rhn")

@@ -44,6 +44,46 @@ WARPS = 8
 
 
 @Kernel
+def _products(  # type: ignore[no-untyped-def]
+    state, mask, inside, w, unit, width,
+    gates: tl.constexpr, masked: tl.constexpr, precision: tl.constexpr, deep: tl.constexpr,
+):  # fmt: skip
+    """Rows of the state (and of the mask) times those rows of the weight that units of up to three gates have."""
+    h = tl.zeros([inside.shape[0], unit.shape[1]], w.dtype.element_ty)
+    t = h
+    c = h
+    for begin in range(0, width, deep):
+        read = begin + tl.arange(0, deep)
+        known = inside & (read < width)[None, :]
+        a = tl.load(state + read[None, :], mask=known, other=0.0)
+        if masked:
+            a = a * tl.load(mask + read[None, :], mask=known, other=0.0)
+        at = w + unit * width + read[:, None]
+        known_w = (read < width)[:, None] & (unit < width)
+        h += tl.dot(a, tl.load(at, mask=known_w, other=0.0), input_precision=precision)
+        if gates > 1:
+            v = tl.load(at + width * width, mask=known_w, other=0.0)
+            t += tl.dot(a, v, input_precision=precision)
+        if gates > 2:
+            v = tl.load(at + 2 * width * width, mask=known_w, other=0.0)
+            c += tl.dot(a, v, input_precision=precision)
+    return h, t, c
+
+
+@Kernel
+def _elman(h, b, unit, width, kind: tl.constexpr):  # type: ignore[no-untyped-def]
+    if kind == 1:
+        h = _tanh(h)
+    if kind == 2:
+        h = tl.where(h <= 0.0, 0.0, h)  # what is not a number stays none
+    if kind == 3:
+        grown = tl.abs(h) + tl.load(b + unit, mask=unit < width, other=0.0)
+        size = tl.where(grown > 0.0, grown, grown * 0.0)
+        h = tl.where(h > 0.0, size, tl.where(h < 0.0, -size, h * 0.0))
+    return h
+
+
+@Kernel
 def _ahead_window(  # type: ignore[no-untyped-def]
     u, weight, bias, mask, fed, opened, steps, batch, width, depth,
     kind: tl.constexpr, gates: tl.constexpr, masked: tl.constexpr, keep: tl.constexpr,
@@ -63,37 +103,13 @@ def _ahead_window(  # type: ignore[no-untyped-def]
             for first in range(0, width, tile):
                 unit = (first + tl.arange(0, tile))[None, :]
                 known = inside & (unit < width)
-                h = tl.zeros([many, tile], u.dtype.element_ty)
-                t = tl.zeros([many, tile], u.dtype.element_ty)
-                c = tl.zeros([many, tile], u.dtype.element_ty)
-                for begin in range(0, width, deep):
-                    read = begin + tl.arange(0, deep)
-                    there = read < width
-                    known_a = inside & there[None, :]
-                    a = tl.load(fed + here + read[None, :], mask=known_a, other=0.0)
-                    if masked:
-                        a = a * tl.load(mask + own + read[None, :], mask=known_a, other=0.0)
-                    at = w + unit * width + read[:, None]
-                    known_w = there[:, None] & (unit < width)
-                    h += tl.dot(a, tl.load(at, mask=known_w, other=0.0), input_precision=precision)
-                    if gates > 1:
-                        v = tl.load(at + width * width, mask=known_w, other=0.0)
-                        t += tl.dot(a, v, input_precision=precision)
-                    if gates > 2:
-                        v = tl.load(at + 2 * width * width, mask=known_w, other=0.0)
-                        c += tl.dot(a, v, input_precision=precision)
+                h, t, c = _products(
+                    fed + here, mask + own, inside, w, unit, width, gates, masked, precision, deep
+                )
                 come = u + pre + unit
                 h += tl.load(come, mask=known & (k == 0), other=0.0)  # later stages have a bias instead
-                if kind == 0:
-                    after = h
-                elif kind == 1:
-                    after = _tanh(h)
-                elif kind == 2:
-                    after = tl.where(h <= 0.0, 0.0, h)  # what is not a number stays none
-                elif kind == 3:
-                    grown = tl.abs(h) + tl.load(b + unit, mask=unit < width, other=0.0)
-                    size = tl.where(grown > 0.0, grown, grown * 0.0)
-                    after = tl.where(h > 0.0, size, tl.where(h < 0.0, -size, h * 0.0))
+                if kind < 4:
+                    after = _elman(h, b, unit, width, kind)
                 else:
                     h += tl.load(b + unit, mask=unit < width, other=0.0)
                     t += tl.load(come + width, mask=known & (k == 0), other=0.0)
@@ -117,6 +133,33 @@ def _ahead_window(  # type: ignore[no-untyped-def]
             plane += steps * batch * (gates * width)
             tl.debug_barrier()
         pre += batch * (gates * width)
+
+
+@Kernel
+def _products_back(  # type: ignore[no-untyped-def]
+    d_pre, inside, w, unit, width, gates: tl.constexpr, precision: tl.constexpr, deep: tl.constexpr
+):
+    """Rows of the gradients of all gates times the columns of the weight that units have."""
+    sums = tl.zeros([inside.shape[0], unit.shape[1]], w.dtype.element_ty)
+    for begin in range(0, gates * width, deep):
+        read = begin + tl.arange(0, deep)
+        there = read < gates * width
+        a = tl.load(d_pre + read[None, :], mask=inside & there[None, :], other=0.0)
+        at = w + read[:, None] * width + unit
+        v = tl.load(at, mask=there[:, None] & (unit < width), other=0.0)
+        sums += tl.dot(a, v, input_precision=precision)
+    return sums
+
+
+@Kernel
+def _elman_back(d, y, kind: tl.constexpr):  # type: ignore[no-untyped-def]
+    if kind == 1:
+        d = d * (1.0 - y * y)
+    if kind == 2:
+        d = tl.where(y <= 0.0, 0.0, d)
+    if kind == 3:
+        d = tl.where(y == 0.0, 0.0, d)
+    return d
 
 
 @Kernel
@@ -145,13 +188,7 @@ def _back_window(  # type: ignore[no-untyped-def]
                 to = d_pre + plane + unit
                 if kind < 4:
                     y = tl.load(fed + here + batch * width + unit, mask=known, other=0.0)
-                    if kind == 1:
-                        d = d * (1.0 - y * y)
-                    if kind == 2:
-                        d = tl.where(y <= 0.0, 0.0, d)
-                    if kind == 3:
-                        d = tl.where(y == 0.0, 0.0, d)
-                    tl.store(to, d, mask=known)
+                    tl.store(to, _elman_back(d, y, kind), mask=known)
                 else:
                     h = tl.load(opened + plane + unit, mask=known, other=0.0)
                     t = tl.load(opened + plane + width + unit, mask=known, other=0.0)
@@ -169,15 +206,7 @@ def _back_window(  # type: ignore[no-untyped-def]
             for first in range(0, width, tile):  # and through the product
                 unit = (first + tl.arange(0, tile))[None, :]
                 known = inside & (unit < width)
-                sums = tl.zeros([many, tile], d_y.dtype.element_ty)
-                for begin in range(0, gates * width, deep):
-                    read = begin + tl.arange(0, deep)
-                    there = read < gates * width
-                    a = tl.load(d_pre + plane + read[None, :], mask=inside & there[None, :], other=0.0)
-                    v = tl.load(
-                        w + read[:, None] * width + unit, mask=there[:, None] & (unit < width), other=0.0
-                    )
-                    sums += tl.dot(a, v, input_precision=precision)
+                sums = _products_back(d_pre + plane, inside, w, unit, width, gates, precision, deep)
                 if masked:
                     sums = sums * tl.load(mask + own + unit, mask=known, other=0.0)
                 if kind > 3:

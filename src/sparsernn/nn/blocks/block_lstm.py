@@ -77,6 +77,9 @@ class BlockLSTM(Layer):
     """
 
     gates = ("i", "f", "g", "o")
+    naive = (
+        False  # whether a card takes one component after the other in any case, whose weights can be watched
+    )
 
     @checked
     def __init__(
@@ -172,7 +175,9 @@ class BlockLSTM(Layer):
                 f"the components have {self.hidden_spans()} units forwards and {self.hidden_spans('_reverse')} "
                 "backwards; remove equally many from both."
             )
-        if lengths is None:
+        if (at_once := exactly(self._at_once, x, h, c, lengths)) is not None:
+            y, h, c = at_once
+        elif lengths is None:
             y, h, c = exactly(self._read, x, h, c)
         else:
             y, h, c = exactly(self._read_ragged, x, h, c, lengths)
@@ -181,9 +186,7 @@ class BlockLSTM(Layer):
         return (y.transpose(0, 1) if self.batch_first else y), (h, c)
 
     def _read(self, x: Tensor, h: Tensor, c: Tensor) -> Outcome:
-        """Where the compiled kernel takes them, or a card is faster so, all components at once."""
-        if (at_once := self._at_once(x, h, c)) is not None:
-            return at_once
+        """Where the compiled kernel takes them, all components at once."""
         components = self._dropped()
 
         def kernel(x: Tensor, h: Tensor, c: Tensor, weights: list[Tensor]) -> Outcome:
@@ -194,21 +197,18 @@ class BlockLSTM(Layer):
         done = parallel_lstm.read(self._parts(components), x, h, c)
         return done or self._one_by_one(kernel, components, x, h, c)
 
-    def _at_once(self, x: Tensor, h: Tensor, c: Tensor, lengths: Tensor | None = None) -> Outcome | None:
+    def _at_once(self, x: Tensor, h: Tensor, c: Tensor, lengths: Tensor | None) -> Outcome | None:
         """On a graphics card, where that is faster than one component after the other."""
-        if not x.is_cuda:
+        if not x.is_cuda or self.naive:
             return None
         parts, drop = self._parts(self._own()), self.weight_drop * self.training
         return batched_lstm.read_where_faster(parts, x, h, c, drop, lengths)
 
     def _own(self) -> list[list[Tensor]]:
-        """The parameters of every component, both directions one after the other."""
         return [[w for s in self.suffixes for w in self.weights(n, s)] for n in range(len(self.windows))]
 
     def _read_ragged(self, x: Tensor, h: Tensor, c: Tensor, lengths: Tensor) -> Outcome:
-        """All components at once, or all in one packing of the sequences."""
-        if (at_once := self._at_once(x, h, c, lengths)) is not None:
-            return at_once
+        """All components share one packing of the sequences."""
         ragged = Ragged(x, lengths)
 
         def kernel(x: Tensor, h: Tensor, c: Tensor, weights: list[Tensor]) -> Outcome:
@@ -235,7 +235,7 @@ class BlockLSTM(Layer):
 
     def _dropped(self) -> list[list[Tensor]]:
         """Weights of every component as a kernel takes them, both directions one after the other."""
-        drop = self.weight_drop if self.training else 0.0
+        drop = self.weight_drop * self.training
         return [flat.gathered(own, drop) for flat, own in zip(self._flat, self._own(), strict=True)]
 
     def _parts(self, components: list[list[Tensor]]) -> list[Part]:
