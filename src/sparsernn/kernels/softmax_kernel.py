@@ -53,14 +53,18 @@ def softmax(scores: Tensor, bias: Tensor | None, target: Tensor, keep: bool) -> 
         tensor([4.]) tensor([[ 0.2500,  0.2500, -0.7500,  0.2500]])
     """
     found, (rows, columns) = loaded(), scores.shape
+    if target.shape != (rows,) or (bias is not None and bias.shape != (columns,)):
+        raise IndexError(f"the target has the shape {tuple(target.shape)}; it must be ({rows},).")
     low, high = target.aminmax()
     if low < 0 or high >= columns:
         raise IndexError(f"a target is {int(low if low < 0 else high)}; it must be in [0, {columns}).")
     threads = found.threads_between() if scores.numel() >= SHARED_FROM else 1
-    bias = bias if bias is None else bias.contiguous()
-    target, nll = target.contiguous(), torch.empty(rows)
+    bias = bias if bias is None else bias.to(scores.device, torch.float32).contiguous()
+    target = target.to(scores.device, torch.int64).contiguous()
+    nll = torch.empty(rows, dtype=torch.float32, device=scores.device)
     rounded = scores.dtype == torch.bfloat16
-    scratch = torch.empty(threads * columns if rounded or not keep else 0)
+    own = threads * columns if rounded or not keep else 0
+    scratch = torch.empty(own, dtype=torch.float32, device=scores.device)
     places = [None if t is None else t.data_ptr() for t in (scores, bias, target, nll, scratch)]
     found.softmax(*places, rows, columns, int(rounded), int(keep), threads)
     return nll

@@ -58,7 +58,7 @@ class _SoftmaxNLL(torch.autograd.Function):
         else:
             nll, surplus = excess(sparse.factor.forward(bias, x), None, target)
         ctx.save_for_backward(x, weight, surplus)
-        return nll
+        return nll.to(x.dtype)
 
     @staticmethod
     @once_differentiable
@@ -130,5 +130,5 @@ def softmax_nll(
 
 def _nll(scores: Tensor, bias: Tensor, target: Tensor) -> Tensor:
     if softmax_kernel.takes(scores):
-        return softmax_kernel.softmax(scores, bias, target, keep=False)
+        return softmax_kernel.softmax(scores, bias, target, keep=False).to(scores.dtype)
     return functional.cross_entropy(scores + bias, target, reduction="none")
