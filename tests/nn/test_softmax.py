@@ -114,3 +114,41 @@ def test_loss_and_gradients_are_those_of_cross_entropy(rows, columns, width, see
     torch.testing.assert_close(softmax_nll(*single, target), wanted.float(), rtol=1e-4, atol=1e-4)
     with torch.no_grad():
         torch.testing.assert_close(softmax_nll(*single, target), wanted.float(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16])
+def test_the_default_type_is_of_no_account(compiled_or_twin, default):
+    scores, bias, target = case(6, 50)
+    loss, gradient = oracle(scores, bias, target)
+    torch.set_default_dtype(default)
+    try:
+        found, kept = excess(scores, bias, target)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(found.double(), loss, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(kept.double(), gradient, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_weights_of_every_type_learn(compiled_or_twin, dtype):
+    scores, bias, target = case(8, 60)
+    parts = [t.to(dtype).requires_grad_() for t in (scores[:, :8], scores[:, :8].repeat(8, 1)[:60], bias)]
+    wide = [t.detach().double().requires_grad_() for t in parts]
+    exact = functional.cross_entropy(functional.linear(*wide), target, reduction="none")
+    found = softmax_nll(*parts, target)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), exact, rtol=2**-5, atol=2**-2)
+    wanted = torch.autograd.grad(exact.sum(), wide)
+    for one, other in zip(torch.autograd.grad(found.sum(), parts), wanted, strict=True):
+        assert (one.double() - other).norm() <= 2**-4 * other.norm()
+    with torch.no_grad():
+        torch.testing.assert_close(softmax_nll(*parts, target).double(), exact, rtol=2**-5, atol=2**-2)
+
+
+def test_targets_may_be_narrow_and_must_be_one_for_each_row(compiled):
+    scores, bias, target = case(6, 50)
+    wanted, _ = excess(scores.clone(), bias, target)
+    found = softmax_kernel.softmax(scores.clone(), bias, target.int(), keep=False)
+    assert found.equal(wanted)
+    with pytest.raises(IndexError, match="must be"):
+        softmax_kernel.softmax(scores, bias, target[:3], keep=False)

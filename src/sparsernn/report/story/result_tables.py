@@ -47,7 +47,7 @@ def fitting(results: Sequence[Obtained], patterns: Sequence[str]) -> list[Obtain
     A pattern that begins with `!` leaves out runs in which a setting was changed: `!epochs`, `!model.*`. One that
     begins with `+` leaves out those in which it was not.
     """
-    names = [pattern for pattern in patterns if pattern[0] not in "!+"]
+    names = [pattern for pattern in patterns if not pattern.startswith(("!", "+"))]
     without, needed = ([p[1:] for p in patterns if p.startswith(sign)] for sign in "!+")
     return [
         result
