@@ -161,3 +161,11 @@ def test_bidaf_has_no_runtime_from_a_file_either(tmp_path):
     pack(BiDAF(V, 9, hidden_size=4), {}, tmp_path / "m")
     with pytest.raises(InputError, match="a BiDAF has no vocabulary_size"):
         runtime(unpack(tmp_path / "m"))
+
+
+def test_a_model_that_was_saved_before_it_remembered_is_packed_without_a_description(tmp_path):
+    model = SequenceModel(3, 2, [5], "gru")
+    model.__dict__["made_with"] = {}
+    assert described(model) == {}
+    pack(model, {}, tmp_path / "old.safetensors")
+    assert unpack(tmp_path / "old.safetensors").keys() == model.state_dict().keys()

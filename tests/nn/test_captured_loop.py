@@ -227,3 +227,11 @@ def test_the_cpu_has_no_graphs():
     ):
         layer(x)
     layer.eval()(x)
+
+
+def test_layers_that_were_saved_before_there_were_graphs_still_compute():
+    layer, x = RHN(3, 4, depth=2), torch.rand(5, 2, 3)
+    wanted, _ = layer(x)
+    for name in ("captured", "_loops"):
+        del layer.__dict__[name]
+    assert layer(x)[0].equal(wanted)

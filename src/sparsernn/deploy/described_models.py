@@ -34,7 +34,9 @@ class Tensors(dict[str, Tensor]):
 
 
 def described(model: nn.Module) -> dict[str, Json]:
-    """A model as a recipe has it, in its present sizes: {"model": {name, settings}}; {} of another program's.
+    """A model as a recipe has it, in its present sizes: {"model": {name, settings}}.
+
+    {} of another program's, and of one that was saved as a whole before models knew how they were made.
 
     Example:
         >>> from sparsernn.models.sequence_model import SequenceModel
@@ -42,7 +44,7 @@ def described(model: nn.Module) -> dict[str, Json]:
         {'model': {'name': 'sequence_model', 'input_size': 3, 'output_size': 2, 'hidden_sizes': [5], 'layer': 'gru'}}
     """
     name = next((name for name, made in MODELS.items() if made is type(model)), None)
-    if name is None or not isinstance(model, Model):
+    if name is None or not isinstance(model, Model) or not model.made_with:
         return {}
     return {"model": {"name": name, **model.resized(model.made_with)}}
 

@@ -40,6 +40,8 @@ class Recurrent(Layer):
         (torch.Size([7, 2, 5]), torch.Size([2, 5]))
     """
 
+    captured = False  # of layers that were saved as a whole before there was such a thing
+
     def __init__(
         self,
         cell: Cell,
