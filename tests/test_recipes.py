@@ -335,6 +335,8 @@ def test_the_seed_command_is_reproduced():
 @pytest.mark.parametrize("method", ["dense", "static", "set", "rigl", "snfs"])
 def test_a_sibling_differs_from_its_base_in_the_method_alone(family, method):
     base, sibling = load_recipe(family).settings(), load_recipe(f"{family}-{method}").settings()
+    if (family, method) == ("selfish/lstm-ptb-small", "dense"):  # where each has the rate that suits it
+        assert (base["optimizer"].pop("lr"), sibling["optimizer"].pop("lr")) == (40, 20)
     differing = {key for key in base | sibling if base.get(key) != sibling.get(key)}
     assert differing <= {"name", "sparsity", *DESCRIPTION}
     assert sibling["sparsity"]["name"] == method
