@@ -450,11 +450,11 @@ def test_what_cannot_be_taken_apart_is_refused():
 
 
 def test_the_example_of_the_page_makes_a_module_smaller():
-    page = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "compaction.md").read_text(encoding="utf-8")
     section = page.split("## A model of your own")[1].split("\n## ")[0]
     names = {"__name__": "example"}
     for block in re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL):
-        exec(compile(block, "deploy.md", "exec"), names)
+        exec(compile(block, "compaction.md", "exec"), names)
     before, after = names["done"].parameters
     assert after < 0.9 * before
     assert names["loss"] < 0.1

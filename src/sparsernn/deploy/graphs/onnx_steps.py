@@ -1,7 +1,7 @@
 """A list of steps as an ONNX graph of one step whose products have weights of 8 or 4 bits.
 
 What `step_twins` says of each kind of step in torch stands here in ONNX, with sequences in rows: operands are
-(B, rows). Products are MatMulNBits, of onnxruntime's own domain; docs/deploy.md has what else was measured.
+(B, rows). Products are MatMulNBits, of onnxruntime's own domain; docs/export.md has what else was measured.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Graphs of whole sequences whose products have weights of 8 bits, by operators of onnxruntime's own.
 
-Of the forms that were measured (docs/deploy.md) these are the fastest: an LSTM that rounds as it goes, and products
+Of the forms that were measured (docs/export.md) these are the fastest: an LSTM that rounds as it goes, and products
 that round all of their input with one factor. Other recurrences are a Scan of such products.
 """
 
