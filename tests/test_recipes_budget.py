@@ -1,5 +1,8 @@
 """The comparison at equal cost compares equal costs, under the same rules for all."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -13,19 +16,20 @@ MASKED = ["rigl", "selfish", "set", "snfs", "static"]
 VOCABULARY = {"vocabulary_size": 10_000}
 
 
-def model_of(name):
-    return make("model", MODELS, load_recipe(name).model, **VOCABULARY)
+def model_of(name, width=None):
+    sizes = {} if width is None else {"embedding_size": width, "hidden_sizes": [width, width]}
+    return make("model", MODELS, load_recipe(name).model | sizes, **VOCABULARY)
 
 
-def parameters(name):
+def parameters(name, width=None):
     with torch.device("meta"):
-        return sum(p.numel() for p in model_of(name).parameters())
+        return sum(p.numel() for p in model_of(name, width).parameters())
 
 
-def active():
-    """Of 2x200 at the density of the sparse recipes: every matrix is masked, no bias is."""
+def active(width=None):
+    """Of 2x200, or as wide as is said, at the density of the sparse recipes: every matrix is masked, no bias is."""
     with torch.device("meta"):
-        sizes = [(p.ndim, p.numel()) for p in model_of("budget/selfish").parameters()]
+        sizes = [(p.ndim, p.numel()) for p in model_of("budget/selfish", width).parameters()]
     density = load_recipe("budget/selfish").sparsity["density"]
     return sum(density * numel if dimensions == 2 else numel for dimensions, numel in sizes)
 
@@ -35,6 +39,13 @@ def test_a_third_of_the_wide_network_is_as_large_as_the_narrow_one_and_the_block
     assert active() == pytest.approx(1_544_400)
     assert parameters("budget/dense-narrow") == pytest.approx(active(), rel=0.01)
     assert parameters("budget/blocks") == pytest.approx(parameters("budget/dense-narrow"), rel=1e-4)
+
+
+def test_the_size_larger_that_the_page_names_is_equal_too():
+    page = (Path(__file__).parents[1] / "docs" / "budget.md").read_text(encoding="utf-8")
+    wide, narrow = (int(width) for width in re.findall(r"`model\.embedding_size=(\d+) ", page))
+    assert wide > 200
+    assert parameters("budget/dense-narrow", narrow) == pytest.approx(active(wide), rel=0.01)
 
 
 def test_a_third_of_the_wide_network_multiplies_as_often_as_the_one_of_equal_operations():
