@@ -14,19 +14,19 @@ FEWEST = 2
 
 
 def size_chart(results: Sequence[Obtained]) -> Figure | None:
-    """The test figure against the active parameters, with the spread over seeds as a line through the dot.
+    """The test figure against the bytes of a packed file, with the spread over seeds as a line through the dot.
 
     Only results of one corpus, metric and machine can stand in one picture: the kind that has most settings is drawn.
     None where fewer than two settings have a size.
     """
-    groups = _most(results, lambda group: bool(group[0].active))
+    groups = _most(results, lambda group: bool(group[0].packed_bytes))
     if len(groups) < FEWEST:
         return None
-    sizes = [group[0].active or 0 for group in groups]
+    sizes = [_megabytes(group) for group in groups]
     series = [part for k, group in enumerate(groups) for part in _point(k, group, shared(groups))]
     axes = Axes(
         f"test {row_of(groups[0][0].metric).axis}",
-        "active parameters",
+        "MB of a packed file, float32",
         x_log=max(sizes) > 4 * min(sizes),
         x_zero=False,
     )
@@ -83,10 +83,14 @@ def _bands(position: int, group: Group) -> list[Band]:
     return [Band(epochs, low, high, position % COLOURS)]
 
 
+def _megabytes(group: Group) -> float:
+    return (group[0].packed_bytes or 0) / 1e6
+
+
 def _point(position: int, group: Group, common: Sequence[str]) -> list[Series]:
     """A dot with its number, and the line of its spread where there are several seeds."""
     test, scale = over_seeds(group, "test"), row_of(group[0].metric).scale
-    colour, size = position % COLOURS, float(group[0].active or 0)
+    colour, size = position % COLOURS, _megabytes(group)
     name = f"{position + 1} {group[0].beside(common)}, n = {len(group)}"
     dot = Series(name, [size], [scale * test.mean], colour, "dots", tag=str(position + 1))
     if test.spread is None:

@@ -73,6 +73,17 @@ class Obtained:
         """The recipe and the settings that were changed, as a command has them."""
         return self.beside(())
 
+    @property
+    def packed_bytes(self) -> int | None:
+        """About what a packed file takes in float32; None of a run whose size is unknown.
+
+        4 bytes for a parameter that is there and, where some are not, a bit for each that could be.
+        """
+        if self.active is None:
+            return None
+        bits = (self.total or 0) if self.active < (self.total or 0) else 0
+        return 4 * self.active + bits // 8
+
     def beside(self, common: Sequence[str]) -> str:
         """The label without those changes that stand elsewhere."""
         return shlex.join((self.recipe, *(change for change in self.overrides if change not in common)))
