@@ -170,18 +170,21 @@ class _Drawing:
         )
 
     def tags(self, x: Scale, y: Scale) -> str:
-        """The texts at the ends of curves; those at the right edge are moved apart where they would touch."""
-        ends = [(s, *finite(s)[-1]) for s in self.series if s.tag and s.look != "dots"]
-        inside = [(x(a), self.height * y.up(b), s) for s, a, b in ends if x(a) < EDGE]
-        at_edge = sorted(
-            ((self.height * y.up(b), s) for s, a, b in ends if x(a) >= EDGE), key=lambda pair: pair[0]
-        )
-        places = spread([at for at, _ in at_edge], LABEL_GAP, 0, self.height)
-        moved = [(100.0, at, s) for at, (_, s) in zip(places, at_edge, strict=True)]
+        """The texts at the ends of curves; those above each other are moved apart where they would touch."""
+        columns: dict[int, list[tuple[float, float, Series]]] = {}
+        for s in self.series:
+            if s.tag and s.look != "dots":
+                a, b = finite(s)[-1]
+                across = 100.0 if x(a) >= EDGE else x(a)
+                columns.setdefault(round(across), []).append((self.height * y.up(b), across, s))
+        return "".join(self.column(sorted(ends, key=lambda end: end[0])) for ends in columns.values())
+
+    def column(self, ends: Sequence[tuple[float, float, Series]]) -> str:
+        places = spread([at for at, *_ in ends], LABEL_GAP, 0, self.height)
         return "".join(
             f'<text class="tag s{s.colour}" x="{across:.2f}%" dx="6" y="{down:.1f}" dy=".35em">'
             f"{escape(s.tag)}</text>"
-            for across, down, s in inside + moved
+            for down, (_, across, s) in zip(places, ends, strict=True)
         )
 
     def events(self, x: Scale) -> str:

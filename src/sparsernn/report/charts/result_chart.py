@@ -1,6 +1,7 @@
 """Quality over seeds: against size, a dot for each setting, and epoch by epoch, a curve for each."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from sparsernn.core.metrics import metric as row_of
 from sparsernn.report.charts.chart import Axes, Band, Series, chart
@@ -16,12 +17,15 @@ FEWEST = 2
 def size_chart(results: Sequence[Obtained]) -> Figure | None:
     """The test figure against the bytes of a packed file, with the spread over seeds as a line through the dot.
 
+    Best setting first.
+
     Only results of one corpus, metric and machine can stand in one picture: the kind that has most settings is drawn.
     None where fewer than two settings have a size.
     """
     groups = _most(results, lambda group: bool(group[0].packed_bytes))
     if len(groups) < FEWEST:
         return None
+    _best_first(groups, "test")
     sizes = [_megabytes(group) for group in groups]
     series = [part for k, group in enumerate(groups) for part in _point(k, group, shared(groups))]
     axes = Axes(
@@ -42,11 +46,11 @@ def curve_chart(results: Sequence[Obtained]) -> Figure | None:
     groups = _most(results, lambda group: len(_means(group)) >= FEWEST)
     if not groups:
         return None
-    sign = -1 if row_of(groups[0][0].metric).higher_is_better else 1
-    groups.sort(key=lambda group: sign * over_seeds(group, "valid").mean)
+    _best_first(groups, "valid")
     curves = [_curve(position, group, shared(groups)) for position, group in enumerate(groups)]
     bands = [band for position, group in enumerate(groups) for band in _bands(position, group)]
-    axes = Axes(f"valid {row_of(groups[0][0].metric).axis}", log=sign > 0, x_zero=False)
+    metric = row_of(groups[0][0].metric)
+    axes = Axes(f"valid {metric.axis}", log=not metric.higher_is_better, x_zero=False)
     return chart("Epoch by epoch", curves, axes, bands=bands, height=300, caption=caption(groups))
 
 
@@ -54,6 +58,11 @@ def _most(results: Sequence[Obtained], fits: Callable[[Group], bool]) -> list[Gr
     """The settings of the kind of which most fit."""
     drawn = [[group for group in grouped(kind) if fits(group)] for kind in kinds(results)]
     return max(drawn, key=len, default=[])
+
+
+def _best_first(groups: list[Group], split: str) -> None:
+    sign = -1 if row_of(groups[0][0].metric).higher_is_better else 1
+    groups.sort(key=lambda group: sign * over_seeds(group, split).mean)
 
 
 def _samples(group: Group) -> list[Sample]:
@@ -92,8 +101,9 @@ def _point(position: int, group: Group, common: Sequence[str]) -> list[Series]:
     test, scale = over_seeds(group, "test"), row_of(group[0].metric).scale
     colour, size = position % COLOURS, _megabytes(group)
     name = f"{position + 1} {group[0].beside(common)}, n = {len(group)}"
-    dot = Series(name, [size], [scale * test.mean], colour, "dots", tag=str(position + 1))
+    dot, number = Series(name, [size], [scale * test.mean], colour, "dots"), str(position + 1)
     if test.spread is None:
-        return [dot]
-    ends = [scale * (test.mean - test.spread), scale * (test.mean + test.spread)]
-    return [dot, Series("", [size, size], ends, colour)]
+        return [replace(dot, tag=number)]
+    # A line ends where its number stands: in the middle.
+    ends = [test.mean - test.spread, test.mean + test.spread, test.mean]
+    return [dot, Series("", [size] * 3, [scale * end for end in ends], colour, tag=number)]
