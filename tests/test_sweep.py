@@ -14,7 +14,7 @@ from sparsernn.core.errors import InputError
 from sparsernn.experiments import Sweep
 from sparsernn.experiments.search_space import parse_space, spaces_of
 from sparsernn.report.story.history import load_run
-from sparsernn.report.story.seeds import Sample, differs, seeds_table
+from sparsernn.report.story.seeds import Sample, differs, seeds_tables
 
 pytest.importorskip("optuna")
 
@@ -169,4 +169,4 @@ def test_differences_within_the_spread_are_none():
 
 
 def test_runs_without_seeds_in_common_have_no_such_table():
-    assert seeds_table([]) is None
+    assert seeds_tables([]) == []

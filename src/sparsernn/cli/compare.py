@@ -33,10 +33,9 @@ def compare(
     from sparsernn.report import compare as compared
     from sparsernn.report import load_run
     from sparsernn.report.console import output
-    from sparsernn.report.story.seeds import seeds_table
+    from sparsernn.report.story.seeds import seeds_tables
 
-    over_seeds = seeds_table([load_run(run) for run in runs])
-    for table in filter(None, (compared(runs), over_seeds)):
+    for table in (compared(runs), *seeds_tables([load_run(run) for run in runs])):
         if markdown:
             print(table.markdown(), end="\n\n")
         else:

@@ -33,7 +33,7 @@ from sparsernn.experiments.sweep_storage import (
 from sparsernn.experiments.sweep_worker import ERROR, Worker
 from sparsernn.experiments.trained_run import TrainedRun
 from sparsernn.report import Table, load_run
-from sparsernn.report.story.seeds import seeds_table
+from sparsernn.report.story.seeds import comparable, seeds_tables
 from sparsernn.report.story.tables import compare as compare_records
 from sparsernn.runs.recipe import load_recipe
 from sparsernn.runs.reporter import Reporter
@@ -101,9 +101,10 @@ class Sweep:
 
     @property
     def table(self) -> Table:
-        """Mean and spread over seeds where there are several, else one row for each run."""
+        """Mean and spread over seeds where there are several on one corpus, else one row for each run."""
         records = [load_run(run.folder) for run in self.runs]
-        return seeds_table(records) or compare_records([record.folder for record in records])
+        over_seeds = seeds_tables(records) if len(comparable(records)) == 1 else []
+        return over_seeds[0] if over_seeds else compare_records([record.folder for record in records])
 
     def join(self, reporter: Reporter | None = None, patience: float = 1.0) -> int:
         """Work on the sweep until nothing is left of it; returns how many settings this worker ended.

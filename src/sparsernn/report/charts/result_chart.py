@@ -7,7 +7,15 @@ from sparsernn.core.metrics import metric as row_of
 from sparsernn.report.charts.chart import Axes, Band, Series, chart
 from sparsernn.report.charts.svg import COLOURS, Figure
 from sparsernn.report.story.obtained import Obtained
-from sparsernn.report.story.result_tables import Group, caption, grouped, kinds, over_seeds, shared
+from sparsernn.report.story.result_tables import (
+    Group,
+    best_first,
+    caption,
+    grouped,
+    kinds,
+    over_seeds,
+    shared,
+)
 from sparsernn.report.story.seeds import Sample
 
 FEWEST = 2
@@ -15,17 +23,14 @@ FEWEST = 2
 
 
 def size_chart(results: Sequence[Obtained]) -> Figure | None:
-    """The test figure against the bytes of a packed file, with the spread over seeds as a line through the dot.
-
-    Best setting first.
+    """The test figure against the bytes of a packed file, with the spread over seeds as a line through the dot, best setting first.
 
     Only results of one corpus, metric and machine can stand in one picture: the kind that has most settings is drawn.
     None where fewer than two settings have a size.
     """
-    groups = _most(results, lambda group: bool(group[0].packed_bytes))
+    groups = best_first(_most(results, lambda group: bool(group[0].packed_bytes)))
     if len(groups) < FEWEST:
         return None
-    _best_first(groups, "test")
     sizes = [_megabytes(group) for group in groups]
     series = [part for k, group in enumerate(groups) for part in _point(k, group, shared(groups))]
     axes = Axes(
@@ -43,10 +48,9 @@ def curve_chart(results: Sequence[Obtained]) -> Figure | None:
     An epoch that not all seeds of a setting have reached is left out. Results are chosen as in `size_chart`.
     None where no setting has two epochs.
     """
-    groups = _most(results, lambda group: len(_means(group)) >= FEWEST)
+    groups = best_first(_most(results, lambda group: len(_means(group)) >= FEWEST))
     if not groups:
         return None
-    _best_first(groups, "valid")
     curves = [_curve(position, group, shared(groups)) for position, group in enumerate(groups)]
     bands = [band for position, group in enumerate(groups) for band in _bands(position, group)]
     metric = row_of(groups[0][0].metric)
@@ -58,11 +62,6 @@ def _most(results: Sequence[Obtained], fits: Callable[[Group], bool]) -> list[Gr
     """The settings of the kind of which most fit."""
     drawn = [[group for group in grouped(kind) if fits(group)] for kind in kinds(results)]
     return max(drawn, key=len, default=[])
-
-
-def _best_first(groups: list[Group], split: str) -> None:
-    sign = -1 if row_of(groups[0][0].metric).higher_is_better else 1
-    groups.sort(key=lambda group: sign * over_seeds(group, split).mean)
 
 
 def _samples(group: Group) -> list[Sample]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sparsernn.core.metrics import metric as row_of
 from sparsernn.core.plain import Json
 from sparsernn.core.registry import name_of
+from sparsernn.report.story.formats import MISSING
 from sparsernn.report.story.history import Event, RunRecord, number, tensors_now
 
 
@@ -104,7 +105,7 @@ def gather(run: RunRecord) -> Facts:
     return Facts(
         name=run.name,
         about=str(run.recipe.get("about") or ""),
-        method=name_of(run.recipe.get("sparsity")) or "dense",
+        method=name_of(run.recipe.get("sparsity")) or ("dense" if run.recipe else MISSING),
         quality=_quality(run),
         size=_size(run),
         cost=_cost(run),

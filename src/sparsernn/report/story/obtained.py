@@ -12,8 +12,8 @@ from sparsernn.core.errors import InputError
 from sparsernn.core.plain import Json
 from sparsernn.core.safe_files import replacing
 from sparsernn.report.story.facts import gather, metric_name, scored_epochs, valid_value
-from sparsernn.report.story.history import RunRecord, load_run, number
-from sparsernn.report.story.seeds import counts, row_settings
+from sparsernn.report.story.history import RunRecord, load_run
+from sparsernn.report.story.seeds import counts, data_of, row_settings
 
 DIGITS = 12
 """Of a hash: enough to tell settings or data apart."""
@@ -94,15 +94,25 @@ def obtained(run: RunRecord) -> Obtained | None:
 
     Args:
         run: as read by `load_run`.
+
+    Raises:
+        InputError: it has no recipe, or one without a seed, so that nobody knows what its figures are of.
     """
     facts, metric, data = gather(run), metric_name(run), run.environment.get("data") or {}
+    name, data_hash = data_of(run)
     if facts.quality.test is None or facts.quality.valid is None:
         return None
+    seed = run.recipe.get("seed")
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        missing = f"a seed of {seed!r} in its recipe" if run.recipe else "no recipe.yaml"
+        raise InputError(
+            f"the run '{run.folder}' has {missing}; put back what it was trained with, or leave it out."
+        )
     return Obtained(
         recipe=facts.name,
         overrides=_overrides(run),
         settings=settings_hash(run.recipe),
-        seed=int(number(run.recipe.get("seed", 0))),
+        seed=seed,
         metric=metric,
         valid=facts.quality.valid,
         test=facts.quality.test,
@@ -110,9 +120,9 @@ def obtained(run: RunRecord) -> Obtained | None:
         total=facts.size.total,
         active=facts.size.active,
         operations=run.last("sizes").get("macs_per_token"),
-        data=str(data.get("name") or (run.recipe.get("task") or {}).get("name") or ""),
+        data=name,
         tokens=(data.get("tokens") or {}).get("train"),
-        data_hash=str((data.get("sha256") or {}).get("train") or "")[:DIGITS],
+        data_hash=data_hash[:DIGITS],
         machine=_machine(run.environment),
         commit=str(run.environment.get("commit") or ""),
         started=str(run.environment.get("started") or ""),

@@ -1,5 +1,6 @@
 """The figures that recipes show as `obtained`, from results over seeds."""
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -15,7 +16,8 @@ ENTRY = re.compile(r"^obtained:.*\n(?:[ \t]+.*\n)*", re.MULTILINE)
 def write_figures(results: Sequence[Obtained]) -> list[str]:
     """Write mean and spread into the recipes of the package that were run unchanged, and on most data.
 
-    A recipe that was changed since it was run, or run with other settings, keeps what it has.
+    A recipe that was changed since it was run, or run with other settings, keeps what it has, and so does one of
+    which a run diverged.
 
     Returns:
         The names of the recipes that were written.
@@ -26,7 +28,7 @@ def write_figures(results: Sequence[Obtained]) -> list[str]:
     best: dict[str, Group] = {}
     for group in grouped(results):
         name = group[0].recipe
-        if _is_shipped(group[0]) and _rank(group) > _rank(best.get(name, ())):
+        if _is_shipped(group[0]) and _finite(group) and _rank(group) > _rank(best.get(name, ())):
             best[name] = group
     for name, group in best.items():
         _write(name, _entry(group))
@@ -37,6 +39,10 @@ def _is_shipped(result: Obtained) -> bool:
     if result.recipe not in list_recipes():
         return False
     return settings_hash(load_recipe(result.recipe).settings()) == result.settings
+
+
+def _finite(group: Group) -> bool:
+    return all(math.isfinite(over_seeds(group, split).mean) for split in ("valid", "test"))
 
 
 def _rank(group: Group) -> tuple[int, int, str]:

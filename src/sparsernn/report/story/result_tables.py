@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from sparsernn.core.metrics import metric as row_of
 from sparsernn.report.story.formats import whole
 from sparsernn.report.story.obtained import Obtained
-from sparsernn.report.story.seeds import Sample, differs
+from sparsernn.report.story.seeds import Sample, verdict
 from sparsernn.report.story.tables import Table
 
 Group = Sequence[Obtained]
@@ -20,7 +20,6 @@ NAMED_SEEDS = 3
 """Seeds are listed up to so many that do not follow each other."""
 MADE = re.compile(r"-(finetuned\d*|pruned|compact)$")
 """How names of runs end that a command made from another run; no recipe has such a name."""
-VERDICTS = {None: "one seed", True: "worse", False: "no difference"}
 
 
 def renewed(page: str, results: Sequence[Obtained]) -> str:
@@ -69,7 +68,7 @@ def _fits(word: str, patterns: Sequence[str]) -> bool:
 def result_tables(results: Sequence[Obtained]) -> list[Table]:
     """A table for each corpus, metric and machine, with a row for each setting: best row first.
 
-    A row holds the mean and the sample standard deviation over seeds, as `seeds_table` has them. The title says what
+    A row holds the mean and the sample standard deviation over seeds, as `seeds_tables` has them. The title says what
     data and machine the figures are of, and the command.
     """
     return [_table(kind) for kind in kinds(results)]
@@ -91,15 +90,18 @@ def grouped(results: Sequence[Obtained]) -> list[Group]:
     return [sorted(group, key=lambda result: result.seed) for group in groups.values()]
 
 
+def best_first(groups: Sequence[Group]) -> list[Group]:
+    """By the mean of the validation figure; those that have diverged last."""
+    return sorted(groups, key=lambda group: over_seeds(group, "valid").place(group[0].metric))
+
+
 def over_seeds(group: Group, split: str) -> Sample:
     """The figures of a group, `split` being "valid" or "test"."""
     return Sample(tuple(getattr(result, split) for result in group))
 
 
 def _table(results: Sequence[Obtained]) -> Table:
-    metric = row_of(results[0].metric)
-    sign = -1 if metric.higher_is_better else 1
-    groups = sorted(grouped(results), key=lambda group: sign * over_seeds(group, "valid").mean)
+    metric, groups = row_of(results[0].metric), best_first(grouped(results))
     columns = (
         *("recipe and changes", "seeds", "active parameters", "operations per token"),
         *(f"valid {metric.label}", f"test {metric.label}", "beside the best", "commit"),
@@ -121,8 +123,9 @@ def caption(groups: Sequence[Group]) -> str:
     one = groups[0][0]
     tokens = f", {one.tokens:,} training tokens" if one.tokens else ""
     changes = " ".join(("[CHANGES]", *map(shlex.quote, shared(groups))))
+    digest = f" (sha256 {one.data_hash[:8]})" if one.data_hash else ""
     return (
-        f"*{one.data}{tokens} (sha256 {one.data_hash[:8]}); {one.machine}; "
+        f"*{one.data}{tokens}{digest}; {one.machine}; "
         f"`sparsernn train RECIPE {changes} seed=N [--data DIR]`; mean ± standard deviation over seeds.*"
     )
 
@@ -130,7 +133,7 @@ def caption(groups: Sequence[Group]) -> str:
 def _cells(group: Group, best: Group, common: Sequence[str]) -> tuple[str, ...]:
     one = group[0]
     valid, test = (over_seeds(group, split) for split in ("valid", "test"))
-    told = "best" if group is best else VERDICTS[differs(valid, over_seeds(best, "valid"))]
+    told = verdict(valid, valid if group is best else over_seeds(best, "valid"))
     return (
         f"`{one.beside(common)}`{', made from another run' if MADE.search(one.recipe) else ''}",
         f"{len(group)}: {seeds_named([result.seed for result in group])}",

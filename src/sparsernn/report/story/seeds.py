@@ -1,12 +1,13 @@
 """Runs of the same settings with several seeds, taken together: mean, spread, and which differences are larger."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sparsernn.core.metrics import metric as row_of
 from sparsernn.core.plain import Json
-from sparsernn.report.story.facts import gather
+from sparsernn.report.story.facts import gather, metric_name
 from sparsernn.report.story.formats import MISSING, flatten, plain, quality
 from sparsernn.report.story.history import RunRecord
 from sparsernn.report.story.tables import NOT_SETTINGS, Table
@@ -19,6 +20,10 @@ NOTE = (
     "Runs that differ in the seed alone share a row: mean ± sample standard deviation. Where a difference from the "
     "best row is not larger than the spread of either, the table says “no difference”."
 )
+
+TITLE = "Mean and spread over seeds"
+VERDICTS = {None: "one seed", True: "worse", False: "no difference"}
+DIVERGED = "diverged"
 
 
 @dataclass(frozen=True)
@@ -33,13 +38,24 @@ class Sample:
 
     @property
     def mean(self) -> float:
-        """Their mean; NaN of none."""
-        return statistics.fmean(self.values) if self.values else float("nan")
+        """Their mean; NaN of none, and no finite number where one of them is none."""
+        return statistics.fmean(self.values) if self.values else math.nan
 
     @property
     def spread(self) -> float | None:
-        """Their sample standard deviation; None of fewer than two."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else None
+        """Their sample standard deviation; None of fewer than two, or where one is no finite number."""
+        return statistics.stdev(self.values) if len(self.values) > 1 and math.isfinite(self.mean) else None
+
+    def place(self, metric: str) -> tuple[bool, float]:
+        """What rows are sorted by, best first; those without a finite mean come last.
+
+        >>> samples = [Sample((math.nan,)), Sample((0.5,)), Sample((0.9,))]
+        >>> [sample.mean for sample in sorted(samples, key=lambda sample: sample.place("accuracy"))]
+        [0.9, 0.5, nan]
+        """
+        if not math.isfinite(self.mean):
+            return True, 0.0
+        return False, self.mean * (-1 if row_of(metric).higher_is_better else 1)
 
     def shown(self, metric: str) -> str:
         """Mean and spread in the unit of a metric.
@@ -67,54 +83,80 @@ def differs(one: Sample, other: Sample) -> bool | None:
     return abs(one.mean - other.mean) > max(one.spread, other.spread)
 
 
-def seeds_table(runs: Sequence[RunRecord]) -> Table | None:
+def verdict(one: Sample, best: Sample) -> str:
+    """What a table says of a row beside its best one.
+
+    >>> verdict(Sample((3.0, 3.1)), Sample((1.0, 1.2))), verdict(Sample((1.0, math.inf)), Sample((1.0, 1.2)))
+    ('worse', 'diverged')
+    """
+    if one.values and not math.isfinite(one.mean):
+        return DIVERGED
+    return "best" if one is best else VERDICTS[differs(one, best)]
+
+
+def seeds_tables(runs: Sequence[RunRecord]) -> list[Table]:
     """One row for each setting that was run: what was varied, how many seeds, validation, test, the verdict.
 
     The spread is the sample standard deviation over seeds. Beside the best row stand those whose difference from it
     is not larger than the spread of either ("no difference").
 
     Args:
-        runs: any run folders; those whose recipes differ in the seed alone share a row.
+        runs: any run folders; those whose recipes differ in the seed alone share a row if they read the same data. Of
+            several with one seed the last counts.
 
     Returns:
-        The table, best row first; None where no two runs share a row.
+        A table, best row first, for each metric and data of which two runs share a row.
     """
+    kinds = comparable(runs)
+    made = [_table(kind, title_of(kind[0]) if len(kinds) > 1 else TITLE) for kind in kinds]
+    return [table for table in made if table is not None]
+
+
+def comparable(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
+    """Runs that are judged by one metric on the same data, together."""
+    kinds: dict[tuple[str, ...], list[RunRecord]] = {}
+    for run in runs:
+        kinds.setdefault((metric_name(run), *data_of(run)), []).append(run)
+    return list(kinds.values())
+
+
+def title_of(run: RunRecord) -> str:
+    """The title of a table of such runs, where there are others."""
+    name, digest = data_of(run)
+    return f"{TITLE}: {name}{f' (sha256 {digest[:8]})' if digest else ''}"
+
+
+def data_of(run: RunRecord) -> tuple[str, str]:
+    """The corpus of a run, or its task where it makes its own data, and the hash of its training split."""
+    data, task = run.environment.get("data") or {}, run.recipe.get("task")
+    made_of = task.get("name") if isinstance(task, Mapping) else ""
+    return str(data.get("name") or made_of or ""), str((data.get("sha256") or {}).get("train") or "")
+
+
+def _table(runs: Sequence[RunRecord], title: str) -> Table | None:
+    """The table of runs that can be compared; None where no two share a row."""
     groups = _groups(runs)
-    if max(map(len, groups.values()), default=0) < 2:
+    if max(map(len, groups), default=0) < 2:
         return None
-    varied = _varied(runs)
-    rows = [_row(group, varied) for group in groups.values()]
-    metric = rows[0].metric
-    rows.sort(key=lambda row: row.valid.mean * (-1 if row_of(metric).higher_is_better else 1))
-    columns = (
-        *varied,
-        "seeds",
-        f"valid {row_of(metric).label}",
-        f"test {row_of(metric).label}",
-        "beside the best",
-    )
-    cells = tuple(row.cells(rows[0]) for row in rows)
-    return Table(
-        columns, cells, text=(*range(len(varied)), len(columns) - 1), title="Mean and spread over seeds"
-    )
+    varied, metric = _varied(runs), metric_name(runs[0])
+    rows = sorted((_row(group, varied) for group in groups), key=lambda row: row.valid.place(metric))
+    label = row_of(metric).label
+    columns = (*varied, "seeds", f"valid {label}", f"test {label}", "beside the best")
+    cells = tuple(row.cells(metric, rows[0]) for row in rows)
+    text = (*range(len(varied)), len(columns) - 1)
+    return Table(columns, cells, text=text, title=title)
 
 
 @dataclass(frozen=True)
 class _Row:
     settings: tuple[str, ...]
-    metric: str
     count: int
     valid: Sample
     test: Sample
 
-    def cells(self, best: "_Row") -> tuple[str, ...]:
-        figures = (str(self.count), self.valid.shown(self.metric), self.test.shown(self.metric))
-        return (*self.settings, *figures, self._verdict(best))
-
-    def _verdict(self, best: "_Row") -> str:
-        if self is best:
-            return "best"
-        return {None: "one seed", True: "worse", False: "no difference"}[differs(self.valid, best.valid)]
+    def cells(self, metric: str, best: "_Row") -> tuple[str, ...]:
+        figures = (str(self.count), self.valid.shown(metric), self.test.shown(metric))
+        return (*self.settings, *figures, verdict(self.valid, best.valid))
 
 
 def _row(group: Sequence[RunRecord], varied: Sequence[str]) -> _Row:
@@ -122,18 +164,19 @@ def _row(group: Sequence[RunRecord], varied: Sequence[str]) -> _Row:
     settings = tuple(plain(row_settings(group[0].recipe).get(key)) for key in varied) if varied else ()
     return _Row(
         settings,
-        judged[0].metric,
         len(group),
         Sample(tuple(q.valid for q in judged if q.valid is not None)),
         Sample(tuple(q.test for q in judged if q.test is not None)),
     )
 
 
-def _groups(runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
-    groups: dict[str, list[RunRecord]] = {}
+def _groups(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
+    """Runs that differ in the seed alone, together; one for each seed."""
+    groups: dict[str, dict[str, RunRecord]] = {}
     for run in runs:
-        groups.setdefault(repr(sorted(row_settings(run.recipe).items())), []).append(run)
-    return groups
+        row = groups.setdefault(repr(sorted(row_settings(run.recipe).items())), {})
+        row[repr(run.recipe.get("seed"))] = run
+    return [list(row.values()) for row in groups.values()]
 
 
 def row_settings(recipe: Mapping[str, Json]) -> dict[str, Json]:
