@@ -152,3 +152,44 @@ def test_targets_may_be_narrow_and_must_be_one_for_each_row(compiled):
     assert found.equal(wanted)
     with pytest.raises(IndexError, match="must be"):
         softmax_kernel.softmax(scores, bias, target[:3], keep=False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("learning", [True, False])
+def test_no_target_is_left_out_of_a_loss(compiled_or_twin, dtype, learning):
+    """-100, by which torch's cross_entropy leaves a row out, would be a loss of 0 in every mean."""
+    x, weight, bias = (
+        torch.ones(3, 4, dtype=dtype),
+        torch.ones(5, 4, dtype=dtype),
+        torch.zeros(5, dtype=dtype),
+    )
+    with torch.set_grad_enabled(learning):
+        for outside in (-100, -1, 5):
+            with pytest.raises((IndexError, RuntimeError), match=r"must be in \[0, 5\)|out of bounds"):
+                softmax_nll(x, weight, bias, torch.tensor([1, outside, 2]))
+        with pytest.raises(IndexError, match=r"it must be \(3,\)"):
+            softmax_nll(x, weight, bias, torch.tensor([1, 2]))
+        for odd in (torch.tensor([0.0, 1.9, 2.0]), torch.tensor([True, False, True])):
+            with pytest.raises(IndexError, match="must be of whole numbers"):
+                softmax_nll(x, weight, bias, odd)
+        assert softmax_nll(x, weight, bias, torch.tensor([1, 2, 3], dtype=torch.int32)).shape == (3,)
+
+
+def test_a_penalty_on_its_gradient_is_refused_and_not_left_out(compiled_or_twin):
+    """The gradient of a mean has no graph, so that torch's once_differentiable would take it for a constant."""
+    x, weight, bias = torch.ones(3, 4, requires_grad=True), torch.ones(5, 4), torch.zeros(5)
+    loss = softmax_nll(x, weight.requires_grad_(), bias, torch.tensor([1, 2, 3])).mean()
+    (towards,) = torch.autograd.grad(loss, x, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiable once"):
+        (loss + towards.square().sum()).backward()
+
+
+def test_a_loss_can_be_exported():
+    class Loss(torch.nn.Module):
+        def forward(self, x, target):
+            return softmax_nll(x, torch.ones(5, 4), torch.zeros(5), target)
+
+    example = torch.ones(3, 4), torch.tensor([1, 2, 3])
+    with torch.no_grad():
+        found = torch.export.export(Loss(), example).module()(*example)
+    torch.testing.assert_close(found.exp(), torch.full((3,), 5.0))

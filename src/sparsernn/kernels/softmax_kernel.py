@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sparsernn.core.torch_releases import is_exporting
 from sparsernn.kernels.library import library, loaded
 
 SHARED_FROM = 1 << 15
@@ -18,6 +19,8 @@ SHARED_FROM = 1 << 15
 def takes(scores: Tensor) -> bool:
     """Whether the compiled softmax takes scores (N, V): dense float32 or bfloat16 on the CPU, and a library.
 
+    None that are only traced for `torch.export`, which have no memory.
+
     Example:
         >>> takes(torch.zeros(2, 3, dtype=torch.float64))
         False
@@ -26,6 +29,7 @@ def takes(scores: Tensor) -> bool:
         scores.dtype in (torch.float32, torch.bfloat16)
         and scores.device.type == "cpu"
         and scores.is_contiguous()
+        and not is_exporting()
         and scores.numel() > 0
         and library() is not None
     )

@@ -11,7 +11,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from sparsernn.core.autograd_context import Context
+from sparsernn.core.autograd_context import Context, differentiable_once
 from sparsernn.core.errors import InputError
 from sparsernn.kernels import blocks_triton
 from sparsernn.kernels.library import Library
@@ -202,7 +202,7 @@ class _Product(torch.autograd.Function):
         return factor.forward(None, x)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @differentiable_once
     def backward(ctx: Context, d_y: Tensor) -> tuple[Tensor | None, ...]:
         x, _ = ctx.saved_tensors
         d_x = ctx.factor.back(None, d_y) if ctx.needs_input_grad[1] else None

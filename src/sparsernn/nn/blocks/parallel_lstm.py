@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from sparsernn.core.autograd_context import Context
+from sparsernn.core.autograd_context import Context, differentiable_once
 from sparsernn.core.torch_releases import is_exporting
 from sparsernn.kernels import lstm_kernel
 from sparsernn.kernels.lstm_kernel import Part, Window
@@ -62,7 +61,7 @@ class _Window(torch.autograd.Function):
         return window.y, *window.last(h.shape[2])
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Context, d_y: Tensor, d_h: Tensor, d_c: Tensor) -> tuple[Tensor | None, ...]:
         x, h, c, y, cells, *others = ctx.saved_tensors
         parts = ctx.parts

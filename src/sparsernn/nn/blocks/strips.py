@@ -9,10 +9,9 @@ from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from sparsernn.core.autograd_context import Context
+from sparsernn.core.autograd_context import Context, differentiable_once
 from sparsernn.core.torch_releases import is_exporting
 from sparsernn.kernels import strip_kernel
 from sparsernn.nn.words.word_spans import members
@@ -84,7 +83,7 @@ class _Lookup(torch.autograd.Function):
         return vectors
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor | None, ...]:
         rows, *strips = ctx.saved_tensors
         sums = [torch.zeros_like(strip) for strip in strips]
@@ -185,7 +184,7 @@ class _NLL(torch.autograd.Function):
         return nats
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, target, probability, *strips = ctx.saved_tensors
         scaled = x * gradient.unsqueeze(1)

@@ -12,9 +12,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from sparsernn.core.autograd_context import Context
+from sparsernn.core.autograd_context import Context, differentiable_once
 
 # Orders of the diagonal Pade approximant; beyond 7, in double precision only, the next good one in products is 13.
 _ORDERS = {torch.float32: (3, 5, 7), torch.float64: (3, 5, 7, 13)}
@@ -142,7 +141,7 @@ class _Exponential(torch.autograd.Function):
         return roots[-1]
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Context, grad: Tensor) -> Tensor:
         with torch.autocast(grad.device.type, enabled=False):
             if ctx.plan is None:
@@ -175,7 +174,7 @@ class _Cayley(torch.autograd.Function):
         return x
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Context, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         with torch.autocast(grad.device.type, enabled=False):

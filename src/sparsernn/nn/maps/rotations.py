@@ -6,9 +6,8 @@ from typing import Annotated, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from sparsernn.core.autograd_context import Context
+from sparsernn.core.autograd_context import Context, differentiable_once
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import AtLeast, Multiple, Size
@@ -74,7 +73,7 @@ class _Layers(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
         y, angle, phase, last = ctx.saved_tensors
         width = y.shape[1]

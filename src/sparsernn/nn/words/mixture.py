@@ -11,10 +11,9 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from sparsernn.core.autograd_context import Context
+from sparsernn.core.autograd_context import Context, differentiable_once
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import DropRate, Size
@@ -140,7 +139,7 @@ class _MixtureNLL(torch.autograd.Function):
         return nll
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor | None, ...]:
         latents, log_prior, bias, target, posterior, d_latents, d_bias, *both = ctx.saved_tensors
         bands, d_bands = list(both[: len(both) // 2]), list(both[len(both) // 2 :])

@@ -2,16 +2,18 @@
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from sparsernn.core.autograd_context import Context
+from sparsernn.core.autograd_context import Context, differentiable_once
 from sparsernn.core.precision import exactly, rounding
 from sparsernn.kernels import softmax_kernel
 from sparsernn.nn.drive.sparse_weight import SparseWeight
 
 EVAL_ROWS = 512
 """Rows of logits held at a time in evaluation: 20 MB at V = 10,000, whatever the window is."""
+
+NOBODY = torch.iinfo(torch.int64).min
+"""The target that torch leaves out; its own choice, -100, would count as a loss of 0 in a mean."""
 
 
 def excess(scores: Tensor, bias: Tensor | None, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,7 +63,7 @@ class _SoftmaxNLL(torch.autograd.Function):
         return nll.to(x.dtype)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         (x, weight, surplus), sparse = ctx.saved_tensors, ctx.sparse
         scaled, d_bias = x * gradient.unsqueeze(1), torch.mv(surplus.t(), gradient)
@@ -85,7 +87,7 @@ class _RoundedNLL(torch.autograd.Function):
         return nll
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         x, weight, surplus = ctx.saved_tensors
         d_x = torch.mm(surplus, weight).float().mul_(gradient.unsqueeze(1))
@@ -106,16 +108,20 @@ def softmax_nll(
         rows: (N, H).
         weight: (V, H); with `sparse` it may be its existing values alone.
         bias: (V,).
-        target: (N,) int64.
+        target: (N,) whole numbers in [0, V); every row counts, so there is none to be left out by.
         sparse: the weight where it exists, if the others are to be left out.
 
     Returns:
         nats, (N,).
 
+    Raises:
+        IndexError: targets that are no whole numbers or not one for each row; on a CPU also one outside.
+
     Example:
         >>> softmax_nll(torch.ones(1, 3), torch.zeros(4, 3), torch.zeros(4), torch.tensor([2])).exp()
         tensor([4.])
     """
+    target = _checked(target, len(rows))
     rounded = rounding(rows.device)
     if rounded is not None:
         given = (rows, weight, bias, target, rounded)
@@ -128,7 +134,15 @@ def softmax_nll(
     return torch.cat([_nll(torch.mm(part, weight.t()), bias, wanted) for part, wanted in parts])
 
 
+def _checked(target: Tensor, rows: int) -> Tensor:
+    if target.shape != (rows,):
+        raise IndexError(f"the target has the shape {tuple(target.shape)}; it must be ({rows},).")
+    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+        raise IndexError(f"the target is of {target.dtype}; it must be of whole numbers, one for each row.")
+    return target.long()
+
+
 def _nll(scores: Tensor, bias: Tensor, target: Tensor) -> Tensor:
     if softmax_kernel.takes(scores):
         return softmax_kernel.softmax(scores, bias, target, keep=False).to(scores.dtype)
-    return functional.cross_entropy(scores + bias, target, reduction="none")
+    return functional.cross_entropy(scores + bias, target, reduction="none", ignore_index=NOBODY)

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from sparsernn.core.autograd_context import Context
+from sparsernn.core.autograd_context import Context, differentiable_once
 from sparsernn.core.checks import checked
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import DropRate, Size
@@ -40,7 +39,7 @@ class _Lookup(torch.autograd.Function):
         return functional.embedding(where, matrix if scale is None else matrix * scale[types])
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Context, d_vectors: Tensor) -> tuple[Tensor | None, ...]:
         width = ctx.layout.shape[1]
         matrix = d_vectors.new_zeros(ctx.rows.shape)
