@@ -153,6 +153,11 @@ BAD = [
     ("id,t,x\na,1,2\n,2,3\n", {}, "line 3, column 'id' is empty"),
     ("id,t,x\na,1,2\na,1.0,3\n", {}, r"line 3, column 't' has the time 1.0 again"),
     ("id,t,x\na,1,2\na,,3\n", {}, "line 3, column 't' has no time"),
+    (
+        "id,t,x\na,2020-01-01,2\na,20200102,3\n",
+        {},
+        r"dates, such as '2020-01-01' \(.*line 2\), and numbers, such as '20200102'",
+    ),
     ("id,t,x\na,1,2\na,Monday,3\n", {}, "line 3, column 't' is 'Monday'; a time is a number or a date"),
     ("id,t,z\na,1,2\n", {}, "has no column 'x', which columns names; it has: id, t, z"),
     ("id,t,x\na,1,2\n", {"group": "ids"}, r"has no column 'ids', which group names.*Did you mean 'id'"),

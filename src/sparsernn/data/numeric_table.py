@@ -123,21 +123,43 @@ def times_of(table: Table, name: str) -> NDArray[np.float64]:
     """A column of times as numbers that are in the same order: numbers, or dates as ISO 8601 writes them.
 
     Raises:
-        InputError: a time that is missing, or neither a number nor such a date.
+        InputError: a time that is missing, or neither a number nor such a date; numbers among dates, which have no
+            common order (20200102 is a number).
 
     Example:
         >>> table = Table("a.csv", {"t": np.array(["2020-01-02", "2020-01-01T12:00"])}, np.array([2, 3]))
         >>> times_of(table, "t").argsort().tolist()
         [1, 0]
     """
-    if table.columns[name].dtype.kind in "iufb":
+    texts = None if table.columns[name].dtype.kind in "iufb" else table.texts(name)
+    if texts is None:
         found = table.numbers(name)
     else:
-        found = np.array([_time(table, name, row, text) for row, text in enumerate(table.texts(name))])
+        found = np.array([_time(table, name, row, text) for row, text in enumerate(texts)])
     if np.isnan(found).any():
         row = int(np.isnan(found).argmax())
         raise InputError(f"{table.where(row)}, column '{name}' has no time; each row needs one.")
+    _check_one_kind(table, name, texts or ())
     return found
+
+
+def _check_one_kind(table: Table, name: str, texts: Sequence[str]) -> None:
+    first: dict[bool, int] = {}
+    for row, text in enumerate(texts):
+        first.setdefault(_is_number(text), row)
+    if len(first) == 2:
+        one, other = (f"{texts[first[k]]!r} ({table.where(first[k])})" for k in (False, True))
+        raise InputError(
+            f"the column '{name}' has dates, such as {one}, and numbers, such as {other}; times are one or the other."
+        )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        number(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _time(table: Table, name: str, row: int, text: str) -> float:
