@@ -184,8 +184,8 @@ def test_a_picture_has_a_dot_for_each_setting_and_a_line_for_its_spread(runs, tm
     picture = tmp_path / "size.svg"
     answer("results", runs, "--figure", picture, "--only", "demo/*")
     drawn = picture.read_text()
-    assert drawn.count("<title>1 demo/dense, n = 3: 82 at MB of a packed file, float32 0.2068</title>") == 1
-    assert drawn.count("<title>2 demo/selfish, n = 3") == 1
+    assert drawn.count("<title>2 demo/dense, n = 3: 82 at MB of a packed file, float32 0.2068</title>") == 1
+    assert drawn.count("<title>1 demo/selfish, n = 3") == 1
     masked = replace(of(runs)[0], total=800_000, active=100_000)
     assert (masked.packed_bytes, replace(masked, active=None).packed_bytes) == (500_000, None)
     figure = size_chart(of(runs))

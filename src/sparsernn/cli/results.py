@@ -40,7 +40,8 @@ def results(
         list[str] | None, typer.Option(metavar="PATTERN", help="Recipes to print and draw; all if not given.")
     ] = None,
     figure: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw test figure against bytes of a packed file, as SVG.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw test figure against bytes of a packed file, as SVG."),
     ] = None,
     curves: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the validation figure epoch by epoch, as SVG.")
