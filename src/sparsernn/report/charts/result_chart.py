@@ -25,8 +25,8 @@ FEWEST = 2
 def size_chart(results: Sequence[Obtained]) -> Figure | None:
     """The test figure against the bytes of a packed file, with the spread over seeds as a line through the dot.
 
-    Numbered from the best on. Only results of one corpus, metric and machine can stand in one picture: the kind that has
-    most settings is drawn. None where fewer than two settings have a size.
+    Numbered from the best on. Only results of one corpus, metric and machine can stand in one picture: the kind
+    that has most settings is drawn. None where fewer than two settings have a size.
     """
     groups = best_first(_most(results, lambda group: bool(group[0].packed_bytes)))
     if len(groups) < FEWEST:
