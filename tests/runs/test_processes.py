@@ -184,3 +184,9 @@ def test_a_failed_write_leaves_the_file_as_it_was(tmp_path):
     with pytest.raises(OSError, match="No space"):
         write()
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a", "old")]
+
+
+def test_a_folder_in_the_place_of_a_file_is_named_as_it_was_given(tmp_path):
+    with pytest.raises(IsADirectoryError) as caught, replacing(tmp_path):
+        pass
+    assert caught.value.filename == str(tmp_path)

@@ -21,6 +21,9 @@ def replacing(path: Path) -> Iterator[Path]:
     No other process or thread gets the same name. The file may be read by whom the umask says, whoever made it and
     how (some libraries write for their owner alone). After an error `path` is as it was and the other name is gone.
 
+    Raises:
+        IsADirectoryError: `path` is a folder.
+
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "a.txt"
@@ -29,6 +32,8 @@ def replacing(path: Path) -> Iterator[Path]:
         >>> path.read_text(), [p.name for p in path.parent.iterdir()]
         ('done', ['a.txt'])
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     beside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PART}")
     handle = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     mode = stat.S_IMODE(os.fstat(handle).st_mode)
