@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from sparsernn import sparsify
+from sparsernn.core.errors import InputError
 from sparsernn.kernels import lasso_kernel
 from sparsernn.sparsity.dynamic import mask_update
 from sparsernn.sparsity.dynamic.engine_settings import parse
@@ -133,3 +134,46 @@ def test_blocks_and_gates_keep_their_counts_through_updates():
     for _ in range(3):
         sparsifier.update()
     assert {name: entry["gates"] for name, entry in sparsifier.summary()["tensors"].items()} == before
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"redistribute": "magnitude"},
+        {"prune": "global_magnitude"},
+        {"gate_scope": "even"},
+        {"gate_scope": "independent"},
+        {"gate_scope": "cell"},
+        {"grow": "gradient"},
+        {"prune": "threshold", "tau": 0.1},
+    ],
+)
+@pytest.mark.parametrize("frozen", [["0.weight_hh_l0"], ["0.weight_ih_l0", "0.weight_hh_l0", "1.weight"]])
+def test_frozen_weights_are_not_rewired_away(settings, frozen):
+    """What does not learn would lose its smallest weights at each update, for zeros that stay zeros."""
+    torch.manual_seed(0)
+    model = nn.ModuleList([nn.LSTM(8, 12), nn.Linear(12, 12)])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparsifier = sparsify(
+        model, optimizer, method="dynamic", density=0.3, prune_rate=0.5, manual_epochs=True, **settings
+    )
+    named = dict(model.named_parameters())
+    for name in frozen:
+        named[name].requires_grad_(False)
+    before = {name: weight.detach().clone() for name, weight in named.items()}
+    active = sparsifier.summary()["masked_active"]
+    if len(frozen) < 3:
+        model[1](model[0](torch.randn(4, 2, 8))[0]).square().mean().backward()
+    report = sparsifier.update()
+    changed = {name for name in before if not torch.equal(before[name] != 0, named[name].detach() != 0)}
+    assert not changed & set(frozen)
+    assert all(report["tensors"][name]["pruned"] == report["tensors"][name]["grown"] == 0 for name in frozen)
+    assert sum(int(mask.sum()) for mask in sparsifier.masks().values()) == active
+    assert (sum(row["pruned"] for row in report["tensors"].values()) > 0) == (len(frozen) < 3)
+
+
+@pytest.mark.parametrize("seed", ["x", 1.5, None, True])
+def test_a_seed_is_a_whole_number(seed):
+    with pytest.raises(InputError, match=r"seed is .* whole number"):
+        sparsify(nn.Linear(4, 4), density=0.5, seed=seed)

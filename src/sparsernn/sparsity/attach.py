@@ -114,6 +114,7 @@ def sparsify(
         (1, 0.25)
     """
     _check_whole(model)
+    check_value("seed", seed, int)
     if method in PENALTIES:
         return _penalty(model, optimizer, {"name": method, **settings}, attach)
     check_known("method", method, sorted({*DEFAULTS, *PRUNED_ON_THE_WAY, *PENALTIES}))

@@ -329,8 +329,9 @@ class DynamicSparse(Sparsifier):
 
     def _situation(self, rate: float) -> Situation:
         rules = self.settings.rules
+        frozen = {i for i, t in enumerate(self.tensors) if not t.parameter.requires_grad}  # would only lose
         return Situation(
-            pools=self._pools,
+            pools=self._pools.without(frozen),
             rules=rules,
             excludes=self.settings.regrowth.regrow_excludes_just_pruned,
             rate=rate,

@@ -5,7 +5,7 @@ a larger or smaller one, so that the number of weights stays. Pruning and growin
 scope "even", for example, prunes a tensor as one pool and grows in one pool for each gate.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -113,6 +113,20 @@ class Pools(NamedTuple):
     prune: list[Pool]
     grow: list[Pool]
     parts: list[list[Pool]]
+
+    def without(self, tensors: Collection[int]) -> "Pools":
+        """What is left where nothing of some tensors, by number, may change."""
+        if not tensors:
+            return self
+        both = [(pool, _outside(parts, tensors)) for pool, parts in zip(self.grow, self.parts, strict=True)]
+        grow = _outside(self.grow, tensors)
+        prune = grow if self.prune is self.grow else _outside(self.prune, tensors)
+        return Pools(prune, grow, [parts for pool, parts in both if _outside([pool], tensors)])
+
+
+def _outside(pools: Iterable[Pool], tensors: Collection[int]) -> list[Pool]:
+    rest = (tuple(piece for piece in pool if piece.tensor not in tensors) for pool in pools)
+    return [pool for pool in rest if pool]
 
 
 def make_pools(
