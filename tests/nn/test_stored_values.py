@@ -356,3 +356,32 @@ def test_most_memory_in_steps_against_dense(monkeypatch):
     found = sparse_training.measure(names, width=1500, threads=1, rounds=1)
     dense, blocks = (found[name][1] for name in names)
     assert blocks < 0.45 * dense
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_state_dict_is_dense_and_means_the_same_after_an_update(tied):
+    """The vector of values has one length under all masks: weights that were kept would come back in other places."""
+    model, optimizer, sparse = made("set", tied=tied, update={"every": 5, "unit": "step"})
+    plain, ordinary, other = made("set", tied=tied, update={"every": 5, "unit": "step"})
+    with sparse.condensed():
+        assert model.layer.weight_hh is not dict(model.layer.named_parameters())["weight_hh"]
+        for one, its in ((model, optimizer), (plain, ordinary)):
+            take_steps(one, its, 3)
+        kept, wanted = (copy.deepcopy(one.state_dict()) for one in (model, plain))
+        wrapped = nn.ModuleDict({"inner": model}).state_dict(prefix="outer.")
+        for name, tensor in wanted.items():
+            torch.testing.assert_close(kept[name], tensor)
+            torch.testing.assert_close(wrapped[f"outer.inner.{name}"], tensor)
+        twin = copy.deepcopy(model)
+        assert all(twin.state_dict()[name].equal(tensor) for name, tensor in kept.items())
+        assert pickle.loads(pickle.dumps(model)).state_dict()["head.weight"].equal(kept["head.weight"])
+        for one, its in ((model, optimizer), (plain, ordinary)):
+            take_steps(one, its, 3)
+            one.load_state_dict(kept)
+        assert len(sparse.reports) == 1
+        sparse.step()
+        other.step()
+        for name, tensor in plain.state_dict().items():
+            torch.testing.assert_close(model.state_dict()[name], tensor)
+    assert not model._state_dict_hooks
+    assert not model._load_state_dict_pre_hooks

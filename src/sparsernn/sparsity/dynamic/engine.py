@@ -147,10 +147,12 @@ class DynamicSparse(Sparsifier):
         """Inside it, weights that layers with `product` multiply sparsely are kept without the zeros between them.
 
         Such a parameter is then a vector of its existing values, under its own name, and so are its gradient and the
-        optimizer's buffers; as an attribute of its layer it still reads as the matrix. See `Sparsifier.condensed`.
+        optimizer's buffers; as an attribute of its layer, and in the model's `state_dict`, it still is the matrix.
         """
         keeps = self.settings.regrowth.state_at_growth == "keep"  # what belongs to absent weights, too
-        return nullcontext() if keeps else self._storage.switched_on(self.optimizers, apart_from)
+        if keeps or self.model is None:
+            return nullcontext()
+        return self._storage.switched_on(self.model, self.optimizers, apart_from)
 
     def lent(self) -> AbstractContextManager[None]:
         """See `Sparsifier.lent`."""

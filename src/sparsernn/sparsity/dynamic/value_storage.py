@@ -7,7 +7,7 @@ to know. Dense matrices come back where somebody looks at all weights: mask upda
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -37,9 +37,14 @@ class ValueStorage:
         self.apart_from: set[int] = set()
         self.layouts: dict[str, Stored] = {}
 
-    def switched_on(self, optimizers: Optimizers, apart_from: Sequence[Tensor]) -> "Condensed":
-        """A context inside which what can be is kept as values; after it everything is dense again."""
-        return Condensed(self, optimizers, apart_from)
+    def switched_on(
+        self, model: nn.Module, optimizers: Optimizers, apart_from: Sequence[Tensor]
+    ) -> "Condensed":
+        """A context inside which what can be is kept as values; after it everything is dense again.
+
+        The `state_dict` of the model is dense inside it too, for values mean nothing without the mask of the moment.
+        """
+        return Condensed(self, model, optimizers, apart_from)
 
     def settle(self, optimizers: Optimizers) -> None:
         """Where it is on: bring down to values what is dense and need not be."""
@@ -111,19 +116,54 @@ class ValueStorage:
 class Condensed(AbstractContextManager[None]):
     """See `ValueStorage.switched_on`; one that is dropped without being left does nothing any more."""
 
-    def __init__(self, storage: ValueStorage, optimizers: Optimizers, apart_from: Sequence[Tensor]) -> None:
-        self.storage, self.optimizers = storage, optimizers
+    def __init__(
+        self, storage: ValueStorage, model: nn.Module, optimizers: Optimizers, apart_from: Sequence[Tensor]
+    ) -> None:
+        self.storage, self.model, self.optimizers = storage, model, optimizers
         self.apart_from = {id(parameter) for parameter in apart_from}
+        self.handles = ExitStack()
 
     def __enter__(self) -> None:
         """Bring down to values what can be, here and whenever more can be."""
         self.storage.on, self.storage.apart_from = True, self.apart_from
+        states = DenseStates(self.model, self.storage)
+        for handle in (
+            self.model.register_state_dict_post_hook(states),  # type: ignore[no-untyped-call]
+            self.model.register_load_state_dict_pre_hook(states.take),  # type: ignore[no-untyped-call]
+        ):
+            self.handles.enter_context(handle)
         self.storage.settle(self.optimizers)
 
     def __exit__(self, *error: object) -> None:
         """Everything is dense again."""
         self.storage.on = False
+        self.handles.close()
         self.storage.spread(self.optimizers)
+
+
+class DenseStates:
+    """Hooks by which a model's `state_dict` has matrices where parameters hold values, and by which it takes such.
+
+    They know the places alone, which the model's layers have as well, so that a copy of the model has both.
+    """
+
+    def __init__(self, model: nn.Module, storage: ValueStorage) -> None:
+        mine = {id(t.parameter): storage.places[t.name] for t in storage.tensors}
+        named = model.named_parameters(remove_duplicate=False)
+        self.places = {name: mine[id(parameter)] for name, parameter in named if id(parameter) in mine}
+
+    def __call__(self, module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: object) -> None:
+        """Values, as their matrix."""
+        for name, places in self.places.items():
+            if places.stored is not None and f"{prefix}{name}" in state:
+                state[f"{prefix}{name}"] = places.stored.put(state[f"{prefix}{name}"])
+
+    def take(self, module: nn.Module, state: dict[str, Tensor], prefix: str, *rest: object) -> None:
+        """A matrix, as the values at the present places."""
+        for name, places in self.places.items():
+            given = state.get(f"{prefix}{name}")
+            if places.stored is not None and given is not None and given.shape == places.stored.shape:
+                state[f"{prefix}{name}"] = places.stored.take(given)
 
 
 def reshape(parameter: nn.Parameter, data: Tensor) -> None:
