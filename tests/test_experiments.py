@@ -7,11 +7,15 @@ import types
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy
 import pytest
+import torch
 from rich.console import Console
 
 import sparsernn as sr
 from sparsernn.cli import generate as command
+from sparsernn.core.errors import InputError
+from sparsernn.core.settings import assignments
 from sparsernn.experiments.trained_run import TrainedRun
 from sparsernn.report import progress
 from sparsernn.runs import artifacts
@@ -181,3 +185,26 @@ def test_the_stub_names_what_the_door_has():
     tree = ast.parse(Path(sr.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
     names = {alias.asname for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert names == set(sr.__all__) - {"__version__"}
+
+
+def test_settings_may_be_numbers_of_numpy_and_torch():
+    given = {
+        "epochs": numpy.int64(3),
+        "optimizer.lr": numpy.float32(0.5),
+        "clip": torch.tensor(0.25),
+        "model.hidden_sizes": (numpy.int64(8), 8),
+        "task.corpus.path": Path("some") / "where",
+        "seeds": numpy.arange(2),
+    }
+    assert assignments(given) == [
+        *("epochs=3", "optimizer.lr=0.5", "clip=0.25", "model.hidden_sizes=[8, 8]"),
+        *(f"task.corpus.path={Path('some') / 'where'}", "seeds=[0, 1]"),
+    ]
+    with pytest.raises(InputError, match=r"epochs is <object .* no recipe can hold"):
+        assignments({"epochs": object()})
+
+
+def test_one_run_is_compared_too_and_none_is_refused(run):
+    assert sr.compare(run).rows == sr.compare([run]).rows == sr.compare(str(run.folder)).rows
+    with pytest.raises(InputError, match="there is no run to show"):
+        sr.compare([])

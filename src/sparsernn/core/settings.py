@@ -11,6 +11,7 @@ import copy
 import math
 import re
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import PurePath
 from typing import cast
 
 import yaml
@@ -235,17 +236,41 @@ def _without_other_kinds(tree: Json, change: object) -> Json:
 def assignments(settings: Mapping[str, Json]) -> list[str]:
     """Settings by dotted path as the assignments that `override` carries out.
 
+    Numbers and arrays of numpy and torch are those of Python, paths are words. What else is no plain data is refused.
+
     >>> assignments({"optimizer.lr": 1e-3, "model": {"hidden_sizes": [8, 8]}, "clip": None})
     ['optimizer.lr=0.001', 'model={hidden_sizes: [8, 8]}', 'clip=null']
     """
-    return [f"{path}={_flow(value)}" for path, value in settings.items()]
+    return [f"{path}={_flow(path, value)}" for path, value in settings.items()]
 
 
-def _flow(value: object) -> str:
-    text = yaml.dump(
-        value, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=math.inf, sort_keys=False
-    )
+def _flow(path: str, value: object) -> str:
+    try:
+        text = yaml.dump(
+            _plain(value),
+            Dumper=_Dumper,
+            default_flow_style=True,
+            allow_unicode=True,
+            width=math.inf,
+            sort_keys=False,
+        )
+    except yaml.YAMLError:
+        raise InputError(
+            f"{path} is {str(value)[:60]}, which no recipe can hold; give numbers, words, lists and mappings."
+        ) from None
     return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _plain(value: object) -> object:
+    """Numbers, arrays and tensors of numpy and torch as Python's own; paths as words, tuples as lists."""
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple | range):
+        return [_plain(part) for part in value]
+    if isinstance(value, PurePath):
+        return str(value)
+    found = getattr(value, "tolist", None)
+    return found() if callable(found) else value
 
 
 def split_assignment(assignment: str) -> tuple[list[str], Json]:

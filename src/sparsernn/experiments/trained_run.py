@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsernn.core.devices import CPU
+from sparsernn.core.errors import InputError
 from sparsernn.core.plain import Json
 from sparsernn.core.settings import assignments
 from sparsernn.report import Table, load_run, write_report
@@ -201,9 +202,16 @@ def load(folder: Path | str, data: Path | str | None = None, device: str | None 
     return TrainedRun(folder, data, device)
 
 
-def compare(runs: Iterable[TrainedRun | Path | str]) -> Table:
-    """The results of several runs side by side; a notebook shows the table, `print(table.markdown())` writes it."""
-    return compare_records([run.folder if isinstance(run, TrainedRun) else Path(run) for run in runs])
+def compare(runs: Iterable[TrainedRun | Path | str] | TrainedRun | Path | str) -> Table:
+    """The results of several runs side by side; a notebook shows the table, `print(table.markdown())` writes it.
+
+    Raises:
+        InputError: there is none, or one is no run.
+    """
+    given = [runs] if isinstance(runs, TrainedRun | Path | str) else list(runs)
+    if not given:
+        raise InputError("there is no run to show; give runs, or their folders.")
+    return compare_records([run.folder if isinstance(run, TrainedRun) else Path(run) for run in given])
 
 
 def train_and_complete(run: Run, callback: Callback = None, progress: bool = True) -> None:
