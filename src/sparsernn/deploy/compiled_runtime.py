@@ -33,15 +33,12 @@ class StepRuntime(ABC):
 
     Attributes:
         vocabulary_size: V; 0 where vectors are read.
-        outputs: features of each answer.
         library: the compiled kernels, or None where the twins compute.
     """
 
-    def __init__(
-        self, steps: StepList, outputs: Place, held: Mapping[str, Format], threads: int | None, batch: int
-    ) -> None:
+    def __init__(self, steps: StepList, held: Mapping[str, Format], threads: int | None, batch: int) -> None:
         check_threads(threads)
-        self.steps, self.outputs, self.held = steps, outputs, dict(held)
+        self.steps, self.held = steps, dict(held)
         self.vocabulary_size = held["embedding.weight"].shape[0] if "embedding.weight" in held else 0
         self.library = library()
         self.compiled = CompiledList(steps)
@@ -108,17 +105,12 @@ class Window:
         self._list = ctypes.addressof(runtime.compiled.structure)
         self._token = torch.zeros(1, runtime.steps.moving, self.width)  # the moving store of a single token
         self._ids: Any = (ctypes.c_int64 * batch)()
-        self._one = self._call(self._token, ctypes.addressof(self._ids), None)
-        self._answer = self._answers(self._token)[0]
+        self._one = self._call(self._token, ctypes.addressof(self._ids), None, None)
         self.begin()
 
-    def _call(self, moving: Tensor, words: int | None, lengths: int | None) -> CCall:
-        here = (self.fixed.data_ptr(), moving.data_ptr(), self._scratch.data_ptr(), words, lengths)
+    def _call(self, moving: Tensor, words: int | None, lengths: int | None, answers: int | None) -> CCall:
+        here = (self.fixed.data_ptr(), moving.data_ptr(), self._scratch.data_ptr(), words, lengths, answers)
         return CCall(*here, len(moving), self.batch, self.width, self.threads)
-
-    def _answers(self, moving: Tensor) -> Tensor:
-        first = self.runtime.outputs
-        return moving[:, first.row : first.row + first.rows]
 
     def begin(self) -> None:
         """The states before the first token."""
@@ -133,42 +125,45 @@ class Window:
         return self.fixed[place.row : place.row + place.rows]
 
     def token(self, ids: list[int]) -> Tensor:
-        """One time step, B ids within the vocabulary -> answers (rows, width), to be copied."""
+        """One time step, B ids within the vocabulary -> answers (B, O)."""
         self._ids[:] = ids
         return self._do_one(torch.tensor([ids]) if self.runtime.library is None else None)
 
     def vector(self, x: Tensor) -> Tensor:
-        """One time step, x (B, I) -> answers (rows, width), to be copied."""
+        """One time step, x (B, I) -> answers (B, O)."""
         self._put(self._token, x.unsqueeze(0))
         return self._do_one(None)
 
     def _do_one(self, words: Tensor | None) -> Tensor:
+        made = torch.empty(self.batch, self.runtime.steps.outputs)
         if self.runtime.library is None:
-            self._twin(self._token, words, None)
+            self._twin(self._token, words, None, made.unsqueeze(0))
         else:
+            self._one.answers = made.data_ptr()
             self.runtime.library.steps(self._list, ctypes.addressof(self._one))
-        return self._answer
+        return made
 
-    def call(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """x (T, B) int64 within the vocabulary or (T, B, I), lengths (B,) int32 -> answers (T, rows, width)."""
+    def call(self, x: Tensor, lengths: Tensor | None = None, made: Tensor | None = None) -> Tensor:
+        """x (T, B) int64 within the vocabulary or (T, B, I), lengths (B,) int32 -> answers (T, B, O), in `made`."""
         moving = torch.zeros(len(x), self.runtime.steps.moving, self.width)
+        made = torch.empty(len(x), self.batch, self.runtime.steps.outputs) if made is None else made
         words = x if self.runtime.vocabulary_size else None
         if words is None:
             self._put(moving, x)
         if self.runtime.library is None:
-            self._twin(moving, words, lengths)
+            self._twin(moving, words, lengths, made)
         else:
-            places = [None if given is None else given.data_ptr() for given in (words, lengths)]
+            places = [None if given is None else given.data_ptr() for given in (words, lengths, made)]
             here = self._call(moving, *places)
             self.runtime.library.steps(self._list, ctypes.addressof(here))
-        return self._answers(moving)
+        return made
 
     def _put(self, moving: Tensor, x: Tensor) -> None:
         place = self.runtime.steps.inputs
         moving[:, place.row : place.row + place.rows, : self.batch] = x.transpose(1, 2)
 
     @torch.no_grad()
-    def _twin(self, moving: Tensor, words: Tensor | None, lengths: Tensor | None) -> None:
+    def _twin(self, moving: Tensor, words: Tensor | None, lengths: Tensor | None, made: Tensor) -> None:
         """The same in torch; see steps.c."""
         for steps, backwards in self.runtime.steps.passes:
             for t in reversed(range(len(moving))) if backwards else range(len(moving)):
@@ -185,6 +180,8 @@ class Window:
                             y[:, : self.batch][:, t >= lengths] = 0
                     else:
                         self._do(step, y, a, b, c)
+                    if step.kind in ("answer", "put"):
+                        made[t] = (y if step.kind == "answer" else a)[:, : self.batch].t()
 
     def _do(self, step: Step, y: Tensor, a: Tensor, b: Tensor, c: Tensor) -> None:
         TWINS[step.kind](y, a, b, c, step)
@@ -252,21 +249,14 @@ class CompiledReading:
             raise InputError(f"the state does not fit: it must be finite tensors, {shapes}.")
         return tensors
 
-    def _one(self, made: Tensor) -> Tensor:
-        """Answers (rows, width) of a time step -> a copy, (B, rows)."""
-        if self._window.width == 1:  # torch takes 60 microseconds to copy a column of 10,000, and 2 for a row
-            return made.view(1, -1).clone()
-        if self.runtime.library is None:
-            return made[:, : self.batch].t().clone(memory_format=torch.contiguous_format)
-        given = torch.empty(self._window.width, len(made))  # 200 microseconds by torch for 8 times 10,000
-        self.runtime.library.transpose(made.data_ptr(), given.data_ptr(), *made.shape, 1)
-        return given[: self.batch]
-
     def _several(self, x: Tensor) -> Tensor:
         """x (T, B) or (T, B, I), T at least 1 -> answers (T, B, rows), in as few calls as memory allows."""
-        size = max(1, LARGEST_WINDOW // (self._window.width * self.runtime.steps.moving))
-        made = [self._window.call(part)[..., : self.batch] for part in torch.split(x, size)]
-        return torch.cat([part.transpose(1, 2).contiguous() for part in made])
+        steps = self.runtime.steps
+        size = max(1, LARGEST_WINDOW // (self._window.width * (steps.moving + steps.outputs)))
+        made = torch.empty(len(x), self.batch, steps.outputs)
+        for part, place in zip(torch.split(x, size), torch.split(made, size), strict=True):
+            self._window.call(part, made=place)
+        return made
 
 
 class CompiledStream(CompiledReading, Stream):
@@ -278,7 +268,7 @@ class CompiledStream(CompiledReading, Stream):
 
     def step(self, words: Sequence[int] | Tensor) -> Tensor:
         """One token."""
-        return self._one(self._window.token(self._ids(words)))
+        return self._window.token(self._ids(words))
 
     def read(self, inputs: Tensor) -> Tensor:
         """Reads several in as few calls as memory allows: ids (T, B) -> scores (T, B, V)."""

@@ -16,8 +16,8 @@ from sparsernn.nn import LinearHead, MixtureHead, SplitHead
 from sparsernn.nn.blocks.block_head import BlockHead
 from sparsernn.nn.blocks.block_mixture import BlockMixtureHead
 
-Build = Callable[[StepList, HeldWeights, Part, Place], Place]
-"""(list, weights, head, what it reads) -> the scores, in the moving store."""
+Build = Callable[[StepList, HeldWeights, Part, Place], None]
+"""(list, weights, head, what it reads): the scores are what the list says."""
 WEIGHT = "head.weight"
 
 
@@ -31,18 +31,14 @@ def decoder_of(head: Part) -> Tensor:
     return head.table.dense() if isinstance(head, BlockHead | BlockMixtureHead) else head.weight
 
 
-def _linear(steps: StepList, weights: HeldWeights, head: Part, y: Place) -> Place:
-    scores = steps.moving_room(len(head.bias))
-    steps.add(
-        Step("affine", scores, y, vector=plain(head.bias), first=weights.take(WEIGHT, decoder_of(head)))
-    )
-    return scores
+def _linear(steps: StepList, weights: HeldWeights, head: Part, y: Place) -> None:
+    steps.answer(y, plain(head.bias), weights.take(WEIGHT, decoder_of(head)))
 
 
-def _mixture(steps: StepList, weights: HeldWeights, head: MixtureHead, y: Place) -> Place:
+def _mixture(steps: StepList, weights: HeldWeights, head: MixtureHead, y: Place) -> None:
     """log of the sum over experts of prior times softmax, all in logarithms."""
     experts, words = head.experts, len(head.bias)
-    scores, latents = steps.moving_room(words), _latents(steps, weights, head, y)
+    scores, latents = steps.room(words), _latents(steps, weights, head, y)
     prior = _log_prior(steps, weights, head, y)
     logits, width = steps.room(experts * words), latents.rows // experts
     matrix, bias = weights.take(WEIGHT, decoder_of(head)), plain(head.bias)
@@ -64,7 +60,7 @@ def _mixture(steps: StepList, weights: HeldWeights, head: MixtureHead, y: Place)
     )
     floor = math.log(head.floor) if head.floor else -math.inf
     steps.add(Step("mix", scores, logits, norms, size=experts, factor=floor))
-    return scores
+    steps.put(scores)
 
 
 def _latents(steps: StepList, weights: HeldWeights, head: MixtureHead, y: Place) -> Place:
@@ -93,13 +89,16 @@ def _normalise(steps: StepList, scores: Place, norm: Place) -> None:
     steps.add(Step("norm", norm, scores, rows=scores.rows), Step("shift", scores, b=norm))
 
 
-def _split(steps: StepList, weights: HeldWeights, head: SplitHead, y: Place) -> Place:
+def _split(steps: StepList, weights: HeldWeights, head: SplitHead, y: Place) -> None:
     """The first words and the tombstones share a softmax; each other class has one, behind its tombstone."""
+    scores = steps.room(len(head.bias))
     if head.tombstones is None or head.tombstone_bias is None:
-        scores = _linear(steps, weights, head, y)
+        matrix = weights.take(WEIGHT, decoder_of(head))
+        steps.add(Step("affine", scores, y, vector=plain(head.bias), first=matrix))
         _normalise(steps, scores, steps.room(1))
-        return scores
-    scores, tombs = steps.moving_room(len(head.bias)), steps.room(len(head.splits))
+        steps.put(scores)
+        return
+    tombs = steps.room(len(head.splits))
     norms = steps.room(1 + len(head.splits))
     borders = [0, *head.splits, len(head.bias)]
     classes = [scores.part(a, b - a) for a, b in itertools.pairwise(borders)]
@@ -114,7 +113,7 @@ def _split(steps: StepList, weights: HeldWeights, head: SplitHead, y: Place) -> 
     for k, part in enumerate(classes[1:]):
         steps.add(Step("norm", norms.part(k + 1, 1), part, c=tombs.part(k, 1), size=1, rows=part.rows))
     steps.add(*(Step("shift", part, b=norms.part(k, 1)) for k, part in enumerate(classes)))
-    return scores
+    steps.put(scores)
 
 
 HEADS: dict[type, Build] = {

@@ -40,7 +40,7 @@ class SequenceRuntime(StepRuntime):
     @property
     def output_size(self) -> int:
         """O."""
-        return self.outputs.rows
+        return self.steps.outputs
 
     def stream(self, batch: int = 1) -> VectorStream:
         """New sequences, from the model's initial state; `batch` from 1 to 16."""
@@ -71,7 +71,7 @@ class CompiledVectorStream(CompiledReading, VectorStream):
 
     def step(self, x: Tensor) -> Tensor:
         """One time step."""
-        return self._one(self._window.vector(self._vectors(x, 2)))
+        return self._window.vector(self._vectors(x, 2))
 
     def read(self, inputs: Tensor, lengths: Sequence[int] | Tensor | None = None) -> Tensor:
         """Reads several in as few calls as memory allows; ragged ones in a call for each length."""

@@ -26,7 +26,7 @@ KINDS = (
         "highway",
         "free_highway",
     ),
-    *("masters", "ordered", "pool_f", "pool_fo", "pool_ifo", "norm", "shift", "mix"),
+    *("masters", "ordered", "pool_f", "pool_fo", "pool_ifo", "norm", "shift", "mix", "answer", "put"),
 )
 """In the order of steps.c."""
 
@@ -66,7 +66,7 @@ class CCall(ctypes.Structure):
     """`Call` of steps.c."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("fixed", "moving", "scratch", "tokens", "lengths")),
+        *((name, ctypes.c_void_p) for name in ("fixed", "moving", "scratch", "tokens", "lengths", "answers")),
         *((name, ctypes.c_int32) for name in ("time", "used", "batch", "threads")),
     )
 
@@ -137,6 +137,7 @@ class StepList:
         states: of each layer the places of its state's tensors.
         constants: (place, values (rows,)) that are in the fixed store from the beginning.
         inputs: where the vector of each time step is put before a call; `NOWHERE` where words are looked up.
+        outputs: numbers that are said to each time step, by the only step "answer" or "put".
 
     Example:
         >>> steps = StepList()
@@ -152,6 +153,7 @@ class StepList:
     states: list[tuple[Place, ...]] = field(default_factory=list)
     constants: list[tuple[Place, Tensor]] = field(default_factory=list)
     inputs: Place = NOWHERE
+    outputs: int = 0
 
     def room(self, rows: int) -> Place:
         """New rows of the fixed store."""
@@ -172,6 +174,16 @@ class StepList:
     def add(self, *steps: Step) -> None:
         """To the pass that is being written."""
         self.passes[-1][0].extend(steps)
+
+    def answer(self, a: Place, vector: Tensor, matrix: Format) -> None:
+        """What is said to each time step: vector + matrix a."""
+        self.add(Step("answer", self.room(len(vector)), a, vector=vector, first=matrix))
+        self.outputs = len(vector)
+
+    def put(self, a: Place) -> None:
+        """What is said to each time step stands there."""
+        self.add(Step("put", NOWHERE, a, rows=a.rows))
+        self.outputs = a.rows
 
     def new_pass(self, backwards: bool = False) -> None:
         """What follows begins when all time steps are through what came before."""

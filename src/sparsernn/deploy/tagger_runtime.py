@@ -49,8 +49,7 @@ class TaggerRuntime(StepRuntime):
         """
         ids, valid = checked_sentences(words, lengths, self.vocabulary_size)
         held = None if valid is None else valid.to(torch.int32)
-        made = Window(self, ids.shape[1]).call(ids, held)
-        return made[..., : ids.shape[1]].transpose(1, 2).contiguous()
+        return Window(self, ids.shape[1]).call(ids, held)
 
 
 class TaggerModuleRuntime:

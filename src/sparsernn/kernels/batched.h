@@ -113,7 +113,7 @@ static void NAME(rows)(const Matrix *m, int first, int last, const float *x, flo
     case CSR: NAME(csr)(m, first, last, x, y); break;
     case CSR_INT8: NAME(csr_int8)(m, first, last, x, y); break;
     case BLOCK16: NAME(block16)(m, first, last, x, y); break;
-    default: NAME(block16_int8)(m, first, last, x, y, scratch);
+    default: NAME(blocks_int8)(m, first, last, x, y, NULL, scratch);
   }
 }
 #undef CONST_PART

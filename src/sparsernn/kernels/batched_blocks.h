@@ -1,102 +1,113 @@
 /* Products of 8-bit weights in blocks of 16 rows with BATCH columns, in whole numbers; batched.h includes this file. Two
- * blocks at a time: an instruction multiplies pairs of 16-bit numbers and adds the two products, 16 rows at once. */
+ * blocks at a time: an instruction multiplies pairs of 16-bit numbers and adds the two products.
+ *
+ * sum (BATCH, 16) = the sums of `n` blocks, at most BLOCKS, or += them if there is `more`; x (columns, BATCH). */
 #define UNTIL_BATCH _Pragma("GCC unroll 16") for (int j = 0; j < BATCH; j++)
 
-#if defined(__AVX2__)
-/* The inputs of up to NEAR blocks, two blocks' numbers side by side for each column; nothing beyond the last block, up to
- * a multiple of four. Returns that multiple. */
-static inline int NAME(pairs)(const int16_t *x, const uint16_t *index, int n, int16_t (*out)[2 * BATCH]) {
-  static const int16_t nothing[BATCH] = {0};
-  const int all = (n + 3) / 4 * 4;
-  for (int k = 0; k < all; k += 2) {
-    const int16_t *a = k < n ? x + (size_t)index[k] * BATCH : nothing;
-    const int16_t *b = k + 1 < n ? x + (size_t)index[k + 1] * BATCH : nothing;
-    __m128i *to = (__m128i *)(void *)out[k / 2];
+#if defined(__AVX512BW__)
 #if BATCH == 4
-    _mm_storeu_si128(to, _mm_unpacklo_epi16(_mm_loadl_epi64((const __m128i *)a), _mm_loadl_epi64((const __m128i *)b)));
+#define EIGHTS 1 /* registers that the inputs of a column are read into */
+#define INPUTS(x) _mm512_set1_epi64(*(const long long *)(const void *)(x))
 #else
-    for (int j = 0; j < BATCH; j += 8, to += 2) {
-      __m128i one = _mm_loadu_si128((const __m128i *)(a + j)), other = _mm_loadu_si128((const __m128i *)(b + j));
-      _mm_storeu_si128(to, _mm_unpacklo_epi16(one, other));
-      _mm_storeu_si128(to + 1, _mm_unpackhi_epi16(one, other));
-    }
-#endif
-  }
-  return all;
-}
+#define EIGHTS (BATCH / 8)
+#define INPUTS(x) _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)(x)))
 #endif
 
-/* sum (BATCH, 16) = the sums of `n` blocks, at most BLOCKS; x (columns, BATCH). Up to three blocks more are read. */
-#if defined(__AVX512BW__)
-/* Sums take turns in a and b: an addition is not done yet when the next column's begins. */
-#define SUMS(name, WITH, DOT, B)                                                                                 \
-  WITH static void NAME(name)(const int8_t *w, const uint16_t *index, int n, const int16_t *x, int32_t *sum) { \
-    const __m512i order = _mm512_loadu_si512(by_turns);                                                        \
-    __m512i a[BATCH], b[BATCH];                                                                                \
-    int16_t in[NEAR / 2][2 * BATCH];                                                                           \
-    UNTIL_BATCH a[j] = b[j] = _mm512_setzero_si512();                                                          \
-    for (int from = 0; from < n; from += NEAR) {                                                               \
-      const int count = NAME(pairs)(x, index + from, MIN(NEAR, n - from), in);                                 \
-      const int8_t *own = w + (size_t)from * 16;                                                               \
-      for (int k = 0; k < count; k += 4, own += 64) {                                                          \
-        const int32_t *v = (const int32_t *)(const void *)in[k / 2];                                           \
-        __builtin_prefetch(own + AHEAD * 16);                                                                  \
-        __m512i one = _mm512_permutexvar_epi16(order, _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)own))); \
-        __m512i two = _mm512_permutexvar_epi16(order, _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(own + 32)))); \
-        UNTIL_BATCH DOT(a[j], one, v + j);                                                                     \
-        UNTIL_BATCH DOT(B[j], two, v + BATCH + j);                                                             \
-      }                                                                                                        \
-    }                                                                                                          \
-    UNTIL_BATCH _mm512_storeu_si512(sum + j * 16, _mm512_add_epi32(a[j], b[j]));                               \
+/* sum += products of two blocks. Each quarter of a register multiplies four rows with four texts, so that eight texts take
+ * two registers of inputs and four of weights: an input for every text and every row would have to be read by itself. Sum
+ * 4 * f + i: rows i, 4 + i, 8 + i and 12 + i of the texts 4 f to 4 f + 3. */
+static inline __attribute__((always_inline)) void NAME(add_two)(__m512i sum[BATCH], const int8_t *w, const int16_t *x,
+                                                                const uint16_t *index, const int vnni) {
+  const __m512i both = two_blocks(w);
+  const __m512i own[4] = {_mm512_shuffle_epi32(both, 0x00), _mm512_shuffle_epi32(both, 0x55),
+                          _mm512_shuffle_epi32(both, 0xaa), _mm512_shuffle_epi32(both, 0xff)};
+  _Pragma("GCC unroll 2") for (int e = 0; e < EIGHTS; e++) {
+    __m512i a = INPUTS(x + (size_t)index[0] * BATCH + 8 * e), b = INPUTS(x + (size_t)index[1] * BATCH + 8 * e);
+    __m512i in[2] = {_mm512_unpacklo_epi16(a, b), _mm512_unpackhi_epi16(a, b)};
+    _Pragma("GCC unroll 2") for (int f = 0; f < (BATCH == 4 ? 1 : 2); f++)
+      _Pragma("GCC unroll 4") for (int i = 0; i < 4; i++)
+        if (vnni)
+          ADD_PRODUCTS_VNNI(sum[8 * e + 4 * f + i], own[i], in[f]);
+        else
+          ADD_PRODUCTS(sum[8 * e + 4 * f + i], own[i], in[f]);
   }
-#if BATCH == 16 /* there are no registers for two sets */
-SUMS(sums, , ADD_PRODUCTS, a)
-SUMS(sums_vnni, VNNI, ADD_PRODUCTS_VNNI, a)
-#else
-SUMS(sums, , ADD_PRODUCTS, b)
-SUMS(sums_vnni, VNNI, ADD_PRODUCTS_VNNI, b)
-#endif
+}
+
+/* Four sums as above -> all rows of one text each. */
+static inline void NAME(turn)(__m512i *a) {
+  __m512i low = _mm512_unpacklo_epi32(a[0], a[1]), high = _mm512_unpackhi_epi32(a[0], a[1]);
+  __m512i other_low = _mm512_unpacklo_epi32(a[2], a[3]), other_high = _mm512_unpackhi_epi32(a[2], a[3]);
+  a[0] = _mm512_unpacklo_epi64(low, other_low), a[1] = _mm512_unpackhi_epi64(low, other_low);
+  a[2] = _mm512_unpacklo_epi64(high, other_high), a[3] = _mm512_unpackhi_epi64(high, other_high);
+}
+
+/* Sums take turns in a and b, where there are registers for both: an addition is not done yet when the next one begins. */
+static inline __attribute__((always_inline)) void NAME(sums)(const int8_t *w, const uint16_t *index, int n,
+                                                             const int16_t *x, float *sum, int more, const int vnni) {
+  __m512i a[BATCH], b[BATCH];
+  UNTIL_BATCH a[j] = b[j] = _mm512_setzero_si512();
+  for (int k = 0; k < n; k += 4, w += 64, index += 4) {
+    __builtin_prefetch(w + AHEAD * 16);
+    NAME(add_two)(a, w, x, index, vnni);
+    NAME(add_two)(BATCH == 16 ? a : b, w + 32, x, index + 2, vnni);
+  }
+  if (BATCH < 16) UNTIL_BATCH a[j] = _mm512_add_epi32(a[j], b[j]);
+  _Pragma("GCC unroll 4") for (int j = 0; j < BATCH; j += 4) NAME(turn)(a + j);
+  UNTIL_BATCH {
+    __m512 all = _mm512_cvtepi32_ps(a[j]);
+    _mm512_storeu_ps(sum + j * 16, more ? _mm512_add_ps(_mm512_loadu_ps(sum + j * 16), all) : all);
+  }
+}
+#undef EIGHTS
+#undef INPUTS
 #elif defined(__AVX2__)
-static void NAME(sums)(const int8_t *w, const uint16_t *index, int n, const int16_t *x, int32_t *sum) {
-  int16_t in[NEAR / 2][2 * BATCH];
-  memset(sum, 0, BATCH * 16 * sizeof *sum);
-  for (int from = 0; from < n; from += NEAR) {
-    const int count = NAME(pairs)(x, index + from, MIN(NEAR, n - from), in);
-    for (int c = 0; c < BATCH; c += 4) {
-      __m256i top[4], bottom[4];
+/* The inputs of two blocks side by side, for four texts. */
+static inline __m128i NAME(two)(const int16_t *x, const uint16_t *index) {
+  const __m128i *a = (const __m128i *)(const void *)(x + (size_t)index[0] * BATCH);
+  const __m128i *b = (const __m128i *)(const void *)(x + (size_t)index[1] * BATCH);
+  return _mm_unpacklo_epi16(_mm_loadl_epi64(a), _mm_loadl_epi64(b));
+}
+
+/* Four texts at a time: their sums stay in registers. */
+static inline void NAME(sums)(const int8_t *w, const uint16_t *index, int n, const int16_t *x, float *sum, int more,
+                              const int vnni) {
+  (void)vnni;
+  for (int c = 0; c < BATCH; c += 4) {
+    __m256i top[4] = {_mm256_setzero_si256(), top[0], top[0], top[0]}, bottom[4] = {top[0], top[0], top[0], top[0]};
+    for (int k = 0; k < n; k += 2) {
+      const __m256i high = two_halves(w + (size_t)k * 16), low = two_halves(w + (size_t)k * 16 + 16);
+      int32_t in[4];
+      _mm_storeu_si128((__m128i *)(void *)in, NAME(two)(x + c, index + k));
       _Pragma("GCC unroll 4") for (int j = 0; j < 4; j++) {
-        top[j] = _mm256_loadu_si256((const __m256i *)(sum + (c + j) * 16));
-        bottom[j] = _mm256_loadu_si256((const __m256i *)(sum + (c + j) * 16 + 8));
+        __m256i both = _mm256_set1_epi32(in[j]);
+        top[j] = _mm256_add_epi32(top[j], _mm256_madd_epi16(high, both));
+        bottom[j] = _mm256_add_epi32(bottom[j], _mm256_madd_epi16(low, both));
       }
-      for (int k = 0; k < count; k += 2) {
-        const int32_t *v = (const int32_t *)(const void *)in[k / 2] + c;
-        const __m128i *own = (const __m128i *)(w + (size_t)(from + k) * 16);
-        __m128i one = _mm_loadu_si128(own), two = _mm_loadu_si128(own + 1);
-        __m256i low = _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(one, two));
-        __m256i high = _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(one, two));
-        _Pragma("GCC unroll 4") for (int j = 0; j < 4; j++) {
-          __m256i both = _mm256_set1_epi32(v[j]);
-          top[j] = _mm256_add_epi32(top[j], _mm256_madd_epi16(low, both));
-          bottom[j] = _mm256_add_epi32(bottom[j], _mm256_madd_epi16(high, both));
-        }
-      }
-      _Pragma("GCC unroll 4") for (int j = 0; j < 4; j++) {
-        _mm256_storeu_si256((__m256i *)(sum + (c + j) * 16), top[j]);
-        _mm256_storeu_si256((__m256i *)(sum + (c + j) * 16 + 8), bottom[j]);
-      }
+    }
+    _Pragma("GCC unroll 4") for (int j = 0; j < 4; j++) {
+      float *to = sum + (c + j) * 16;
+      __m256 first = _mm256_cvtepi32_ps(top[j]), last = _mm256_cvtepi32_ps(bottom[j]);
+      _mm256_storeu_ps(to, more ? _mm256_add_ps(_mm256_loadu_ps(to), first) : first);
+      _mm256_storeu_ps(to + 8, more ? _mm256_add_ps(_mm256_loadu_ps(to + 8), last) : last);
     }
   }
 }
 #else
-static void NAME(sums)(const int8_t *w, const uint16_t *index, int n, const int16_t *x, int32_t *sum) {
-  memset(sum, 0, BATCH * 16 * sizeof *sum);
-  for (int k = 0; k < n; k++) {
-    const int16_t *in = x + (size_t)index[k] * BATCH;
-    int16_t wide[16];
-    for (int i = 0; i < 16; i++) wide[i] = w[(size_t)k * 16 + i];
+static inline void NAME(sums)(const int8_t *w, const uint16_t *index, int n, const int16_t *x, float *sum, int more,
+                              const int vnni) {
+  int32_t piece[BATCH * 16] = {0};
+  (void)vnni;
+  for (int k = 0; k < n; k += 2) {
+    const int16_t *a = x + (size_t)index[k] * BATCH, *b = x + (size_t)index[k + 1] * BATCH;
+    int16_t first[16], second[16];
+    for (int i = 0; i < 16; i++) {
+      first[i] = w[(size_t)k * 16 + 2 * i];
+      second[i] = w[(size_t)k * 16 + 2 * i + 1];
+    }
     for (int j = 0; j < BATCH; j++)
-      for (int i = 0; i < 16; i++) sum[j * 16 + i] += (int32_t)wide[i] * in[j];
+      for (int i = 0; i < 16; i++) piece[j * 16 + i] += (int32_t)first[i] * a[j] + (int32_t)second[i] * b[j];
   }
+  for (int i = 0; i < BATCH * 16; i++) sum[i] = (more ? sum[i] : 0.0f) + (float)piece[i];
 }
 #endif
 
@@ -112,29 +123,53 @@ static inline void NAME(add_sums)(const float *sum, const float *scale, const fl
     }
 }
 
-static inline __attribute__((always_inline)) void NAME(groups)(const Matrix *m, int first, int last, const float *x,
-                                                               float *y, int16_t *room, Sums *sums) {
-  float unit[BATCH];
-  quantise_columns(x, m->columns, BATCH, room, unit);
-  for (int g = first / 16; g * 16 < last; g++) {
-    float sum[BATCH * 16] = {0};
-    for (int k = m->start[g]; k < m->start[g + 1]; k += BLOCKS) {
-      int32_t piece[BATCH * 16];
-      sums((const int8_t *)m->values + (size_t)k * 16, m->index + k, MIN(BLOCKS, m->start[g + 1] - k), room, piece);
-      for (int i = 0; i < BATCH * 16; i++) sum[i] += (float)piece[i];
-    }
-    NAME(add_sums)(sum, m->scale + g * 16, unit, MIN(16, last - g * 16), y + (size_t)g * 16 * BATCH);
+/* The first `rows` of a group go out text after text. */
+static inline void NAME(put_sums)(const float *sum, const float *scale, const float *unit, int rows, const Answers *to,
+                                  int row) {
+  const float *bias = to->bias + row;
+  for (int j = 0; j < to->used; j++, sum += 16) {
+    float *y = to->y + (size_t)j * to->stride + row;
+    if (rows == 16)
+      for (int p = 0; p < 16; p += WIDTH)
+        *(vw *)(y + p) = *(const vw *)(bias + p) + *(const vw *)(scale + p) * unit[j] * *(const vw *)(sum + p);
+    else
+      for (int r = 0; r < rows; r++) y[r] = bias[r] + scale[r] * unit[j] * sum[r];
   }
 }
 
-static void NAME(block16_int8)(const Matrix *m, int first, int last, const float *x, float *y, int16_t *scratch) {
+/* Added to y (rows, BATCH), or put out. */
+static inline __attribute__((always_inline)) void NAME(groups)(const Matrix *m, int first, int last, const float *x,
+                                                               float *y, const Answers *to, int16_t *room,
+                                                               const int vnni) {
+  float unit[BATCH];
+  quantise_columns(x, m->columns, BATCH, room, unit);
+  for (int g = first / 16; g * 16 < last; g++) {
+    float sum[BATCH * 16];
+    const int from = m->start[g], end = m->start[g + 1], rows = MIN(16, last - g * 16);
+    for (int k = from; k == from || k < end; k += BLOCKS)
+      NAME(sums)((const int8_t *)m->values + (size_t)k * 16, m->index + k, MIN(BLOCKS, end - k), room, sum, k > from, vnni);
+    if (to)
+      NAME(put_sums)(sum, m->scale + g * 16, unit, rows, to, g * 16);
+    else
+      NAME(add_sums)(sum, m->scale + g * 16, unit, rows, y + (size_t)g * 16 * BATCH);
+  }
+}
+
+#ifdef VNNI
+VNNI static void NAME(groups_vnni)(const Matrix *m, int first, int last, const float *x, float *y, const Answers *to,
+                                   int16_t *room) {
+  NAME(groups)(m, first, last, x, y, to, room, 1);
+}
+#endif
+
+static void NAME(blocks_int8)(const Matrix *m, int first, int last, const float *x, float *y, const Answers *to,
+                              int16_t *room) {
 #ifdef VNNI
   if (has_vnni) {
-    NAME(groups)(m, first, last, x, y, scratch, NAME(sums_vnni));
+    NAME(groups_vnni)(m, first, last, x, y, to, room);
     return;
   }
 #endif
-  NAME(groups)(m, first, last, x, y, scratch, NAME(sums));
+  NAME(groups)(m, first, last, x, y, to, room, 0);
 }
 #undef UNTIL_BATCH
-#undef SUMS

@@ -34,8 +34,10 @@ enum { DENSE = 0, DENSE_INT8 = 1, CSR = 2, CSR_INT8 = 3, BLOCK16 = 4, BLOCK16_IN
  *   start   CSR: first entry of each row (rows + 1); BLOCK16: first block of each group of 16 rows; DENSE_INT8: the sum
  *           of each row's weights; else unused
  *   index   column of each entry (CSR) or block (BLOCK16), hence fewer than 65536 columns
- *   values  float or int8_t, row-major (BLOCK16: 16 consecutive rows of one column together)
- *           DENSE_INT8 and BLOCK16_INT8 have 64 readable bytes after the last one
+ *   values  float or int8_t, row-major (BLOCK16: 16 consecutive rows of one column together; BLOCK16_INT8: of two
+ *           columns, the two weights of a row side by side; each group of rows has a multiple of four blocks, the last
+ *           of which may be 0)
+ *           DENSE_INT8 has 64 readable bytes after the last one
  *   scale   one factor per row for int8 values */
 typedef struct {
   int32_t kind, rows, columns, unused;
@@ -112,6 +114,18 @@ static inline float hyperbolic(float x) {
  * first is a multiple of 16. scratch: 16-bit numbers of this thread alone, for each column of x twice
  * `columns` rounded up to 64. */
 void multiply_rows(const Matrix *m, int first, int last, const float *x, float *y, int batch, int16_t *scratch);
+
+/* Where a product's results go text after text: y[j * stride + r] = bias[r] + (W x)[r, j], for the first `used` columns. */
+typedef struct {
+  const float *bias;
+  float *y;
+  size_t stride;
+  int used;
+} Answers;
+
+/* That, for the rows first <= r < last, else as above; returns 0, and does nothing, where the format or a batch of 1 has no
+ * such product. */
+int answer_rows(const Matrix *m, int first, int last, const float *x, const Answers *to, int batch, int16_t *scratch);
 
 /* First row of the share of `thread` among `threads`, by the work in a (and b unless NULL), a multiple of 16. */
 int share_start(const Matrix *a, const Matrix *b, int thread, int threads);

@@ -17,7 +17,7 @@ from sparsernn.core.errors import InputError
 from sparsernn.core.forms import form_of
 from sparsernn.core.limits import Between, OneOf
 
-INTERFACE = 15
+INTERFACE = 16
 """Must equal sparsernn_interface() in sparse.c: signatures and structures agree."""
 
 NEEDS = {"plain": "", "avx2": "AVX2", "avx512": "AVX512"}

@@ -217,6 +217,16 @@ void multiply_rows(const Matrix *m, int first, int last, const float *x, float *
   }
 }
 
+int answer_rows(const Matrix *m, int first, int last, const float *x, const Answers *to, int batch, int16_t *scratch) {
+  if (m->kind != BLOCK16_INT8 || batch == 1) return 0;
+  switch (batch) {
+    case 4: blocks_int84(m, first, last, x, NULL, to, scratch); break;
+    case 8: blocks_int88(m, first, last, x, NULL, to, scratch); break;
+    default: blocks_int816(m, first, last, x, NULL, to, scratch);
+  }
+  return 1;
+}
+
 /* Work in the rows before r: entries to read, an int8 one counted half a float one. */
 static double work_before(const Matrix *m, int r) {
   double entries;
@@ -272,4 +282,4 @@ EXPORT int sparsernn_has_openmp(void) {
 }
 
 /* Changes whenever a signature or structure changes, so that a library of an older build is not called wrongly. */
-EXPORT int sparsernn_interface(void) { return 15; }
+EXPORT int sparsernn_interface(void) { return 16; }

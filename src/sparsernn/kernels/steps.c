@@ -2,13 +2,13 @@
  *
  * Every operand is (rows, batch), `batch` neighbouring columns (1, 4, 8 or 16), and begins at a row of one of two stores:
  * the fixed one, which keeps states and what is needed for a moment, or the moving one, which has rows of its own for
- * each time step. A layer is a few products and one fused element-wise step, so that a new one is a few entries of the
+ * each time step. What is said to each time step goes out text after text. A layer is a few products and one fused element-wise step, so that a new one is a few entries of the
  * list; deploy/step_list.py makes them and step_twins.py says in torch what each does. */
-#include "common.h"
+#include "shuffles.h"
 
 enum {
   LOOKUP, AFFINE, COPY, KEEP, TANH, RELU, MODRELU, LSTM, GRU, HIGHWAY, FREE_HIGHWAY, MASTERS, ORDERED, POOL_F, POOL_FO,
-  POOL_IFO, NORM, SHIFT, MIX
+  POOL_IFO, NORM, SHIFT, MIXED, ANSWER, PUT
 };
 
 typedef struct {
@@ -37,6 +37,7 @@ typedef struct {
   int16_t *scratch;       /* threads * scratch_stride * batch */
   const int64_t *tokens;  /* (time, used) */
   const int32_t *lengths; /* (used), or NULL */
+  float *answers;         /* (time, used, rows of the step that writes them) */
   int32_t time, used, batch, threads;
 } Call;
 
@@ -64,17 +65,56 @@ static void fetch(const Matrix *m, int64_t row, float *x, int stride) {
     x[(size_t)m->index[k] * stride] = m->kind == CSR ? f[k] : scale * b[k];
 }
 
-/* y = vector + first a + second b, on this thread's rows */
-static void affine(const Step *s, const View *v, int batch, int16_t *scratch, int me, int all) {
-  int first = share_start(s->first, s->second, me, all), last = share_start(s->first, s->second, me + 1, all);
-  if (first >= last) return;
+/* y = vector + first a + second b, for the rows first <= r < last */
+static void affine_rows(const Step *s, const View *v, int first, int last, float *y, int batch, int16_t *scratch) {
   if (batch == 1)
-    memcpy(v->y + first, s->vector + first, (size_t)(last - first) * sizeof(float));
+    memcpy(y + first, s->vector + first, (size_t)(last - first) * sizeof(float));
   else
     for (int r = first; r < last; r++)
-      for (int j = 0; j < batch; j += 4) *(v4 *)(v->y + (size_t)r * batch + j) = s->vector[r] - (v4){0};
-  multiply_rows(s->first, first, last, v->a, v->y, batch, scratch);
-  if (s->second) multiply_rows(s->second, first, last, v->b, v->y, batch, scratch);
+      for (int j = 0; j < batch; j += 4) *(v4 *)(y + (size_t)r * batch + j) = s->vector[r] - (v4){0};
+  multiply_rows(s->first, first, last, v->a, y, batch, scratch);
+  if (s->second) multiply_rows(s->second, first, last, v->b, y, batch, scratch);
+}
+
+/* The same on this thread's rows. */
+static void affine(const Step *s, const View *v, int batch, int16_t *scratch, int me, int all) {
+  int first = share_start(s->first, s->second, me, all), last = share_start(s->first, s->second, me + 1, all);
+  if (first < last) affine_rows(s, v, first, last, v->y, batch, scratch);
+}
+
+/* ---- what goes out: (used, rows) from (rows, batch) */
+
+/* Rows first <= r < last, first a multiple of 4. */
+static void put(const float *in, int first, int last, int rows, int batch, int used, float *out) {
+  if (first >= last) return;
+  if (batch == 1) {
+    memcpy(out + first, in + first, (size_t)(last - first) * sizeof(float));
+    return;
+  }
+  for (int r = first; r < last; r += 4)
+    for (int j = 0; j < used; j += 4) {
+      float own[4][4] = {{0}}, turned[4][4];
+      const int many = last - r < 4 ? last - r : 4, texts = used - j < 4 ? used - j : 4;
+      for (int i = 0; i < many; i++) memcpy(own[i], in + (size_t)(r + i) * batch + j, sizeof own[i]);
+      square(own[0], 4, turned[0], 4);
+      for (int i = 0; i < texts; i++) memcpy(out + (size_t)(j + i) * rows + r, turned[i], (size_t)many * sizeof(float));
+    }
+}
+
+/* The same for this thread's rows of a. */
+static void put_share(const Step *s, const View *v, const Call *call, float *out, int me, int all) {
+  const int share = (s->rows + 4 * all - 1) / (4 * all) * 4, first = share * me, last = first + share;
+  put(v->a, first, last < s->rows ? last : s->rows, s->rows, call->batch, call->used, out);
+}
+
+/* out = vector + first a. What cannot be written text after text goes through y. */
+static void answer(const Step *s, const View *v, const Call *call, float *out, int16_t *scratch, int me, int all) {
+  const int first = share_start(s->first, NULL, me, all), last = share_start(s->first, NULL, me + 1, all);
+  const Answers to = {s->vector, out, (size_t)s->rows, call->used};
+  if (first >= last || answer_rows(s->first, first, last, v->a, &to, call->batch, scratch)) return;
+  float *y = call->batch == 1 ? out : v->y;
+  affine_rows(s, v, first, last, y, call->batch, scratch);
+  if (y != out) put(y, first, last, s->rows, call->batch, call->used, out);
 }
 
 /* ---- element-wise steps */
@@ -270,6 +310,7 @@ static void do_step(const List *list, const Call *call, const Step *s, int t, in
   v.low = share * me < v.n ? share * me : v.n;
   v.high = share * (me + 1) < v.n ? share * (me + 1) : v.n;
   int16_t *scratch = call->scratch + (size_t)me * list->scratch_stride * (size_t)call->batch;
+  float *out = call->answers + (size_t)t * (size_t)call->used * (size_t)s->rows;
   switch (s->kind) {
     case AFFINE: affine(s, &v, call->batch, scratch, me, all); break;
     case COPY: case TANH: case RELU: case MODRELU: activate(&v, s->kind); break;
@@ -282,7 +323,9 @@ static void do_step(const List *list, const Call *call, const Step *s, int t, in
     case POOL_FO: pool(&v, s->factor, 1); break;
     case POOL_IFO: pool_ifo(&v, s->factor); break;
     case SHIFT: shift(&v, call->batch); break;
-    case MIX: mix(s, &v, call->batch); break;
+    case MIXED: mix(s, &v, call->batch); break;
+    case ANSWER: answer(s, &v, call, out, scratch, me, all); break;
+    case PUT: put_share(s, &v, call, out, me, all); break;
     default: if (s->turn % all == me) do_alone(s, &v, place(list, call, s->a, t), call, t);
   }
 }

@@ -5,7 +5,8 @@
     csr              kept weights, float32, 16-bit columns  6 bytes per kept weight
     csr_int8         kept weights, 8 bits, 16-bit columns   3 bytes per kept weight
     block16          16 consecutive rows x 1 column         4.125 bytes per position of a kept block
-    block16_int8     the same in 8 bits                     1.125 bytes per position of a kept block
+    block16_int8     the same in 8 bits                     1.125 bytes per position of a kept block; the number of
+                                                            blocks of 16 rows is filled up to a multiple of four
 
 8-bit weights are rounded to 255 levels, symmetric around 0, with one float32 factor per row.
 """
@@ -32,8 +33,11 @@ BATCHES = (1, 4, 8, 16)
 BLOCK = 16
 """Rows of a block: one AVX-512 register, two AVX2 ones."""
 
+TOGETHER = 4
+"""8-bit blocks of 16 rows that the compiled products read at once: two pairs of columns."""
+
 SLACK = 64
-"""Bytes after the last 8-bit weight that the compiled products may read (and multiply by 0)."""
+"""Bytes after the last weight of `DenseInt8` that the compiled products may read (and multiply by 0)."""
 
 
 def scratch_for(columns: int) -> int:
@@ -244,22 +248,40 @@ class Block16(Format):
         """Kept blocks in their places, zeros elsewhere."""
         groups = self.start.numel() - 1
         dense = torch.zeros(groups, BLOCK, self.shape[1])
-        dense[torch.arange(groups).repeat_interleave(self.start.diff()), :, self.index.long()] = (
-            self.values.float()
-        )
+        place = torch.arange(groups).repeat_interleave(self.start.diff())
+        dense.transpose(1, 2).index_put_((place, self.index.long()), self._floats(), accumulate=True)
         return self._decode(dense.reshape(groups * BLOCK, -1)[: self.shape[0]])
+
+    def _floats(self) -> Tensor:
+        """The blocks (blocks, 16)."""
+        return self.values
 
     def _decode(self, dense: Tensor) -> Tensor:
         return dense
 
 
 class Block16Int8(Block16):
-    """The same with 8-bit values."""
+    """The same with 8-bit values, in pairs of blocks: (pairs, 16, 2).
+
+    The blocks of 16 rows are filled up to a multiple of four, by blocks of 0 in the first column.
+    """
 
     kind, exact = 5, False
 
     def _arrange(self, weight: Tensor, kept: Tensor) -> Tensor:
-        return _with_slack(super()._arrange(weight, kept))
+        blocks = super()._arrange(weight, kept)
+        counts, begun = self.start.diff(), self.start[:-1]
+        filled = (counts + TOGETHER - 1) // TOGETHER * TOGETHER
+        self.start = functional.pad(filled.cumsum(0), (1, 0)).to(torch.int32)
+        place = torch.arange(len(blocks)) + (self.start[:-1] - begun).repeat_interleave(counts)
+        total = int(self.start[-1])
+        values, index = blocks.new_zeros(total, BLOCK), torch.zeros(total, dtype=torch.int64)
+        values[place], index[place] = blocks, self.index.long()
+        self.index = index.to(torch.uint16)
+        return values.view(-1, 2, BLOCK).transpose(1, 2).contiguous()
+
+    def _floats(self) -> Tensor:
+        return self.values.transpose(1, 2).reshape(-1, BLOCK).float()
 
     def _encode(self, weight: Tensor) -> Tensor:
         values, self.scale = to_int8(weight)

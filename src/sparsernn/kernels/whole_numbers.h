@@ -88,24 +88,27 @@ static void quantise_columns(const float *x, int n, int batch, int16_t *out, flo
   for (size_t k = whole; k < all; k++) out[k] = (int16_t)rounded(x[k], factor[k - whole]);
 }
 
-/* 16 sums in whole numbers; 512 blocks, of at most 127 * 32767 each, fit into 32 bits. x: 16 bits in the low half of each
- * number and 0 in the high one, as if the other of a pair of products were 0. */
+/* 16 sums in whole numbers; 512 blocks, of at most 127 * 32767 each, fit into 32 bits. Blocks come in pairs, the two weights
+ * of a row side by side, and two pairs at a time. x: 16 bits in the low half of each number and 0 in the high one. */
 #define BLOCKS 512
 #define AHEAD 32 /* blocks to fetch early: 512 bytes, two lines at a time */
-#define NEAR 32  /* blocks whose inputs are brought together first */
-#if defined(__AVX512BW__)
-static const int16_t by_turns[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-                                     8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-
-/* sum += products of pairs of 16-bit numbers of w, each with the same pair at `pair`. GCC 12 surrounds the intrinsic of the
- * one instruction with moves between registers that take as long as itself. */
-#define ADD_PRODUCTS(sum, w, pair) sum = _mm512_add_epi32(sum, _mm512_madd_epi16(w, _mm512_set1_epi32(*(pair))))
-#define ADD_PRODUCTS_VNNI(sum, w, pair) \
-  __asm__("vpdpwssd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(w), "m"(*(const int32_t *)(pair)))
-/* Two blocks to an instruction, as in batched_blocks.h; four pairs in flight. One block more is read if n is odd. */
-static inline __m512i two_blocks(const int8_t *w) {
-  return _mm512_permutexvar_epi16(_mm512_loadu_si512(by_turns), _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)w)));
+static inline int32_t two_inputs(const int32_t *x, const uint16_t *index) {
+  return (int32_t)((uint32_t)x[index[0]] | (uint32_t)x[index[1]] << 16);
 }
+
+#if defined(__AVX512BW__)
+/* sum += products of pairs of 16-bit numbers of w and x. GCC 12 surrounds the intrinsic of the one instruction with moves
+ * between registers that take as long as itself. */
+#define ADD_PRODUCTS(sum, w, x) sum = _mm512_add_epi32(sum, _mm512_madd_epi16(w, x))
+#define ADD_PRODUCTS_VNNI(sum, w, x) __asm__("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x))
+/* The same with one pair, at `pair`. */
+#define ADD_PAIR(sum, w, pair) ADD_PRODUCTS(sum, w, _mm512_set1_epi32(*(pair)))
+#define ADD_PAIR_VNNI(sum, w, pair) \
+  __asm__("vpdpwssd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(w), "m"(*(const int32_t *)(pair)))
+
+static inline __m512i two_blocks(const int8_t *w) { return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)w)); }
+
+/* Four pairs in flight. */
 #define BLOCK_PAIRS(name, WITH, DOT)                                                                             \
   WITH static void name(const int8_t *w, const uint16_t *index, int n, const int32_t *x, int32_t *sum) {         \
     __m512i a[4] = {_mm512_setzero_si512(), a[0], a[0], a[0]};                                                   \
@@ -114,42 +117,44 @@ static inline __m512i two_blocks(const int8_t *w) {
       __builtin_prefetch(w + (size_t)(k + AHEAD) * 16);                                                          \
       __builtin_prefetch(w + (size_t)(k + AHEAD + 4) * 16);                                                      \
       _Pragma("GCC unroll 4") for (int i = 0; i < 4; i++) {                                                      \
-        const uint16_t *own = index + k + 2 * i;                                                                 \
-        int32_t both = (int32_t)((uint32_t)x[own[0]] | (uint32_t)x[own[1]] << 16);                               \
+        int32_t both = two_inputs(x, index + k + 2 * i);                                                         \
         DOT(a[i], two_blocks(w + (size_t)(k + 2 * i) * 16), &both);                                              \
       }                                                                                                          \
     }                                                                                                            \
     for (; k < n; k += 2) {                                                                                      \
-      uint32_t other = k + 1 < n ? (uint32_t)x[index[k + 1]] << 16 : 0;                                          \
-      int32_t both = (int32_t)((uint32_t)x[index[k]] | other);                                                   \
+      int32_t both = two_inputs(x, index + k);                                                                   \
       DOT(a[0], two_blocks(w + (size_t)k * 16), &both);                                                          \
     }                                                                                                            \
     _mm512_storeu_si512(sum, _mm512_add_epi32(_mm512_add_epi32(a[0], a[1]), _mm512_add_epi32(a[2], a[3])));      \
   }
-BLOCK_PAIRS(integer_blocks, inline, ADD_PRODUCTS)
+BLOCK_PAIRS(integer_blocks, inline, ADD_PAIR)
 #elif defined(__AVX2__)
+/* Eight rows of two blocks. */
+static inline __m256i two_halves(const int8_t *w) { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)w)); }
+
 static inline void integer_blocks(const int8_t *w, const uint16_t *index, int n, const int32_t *x, int32_t *sum) {
   __m256i a[2] = {_mm256_setzero_si256(), a[0]}, b[2] = {a[0], a[0]};
-  for (int k = 0; k < n; k++) {
-    const int8_t *block = w + (size_t)k * 16;
-    __m256i in = _mm256_set1_epi32(x[index[k]]);
-    __m256i low = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)block));
-    __m256i high = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(block + 8)));
-    a[k & 1] = _mm256_add_epi32(a[k & 1], _mm256_madd_epi16(low, in));
-    b[k & 1] = _mm256_add_epi32(b[k & 1], _mm256_madd_epi16(high, in));
-  }
+  for (int k = 0; k < n; k += 4)
+    for (int i = 0; i < 2; i++) {
+      const int8_t *own = w + (size_t)(k + 2 * i) * 16;
+      __m256i in = _mm256_set1_epi32(two_inputs(x, index + k + 2 * i));
+      a[i] = _mm256_add_epi32(a[i], _mm256_madd_epi16(two_halves(own), in));
+      b[i] = _mm256_add_epi32(b[i], _mm256_madd_epi16(two_halves(own + 16), in));
+    }
   _mm256_storeu_si256((__m256i *)sum, _mm256_add_epi32(a[0], a[1]));
   _mm256_storeu_si256((__m256i *)(sum + 8), _mm256_add_epi32(b[0], b[1]));
 }
 #else
 static inline void integer_blocks(const int8_t *w, const uint16_t *index, int n, const int32_t *x, int32_t *sum) {
   memset(sum, 0, 16 * sizeof *sum);
-  for (int k = 0; k < n; k++)
-    for (int i = 0; i < 16; i++) sum[i] += w[(size_t)k * 16 + i] * (int16_t)x[index[k]];
+  for (int k = 0; k < n; k += 2)
+    for (int i = 0; i < 16; i++) {
+      const int8_t *own = w + (size_t)k * 16 + 2 * i;
+      sum[i] += own[0] * (int16_t)x[index[k]] + own[1] * (int16_t)x[index[k + 1]];
+    }
 }
 #endif
 
-typedef void Sums(const int8_t *w, const uint16_t *index, int n, const int16_t *x, int32_t *sum);
 typedef void Blocks(const int8_t *w, const uint16_t *index, int n, const int32_t *x, int32_t *sum);
 
 static inline __attribute__((always_inline)) void groups_int8(const Matrix *m, int first, int last, const float *x,
