@@ -71,7 +71,7 @@ class InputRecord(Window):
             self._going = (ends > t).nonzero().squeeze(1)
             if row.ndim > 1:
                 self._put(moving, row.unsqueeze(0))
-            self._twin(moving, row.unsqueeze(0), None)
+            self._twin(moving, row.unsqueeze(0), None, None)
 
 
 @torch.no_grad()

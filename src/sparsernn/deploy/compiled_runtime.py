@@ -33,15 +33,18 @@ class StepRuntime(ABC):
 
     Attributes:
         vocabulary_size: V; 0 where vectors are read.
+        outputs: the rows that hold each time step's answer at its end.
         library: the compiled kernels, or None where the twins compute.
     """
 
-    def __init__(self, steps: StepList, held: Mapping[str, Format], threads: int | None, batch: int) -> None:
+    def __init__(
+        self, steps: StepList, outputs: Place, held: Mapping[str, Format], threads: int | None, batch: int
+    ) -> None:
         check_threads(threads)
-        self.steps, self.held = steps, dict(held)
+        self.steps, self.outputs, self.held = steps, outputs, dict(held)
         self.vocabulary_size = held["embedding.weight"].shape[0] if "embedding.weight" in held else 0
         self.library = library()
-        self.compiled = CompiledList(steps)
+        self.compiled = CompiledList(steps, outputs)
         self.threads = 1 if self.library is None else self._threads(threads, batch)
 
     def _threads(self, wanted: int | None, batch: int) -> int:
@@ -100,10 +103,12 @@ class Window:
     def __init__(self, runtime: StepRuntime, batch: int, threads: int | None = None) -> None:
         self.runtime, self.batch, self.width = runtime, batch, padded(batch)
         self.threads = runtime.threads if threads is None else threads
-        self.fixed = torch.zeros(runtime.steps.fixed, self.width)
+        self.fixed = torch.zeros(runtime.steps.fixed, self.width, dtype=torch.float32)
         self._scratch = torch.zeros(self.threads * self.width * runtime.compiled.scratch, dtype=torch.int16)
         self._list = ctypes.addressof(runtime.compiled.structure)
-        self._token = torch.zeros(1, runtime.steps.moving, self.width)  # the moving store of a single token
+        self._token = torch.zeros(
+            1, runtime.steps.moving, self.width, dtype=torch.float32
+        )  # the moving store of a single token
         self._ids: Any = (ctypes.c_int64 * batch)()
         self._one = self._call(self._token, ctypes.addressof(self._ids), None, None)
         self.begin()
@@ -135,7 +140,7 @@ class Window:
         return self._do_one(None)
 
     def _do_one(self, words: Tensor | None) -> Tensor:
-        made = torch.empty(self.batch, self.runtime.steps.outputs)
+        made = torch.empty(self.batch, self.runtime.outputs.rows, dtype=torch.float32)
         if self.runtime.library is None:
             self._twin(self._token, words, None, made.unsqueeze(0))
         else:
@@ -145,8 +150,9 @@ class Window:
 
     def call(self, x: Tensor, lengths: Tensor | None = None, made: Tensor | None = None) -> Tensor:
         """x (T, B) int64 within the vocabulary or (T, B, I), lengths (B,) int32 -> answers (T, B, O), in `made`."""
-        moving = torch.zeros(len(x), self.runtime.steps.moving, self.width)
-        made = torch.empty(len(x), self.batch, self.runtime.steps.outputs) if made is None else made
+        shape = (len(x), self.batch, self.runtime.outputs.rows)
+        made = torch.empty(shape, dtype=torch.float32) if made is None else made
+        moving = torch.zeros(len(x), self.runtime.steps.moving, self.width, dtype=torch.float32)
         words = x if self.runtime.vocabulary_size else None
         if words is None:
             self._put(moving, x)
@@ -163,8 +169,11 @@ class Window:
         moving[:, place.row : place.row + place.rows, : self.batch] = x.transpose(1, 2)
 
     @torch.no_grad()
-    def _twin(self, moving: Tensor, words: Tensor | None, lengths: Tensor | None, made: Tensor) -> None:
+    def _twin(
+        self, moving: Tensor, words: Tensor | None, lengths: Tensor | None, made: Tensor | None
+    ) -> None:
         """The same in torch; see steps.c."""
+        outputs = self.runtime.outputs
         for steps, backwards in self.runtime.steps.passes:
             for t in reversed(range(len(moving))) if backwards else range(len(moving)):
                 for step in steps:
@@ -180,8 +189,8 @@ class Window:
                             y[:, : self.batch][:, t >= lengths] = 0
                     else:
                         self._do(step, y, a, b, c)
-                    if step.kind in ("answer", "put"):
-                        made[t] = (y if step.kind == "answer" else a)[:, : self.batch].t()
+                if made is not None:  # what an earlier pass leaves is written over
+                    made[t] = self._operand(outputs, moving[t])[:, : self.batch].t()
 
     def _do(self, step: Step, y: Tensor, a: Tensor, b: Tensor, c: Tensor) -> None:
         TWINS[step.kind](y, a, b, c, step)
@@ -251,9 +260,9 @@ class CompiledReading:
 
     def _several(self, x: Tensor) -> Tensor:
         """x (T, B) or (T, B, I), T at least 1 -> answers (T, B, rows), in as few calls as memory allows."""
-        steps = self.runtime.steps
-        size = max(1, LARGEST_WINDOW // (self._window.width * (steps.moving + steps.outputs)))
-        made = torch.empty(len(x), self.batch, steps.outputs)
+        outputs = self.runtime.outputs.rows
+        size = max(1, LARGEST_WINDOW // (self._window.width * (self.runtime.steps.moving + outputs)))
+        made = torch.empty(len(x), self.batch, outputs, dtype=torch.float32)
         for part, place in zip(torch.split(x, size), torch.split(made, size), strict=True):
             self._window.call(part, made=place)
         return made

@@ -16,8 +16,8 @@ from sparsernn.nn import LinearHead, MixtureHead, SplitHead
 from sparsernn.nn.blocks.block_head import BlockHead
 from sparsernn.nn.blocks.block_mixture import BlockMixtureHead
 
-Build = Callable[[StepList, HeldWeights, Part, Place], None]
-"""(list, weights, head, what it reads): the scores are what the list says."""
+Build = Callable[[StepList, HeldWeights, Part, Place], Place]
+"""(list, weights, head, what it reads) -> the scores."""
 WEIGHT = "head.weight"
 
 
@@ -31,11 +31,15 @@ def decoder_of(head: Part) -> Tensor:
     return head.table.dense() if isinstance(head, BlockHead | BlockMixtureHead) else head.weight
 
 
-def _linear(steps: StepList, weights: HeldWeights, head: Part, y: Place) -> None:
-    steps.answer(y, plain(head.bias), weights.take(WEIGHT, decoder_of(head)))
+def _linear(steps: StepList, weights: HeldWeights, head: Part, y: Place) -> Place:
+    scores = steps.room(len(head.bias))
+    steps.add(
+        Step("affine", scores, y, vector=plain(head.bias), first=weights.take(WEIGHT, decoder_of(head)))
+    )
+    return scores
 
 
-def _mixture(steps: StepList, weights: HeldWeights, head: MixtureHead, y: Place) -> None:
+def _mixture(steps: StepList, weights: HeldWeights, head: MixtureHead, y: Place) -> Place:
     """log of the sum over experts of prior times softmax, all in logarithms."""
     experts, words = head.experts, len(head.bias)
     scores, latents = steps.room(words), _latents(steps, weights, head, y)
@@ -60,7 +64,7 @@ def _mixture(steps: StepList, weights: HeldWeights, head: MixtureHead, y: Place)
     )
     floor = math.log(head.floor) if head.floor else -math.inf
     steps.add(Step("mix", scores, logits, norms, size=experts, factor=floor))
-    steps.put(scores)
+    return scores
 
 
 def _latents(steps: StepList, weights: HeldWeights, head: MixtureHead, y: Place) -> Place:
@@ -89,16 +93,13 @@ def _normalise(steps: StepList, scores: Place, norm: Place) -> None:
     steps.add(Step("norm", norm, scores, rows=scores.rows), Step("shift", scores, b=norm))
 
 
-def _split(steps: StepList, weights: HeldWeights, head: SplitHead, y: Place) -> None:
+def _split(steps: StepList, weights: HeldWeights, head: SplitHead, y: Place) -> Place:
     """The first words and the tombstones share a softmax; each other class has one, behind its tombstone."""
-    scores = steps.room(len(head.bias))
     if head.tombstones is None or head.tombstone_bias is None:
-        matrix = weights.take(WEIGHT, decoder_of(head))
-        steps.add(Step("affine", scores, y, vector=plain(head.bias), first=matrix))
+        scores = _linear(steps, weights, head, y)
         _normalise(steps, scores, steps.room(1))
-        steps.put(scores)
-        return
-    tombs = steps.room(len(head.splits))
+        return scores
+    scores, tombs = steps.room(len(head.bias)), steps.room(len(head.splits))
     norms = steps.room(1 + len(head.splits))
     borders = [0, *head.splits, len(head.bias)]
     classes = [scores.part(a, b - a) for a, b in itertools.pairwise(borders)]
@@ -113,7 +114,7 @@ def _split(steps: StepList, weights: HeldWeights, head: SplitHead, y: Place) -> 
     for k, part in enumerate(classes[1:]):
         steps.add(Step("norm", norms.part(k + 1, 1), part, c=tombs.part(k, 1), size=1, rows=part.rows))
     steps.add(*(Step("shift", part, b=norms.part(k, 1)) for k, part in enumerate(classes)))
-    steps.put(scores)
+    return scores
 
 
 HEADS: dict[type, Build] = {

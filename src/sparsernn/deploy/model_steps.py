@@ -15,7 +15,7 @@ from sparsernn.deploy.autotune import kept_of
 from sparsernn.deploy.compiled_runtime import LOOKED_UP
 from sparsernn.deploy.head_steps import HEADS, decoder_of
 from sparsernn.deploy.layer_steps import BUILD, HeldWeights, block_lstm, plain, written
-from sparsernn.deploy.step_list import Step, StepList
+from sparsernn.deploy.step_list import Place, Step, StepList
 from sparsernn.kernels.weight_formats import FORMATS, Format
 from sparsernn.nn import LSTM, BlockEmbedding, BlockLSTM, LinearHead
 from sparsernn.nn.drive.layer import Stack
@@ -30,10 +30,12 @@ class Written(NamedTuple):
 
     Attributes:
         steps: the list.
+        outputs: where each time step's answer stands at its end.
         held: name -> `Format`.
     """
 
     steps: StepList
+    outputs: Place
     held: dict[str, Format]
 
 
@@ -135,12 +137,12 @@ def _of_parts(table: Tensor, named: list[tuple[str, Part]], head: Part, weights:
     steps.add(lookup)
     for name, layer in named:
         x = BUILD[LSTM if isinstance(layer, LSTMTensors) else type(layer)](steps, weights, layer, name, x)
-    HEADS[LinearHead if isinstance(head, HeadTensors) else type(head)](steps, weights, head, x)
+    outputs = HEADS[LinearHead if isinstance(head, HeadTensors) else type(head)](steps, weights, head, x)
     own = weights.held.get("head.weight")
     shared = tied and isinstance(own, LOOKED_UP)
     lookup.first = own if shared else _table(table, weights.masks.get(TABLE))
     assert lookup.first is not None
-    return Written(steps, {**weights.held, TABLE: lookup.first})
+    return Written(steps, outputs, {**weights.held, TABLE: lookup.first})
 
 
 def of_tagger(model: Part, weights: HeldWeights) -> Written:
@@ -162,11 +164,13 @@ def of_tagger(model: Part, weights: HeldWeights) -> Written:
         x = y
     steps.new_pass()
     before, hidden = (steps.room(model.hidden.out_features) for _ in range(2))
-    matrix, bias = _linear("hidden", model.hidden, weights)
-    steps.add(Step("affine", before, x, vector=bias, first=matrix), Step("tanh", hidden, before))
-    matrix, bias = _linear("output", model.output, weights)
-    steps.answer(hidden, bias, matrix)
-    return Written(steps, {**weights.held, TABLE: table})
+    outputs = steps.room(model.output.out_features)
+    steps.add(
+        _linear("hidden", model.hidden, before, x, weights),
+        Step("tanh", hidden, before),
+        _linear("output", model.output, outputs, hidden, weights),
+    )
+    return Written(steps, outputs, {**weights.held, TABLE: table})
 
 
 def of_sequence_model(model: Part, weights: HeldWeights) -> Written:
@@ -175,14 +179,14 @@ def of_sequence_model(model: Part, weights: HeldWeights) -> Written:
     x = steps.inputs = steps.moving_room(model.input_size)
     for n, layer in enumerate(model.layers):
         x = BUILD[type(layer)](steps, weights, layer, f"layers.{n}", x)
-    matrix, bias = _linear("output", model.output, weights)
-    steps.answer(x, bias, matrix)
-    return Written(steps, weights.held)
+    outputs = steps.room(model.output_size)
+    steps.add(_linear("output", model.output, outputs, x, weights))
+    return Written(steps, outputs, weights.held)
 
 
-def _linear(name: str, layer: nn.Linear, weights: HeldWeights) -> tuple[Format, Tensor]:
+def _linear(name: str, layer: nn.Linear, y: Place, x: Place, weights: HeldWeights) -> Step:
     bias = torch.zeros(layer.out_features) if layer.bias is None else plain(layer.bias)
-    return weights.take(f"{name}.weight", layer.weight), bias
+    return Step("affine", y, x, vector=bias, first=weights.take(f"{name}.weight", layer.weight))
 
 
 def _alike(table: Tensor, weight: Tensor) -> bool:

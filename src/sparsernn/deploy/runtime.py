@@ -129,7 +129,7 @@ def _compiled(
     weights = HeldWeights(masks or {}, products, int8, padded(batch))
     with torch.no_grad(), evaluating(model.modules()):  # in training some matrices are others
         done = write(model, weights)
-    return kind(done.steps, done.held, threads, batch)
+    return kind(done.steps, done.outputs, done.held, threads, batch)
 
 
 class LSTMRuntime(CompiledRuntime):
@@ -170,4 +170,4 @@ class LSTMRuntime(CompiledRuntime):
         layers = count_layers(state)
         check_given(state, masks or {}, products)
         done = of_tensors(state, layers, HeldWeights(masks or {}, products, int8, padded(batch)))
-        super().__init__(done.steps, done.held, threads, batch)
+        super().__init__(done.steps, done.outputs, done.held, threads, batch)

@@ -40,7 +40,7 @@ class SequenceRuntime(StepRuntime):
     @property
     def output_size(self) -> int:
         """O."""
-        return self.steps.outputs
+        return self.outputs.rows
 
     def stream(self, batch: int = 1) -> VectorStream:
         """New sequences, from the model's initial state; `batch` from 1 to 16."""

@@ -26,7 +26,7 @@ KINDS = (
         "highway",
         "free_highway",
     ),
-    *("masters", "ordered", "pool_f", "pool_fo", "pool_ifo", "norm", "shift", "mix", "answer", "put"),
+    *("masters", "ordered", "pool_f", "pool_fo", "pool_ifo", "norm", "shift", "mix"),
 )
 """In the order of steps.c."""
 
@@ -58,7 +58,10 @@ class CList(ctypes.Structure):
     _fields_ = (
         ("steps", ctypes.POINTER(CStep)),
         ("passes", ctypes.POINTER(CPass)),
-        *((name, ctypes.c_int32) for name in ("count", "moving_rows", "scratch_stride")),
+        *(
+            (name, ctypes.c_int32)
+            for name in ("count", "moving_rows", "scratch_stride", "outputs", "output_rows")
+        ),
     )
 
 
@@ -137,7 +140,6 @@ class StepList:
         states: of each layer the places of its state's tensors.
         constants: (place, values (rows,)) that are in the fixed store from the beginning.
         inputs: where the vector of each time step is put before a call; `NOWHERE` where words are looked up.
-        outputs: numbers that are said to each time step, by the only step "answer" or "put".
 
     Example:
         >>> steps = StepList()
@@ -153,7 +155,6 @@ class StepList:
     states: list[tuple[Place, ...]] = field(default_factory=list)
     constants: list[tuple[Place, Tensor]] = field(default_factory=list)
     inputs: Place = NOWHERE
-    outputs: int = 0
 
     def room(self, rows: int) -> Place:
         """New rows of the fixed store."""
@@ -175,16 +176,6 @@ class StepList:
         """To the pass that is being written."""
         self.passes[-1][0].extend(steps)
 
-    def answer(self, a: Place, vector: Tensor, matrix: Format) -> None:
-        """What is said to each time step: vector + matrix a."""
-        self.add(Step("answer", self.room(len(vector)), a, vector=vector, first=matrix))
-        self.outputs = len(vector)
-
-    def put(self, a: Place) -> None:
-        """What is said to each time step stands there."""
-        self.add(Step("put", NOWHERE, a, rows=a.rows))
-        self.outputs = a.rows
-
     def new_pass(self, backwards: bool = False) -> None:
         """What follows begins when all time steps are through what came before."""
         self.passes.append(([], backwards))
@@ -202,12 +193,16 @@ class StepList:
 class CompiledList:
     """A `StepList` as C reads it; keeps alive what it points to.
 
+    Args:
+        steps: the list.
+        outputs: what goes out at each time step, once its last step is done.
+
     Attributes:
         structure: `List` of steps.c.
         scratch: 16-bit numbers that a thread needs for each column.
     """
 
-    def __init__(self, steps: StepList) -> None:
+    def __init__(self, steps: StepList, outputs: Place) -> None:
         self.list = steps
         widest = max((m.shape[1] for m in steps.matrices()), default=0)
         self.scratch = scratch_for(widest + SLACK)  # 64 bytes and more apart: no shared cache lines
@@ -218,7 +213,8 @@ class CompiledList:
         self._passes = (CPass * len(borders))(
             *(CPass(*span, way) for span, way in zip(borders, backwards, strict=True))
         )
-        self.structure = CList(self._steps, self._passes, len(borders), steps.moving, self.scratch)
+        sizes = (len(borders), steps.moving, self.scratch, outputs.number, outputs.rows)
+        self.structure = CList(self._steps, self._passes, *sizes)
 
 
 def _borders(counts: Sequence[int]) -> list[tuple[int, int]]:

@@ -108,7 +108,5 @@ TWINS: dict[str, Twin] = {
     "norm": _norm,
     "shift": lambda y, a, b, c, step: y.add_(b),
     "mix": _mix,
-    "answer": _affine,
-    "put": lambda y, a, b, c, step: None,
 }
-"""All but those that read words or lengths; what "answer" makes and "put" reads is what goes out."""
+"""All but those that read words or lengths."""

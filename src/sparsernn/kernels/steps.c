@@ -2,13 +2,13 @@
  *
  * Every operand is (rows, batch), `batch` neighbouring columns (1, 4, 8 or 16), and begins at a row of one of two stores:
  * the fixed one, which keeps states and what is needed for a moment, or the moving one, which has rows of its own for
- * each time step. What is said to each time step goes out text after text. A layer is a few products and one fused element-wise step, so that a new one is a few entries of the
+ * each time step. Answers go out text after text. A layer is a few products and one fused element-wise step, so that a new one is a few entries of the
  * list; deploy/step_list.py makes them and step_twins.py says in torch what each does. */
 #include "shuffles.h"
 
 enum {
   LOOKUP, AFFINE, COPY, KEEP, TANH, RELU, MODRELU, LSTM, GRU, HIGHWAY, FREE_HIGHWAY, MASTERS, ORDERED, POOL_F, POOL_FO,
-  POOL_IFO, NORM, SHIFT, MIXED, ANSWER, PUT
+  POOL_IFO, NORM, SHIFT, MIXED
 };
 
 typedef struct {
@@ -30,6 +30,7 @@ typedef struct {
   const Step *steps;
   const Pass *passes;
   int32_t count, moving_rows, scratch_stride;
+  int32_t outputs, output_rows; /* where the answer stands when the last step of a time step is done */
 } List;
 
 typedef struct {
@@ -37,7 +38,7 @@ typedef struct {
   int16_t *scratch;       /* threads * scratch_stride * batch */
   const int64_t *tokens;  /* (time, used) */
   const int32_t *lengths; /* (used), or NULL */
-  float *answers;         /* (time, used, rows of the step that writes them) */
+  float *answers;         /* (time, used, output_rows) */
   int32_t time, used, batch, threads;
 } Call;
 
@@ -80,41 +81,6 @@ static void affine_rows(const Step *s, const View *v, int first, int last, float
 static void affine(const Step *s, const View *v, int batch, int16_t *scratch, int me, int all) {
   int first = share_start(s->first, s->second, me, all), last = share_start(s->first, s->second, me + 1, all);
   if (first < last) affine_rows(s, v, first, last, v->y, batch, scratch);
-}
-
-/* ---- what goes out: (used, rows) from (rows, batch) */
-
-/* Rows first <= r < last, first a multiple of 4. */
-static void put(const float *in, int first, int last, int rows, int batch, int used, float *out) {
-  if (first >= last) return;
-  if (batch == 1) {
-    memcpy(out + first, in + first, (size_t)(last - first) * sizeof(float));
-    return;
-  }
-  for (int r = first; r < last; r += 4)
-    for (int j = 0; j < used; j += 4) {
-      float own[4][4] = {{0}}, turned[4][4];
-      const int many = last - r < 4 ? last - r : 4, texts = used - j < 4 ? used - j : 4;
-      for (int i = 0; i < many; i++) memcpy(own[i], in + (size_t)(r + i) * batch + j, sizeof own[i]);
-      square(own[0], 4, turned[0], 4);
-      for (int i = 0; i < texts; i++) memcpy(out + (size_t)(j + i) * rows + r, turned[i], (size_t)many * sizeof(float));
-    }
-}
-
-/* The same for this thread's rows of a. */
-static void put_share(const Step *s, const View *v, const Call *call, float *out, int me, int all) {
-  const int share = (s->rows + 4 * all - 1) / (4 * all) * 4, first = share * me, last = first + share;
-  put(v->a, first, last < s->rows ? last : s->rows, s->rows, call->batch, call->used, out);
-}
-
-/* out = vector + first a. What cannot be written text after text goes through y. */
-static void answer(const Step *s, const View *v, const Call *call, float *out, int16_t *scratch, int me, int all) {
-  const int first = share_start(s->first, NULL, me, all), last = share_start(s->first, NULL, me + 1, all);
-  const Answers to = {s->vector, out, (size_t)s->rows, call->used};
-  if (first >= last || answer_rows(s->first, first, last, v->a, &to, call->batch, scratch)) return;
-  float *y = call->batch == 1 ? out : v->y;
-  affine_rows(s, v, first, last, y, call->batch, scratch);
-  if (y != out) put(y, first, last, s->rows, call->batch, call->used, out);
 }
 
 /* ---- element-wise steps */
@@ -277,6 +243,35 @@ static void mix(const Step *s, const View *v, int batch) {
   }
 }
 
+/* ---- answers: (used, rows) from (rows, batch) */
+
+/* Rows first <= r < last, first a multiple of 4. */
+static void put(const float *in, int first, int last, int rows, int batch, int used, float *out) {
+  if (first >= last) return;
+  if (batch == 1) {
+    memcpy(out + first, in + first, (size_t)(last - first) * sizeof(float));
+    return;
+  }
+  for (int r = first; r < last; r += 4)
+    for (int j = 0; j < used; j += 4) {
+      float own[4][4] = {{0}}, turned[4][4];
+      const int many = last - r < 4 ? last - r : 4, texts = used - j < 4 ? used - j : 4;
+      for (int i = 0; i < many; i++) memcpy(own[i], in + (size_t)(r + i) * batch + j, sizeof own[i]);
+      square(own[0], 4, turned[0], 4);
+      for (int i = 0; i < texts; i++) memcpy(out + (size_t)(j + i) * rows + r, turned[i], (size_t)many * sizeof(float));
+    }
+}
+
+/* A last step that is a product: its rows go out text after text at once where its format can do that. */
+static void answer(const Step *s, const View *v, const Call *call, float *out, int16_t *scratch, int me, int all) {
+  const int first = share_start(s->first, NULL, me, all), last = share_start(s->first, NULL, me + 1, all);
+  const Answers to = {s->vector, out, (size_t)s->rows, call->used};
+  if (first >= last || answer_rows(s->first, first, last, v->a, &to, call->batch, scratch)) return;
+  float *y = call->batch == 1 ? out : v->y;
+  affine_rows(s, v, first, last, y, call->batch, scratch);
+  if (y != out) put(y, first, last, s->rows, call->batch, call->used, out);
+}
+
 /* ---- the list */
 
 static float *place(const List *list, const Call *call, int32_t at, int t) {
@@ -303,16 +298,20 @@ static void do_alone(const Step *s, const View *v, float *z, const Call *call, i
       fetch(s->first, call->tokens[(size_t)t * call->used + j], v->y + j, call->batch);
 }
 
-static void do_step(const List *list, const Call *call, const Step *s, int t, int me, int all) {
+static void do_step(const List *list, const Call *call, const Step *s, int t, float *out, int me, int all) {
   View v = {place(list, call, s->y, t), place(list, call, s->b, t), place(list, call, s->c, t),
             place(list, call, s->a, t), (size_t)s->rows * call->batch, 0, 0};
   size_t share = (v.n + 16 * (size_t)all - 1) / (16 * (size_t)all) * 16;
   v.low = share * me < v.n ? share * me : v.n;
   v.high = share * (me + 1) < v.n ? share * (me + 1) : v.n;
   int16_t *scratch = call->scratch + (size_t)me * list->scratch_stride * (size_t)call->batch;
-  float *out = call->answers + (size_t)t * (size_t)call->used * (size_t)s->rows;
   switch (s->kind) {
-    case AFFINE: affine(s, &v, call->batch, scratch, me, all); break;
+    case AFFINE:
+      if (out)
+        answer(s, &v, call, out, scratch, me, all);
+      else
+        affine(s, &v, call->batch, scratch, me, all);
+      break;
     case COPY: case TANH: case RELU: case MODRELU: activate(&v, s->kind); break;
     case LSTM: lstm(&v); break;
     case GRU: gru(&v); break;
@@ -324,21 +323,31 @@ static void do_step(const List *list, const Call *call, const Step *s, int t, in
     case POOL_IFO: pool_ifo(&v, s->factor); break;
     case SHIFT: shift(&v, call->batch); break;
     case MIXED: mix(s, &v, call->batch); break;
-    case ANSWER: answer(s, &v, call, out, scratch, me, all); break;
-    case PUT: put_share(s, &v, call, out, me, all); break;
     default: if (s->turn % all == me) do_alone(s, &v, place(list, call, s->a, t), call, t);
   }
 }
 
+/* The steps of a pass at one time. Unless the last one is a product that is the whole answer, this is put out afterwards. */
+static void do_time(const List *list, const Call *call, const Pass *pass, int t, int me, int all) {
+  const Step *steps = list->steps, *end = steps + pass->last, *last = end - 1;
+  const int whole = last->kind == AFFINE && !last->second && last->y == list->outputs && last->rows == list->output_rows;
+  float *out = pass == list->passes + list->count - 1
+                   ? call->answers + (size_t)t * (size_t)call->used * (size_t)list->output_rows
+                   : NULL;
+  for (const Step *s = steps + pass->first; s < end; s++) {
+    do_step(list, call, s, t, s == last && whole ? out : NULL, me, all);
+    if (s->wait) { WAIT }
+  }
+  if (!out || whole) return;
+  const int rows = list->output_rows, share = (rows + 4 * all - 1) / (4 * all) * 4, first = share * me;
+  const float *in = place(list, call, list->outputs, t);
+  put(in, first, first + share < rows ? first + share : rows, rows, call->batch, call->used, out);
+}
+
 static void do_list(const List *list, const Call *call, int me, int all) {
   for (const Pass *pass = list->passes; pass < list->passes + list->count; pass++)
-    for (int n = 0; n < call->time; n++) {
-      int t = pass->backwards ? call->time - 1 - n : n;
-      for (const Step *s = list->steps + pass->first; s < list->steps + pass->last; s++) {
-        do_step(list, call, s, t, me, all);
-        if (s->wait) { WAIT }
-      }
-    }
+    for (int n = 0; n < call->time; n++)
+      do_time(list, call, pass, pass->backwards ? call->time - 1 - n : n, me, all);
 }
 
 EXPORT void sparsernn_steps(const List *list, const Call *call) {
