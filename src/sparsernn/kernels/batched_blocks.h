@@ -26,10 +26,7 @@ static inline __attribute__((always_inline)) void NAME(add_two)(__m512i sum[BATC
     __m512i in[2] = {_mm512_unpacklo_epi16(a, b), _mm512_unpackhi_epi16(a, b)};
     _Pragma("GCC unroll 2") for (int f = 0; f < (BATCH == 4 ? 1 : 2); f++)
       _Pragma("GCC unroll 4") for (int i = 0; i < 4; i++)
-        if (vnni)
-          ADD_PRODUCTS_VNNI(sum[8 * e + 4 * f + i], own[i], in[f]);
-        else
-          ADD_PRODUCTS(sum[8 * e + 4 * f + i], own[i], in[f]);
+        ADD_PRODUCTS(sum[8 * e + 4 * f + i], own[i], in[f]);
   }
 }
 
@@ -47,7 +44,7 @@ static inline __attribute__((always_inline)) void NAME(sums)(const int8_t *w, co
   __m512i a[BATCH], b[BATCH];
   UNTIL_BATCH a[j] = b[j] = _mm512_setzero_si512();
   for (int k = 0; k < n; k += 4, w += 64, index += 4) {
-    __builtin_prefetch(w + AHEAD * 16);
+    __builtin_prefetch(w + AHEAD);
     NAME(add_two)(a, w, x, index, vnni);
     NAME(add_two)(BATCH == 16 ? a : b, w + 32, x, index + 2, vnni);
   }

@@ -254,22 +254,32 @@ static void put(const float *in, int first, int last, int rows, int batch, int u
   }
   for (int r = first; r < last; r += 4)
     for (int j = 0; j < used; j += 4) {
-      float own[4][4] = {{0}}, turned[4][4];
       const int many = last - r < 4 ? last - r : 4, texts = used - j < 4 ? used - j : 4;
+      if (many == 4 && texts == 4) {
+        square(in + (size_t)r * batch + j, (size_t)batch, out + (size_t)j * rows + r, (size_t)rows);
+        continue;
+      }
+      float own[4][4] = {{0}}, turned[4][4];
       for (int i = 0; i < many; i++) memcpy(own[i], in + (size_t)(r + i) * batch + j, sizeof own[i]);
       square(own[0], 4, turned[0], 4);
       for (int i = 0; i < texts; i++) memcpy(out + (size_t)(j + i) * rows + r, turned[i], (size_t)many * sizeof(float));
     }
 }
 
-/* A last step that is a product: its rows go out text after text at once where its format can do that. */
+/* A last step that is a product: its rows go out text after text at once where its format can do that, else few at a time,
+ * which stay in the cache. */
+#define FEW 256
 static void answer(const Step *s, const View *v, const Call *call, float *out, int16_t *scratch, int me, int all) {
   const int first = share_start(s->first, NULL, me, all), last = share_start(s->first, NULL, me + 1, all);
   const Answers to = {s->vector, out, (size_t)s->rows, call->used};
   if (first >= last || answer_rows(s->first, first, last, v->a, &to, call->batch, scratch)) return;
-  float *y = call->batch == 1 ? out : v->y;
-  affine_rows(s, v, first, last, y, call->batch, scratch);
-  if (y != out) put(y, first, last, s->rows, call->batch, call->used, out);
+  if (call->batch == 1) affine_rows(s, v, first, last, out, 1, scratch);
+  else
+    for (int r = first; r < last; r += FEW) {
+      const int end = last - r < FEW ? last : r + FEW;
+      affine_rows(s, v, r, end, v->y, call->batch, scratch);
+      put(v->y, r, end, s->rows, call->batch, call->used, out);
+    }
 }
 
 /* ---- the list */

@@ -89,85 +89,86 @@ static void quantise_columns(const float *x, int n, int batch, int16_t *out, flo
 }
 
 /* 16 sums in whole numbers; 512 blocks, of at most 127 * 32767 each, fit into 32 bits. Blocks come in pairs, the two weights
- * of a row side by side, and two pairs at a time. x: 16 bits in the low half of each number and 0 in the high one. */
+ * of a row side by side, and two pairs at a time. The sums become floats, which are added to `sum` if there is `more`. */
 #define BLOCKS 512
-#define AHEAD 32 /* blocks to fetch early: 512 bytes, two lines at a time */
-static inline int32_t two_inputs(const int32_t *x, const uint16_t *index) {
-  return (int32_t)((uint32_t)x[index[0]] | (uint32_t)x[index[1]] << 16);
-}
-
+#define AHEAD 1024 /* bytes of weights to fetch early */
 #if defined(__AVX512BW__)
-/* sum += products of pairs of 16-bit numbers of w and x. GCC 12 surrounds the intrinsic of the one instruction with moves
- * between registers that take as long as itself. */
-#define ADD_PRODUCTS(sum, w, x) sum = _mm512_add_epi32(sum, _mm512_madd_epi16(w, x))
-#define ADD_PRODUCTS_VNNI(sum, w, x) __asm__("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x))
-/* The same with one pair, at `pair`. */
-#define ADD_PAIR(sum, w, pair) ADD_PRODUCTS(sum, w, _mm512_set1_epi32(*(pair)))
-#define ADD_PAIR_VNNI(sum, w, pair) \
-  __asm__("vpdpwssd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(w), "m"(*(const int32_t *)(pair)))
+/* sum += products of pairs of 16-bit numbers. GCC 12 surrounds the intrinsic of the one instruction with moves between
+ * registers that take as long as itself. */
+#define ADD_PRODUCTS(sum, w, x)                                                        \
+  if (vnni)                                                                            \
+    __asm__("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));                       \
+  else                                                                                 \
+    sum = _mm512_add_epi32(sum, _mm512_madd_epi16(w, x))
 
 static inline __m512i two_blocks(const int8_t *w) { return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)w)); }
 
-/* Four pairs in flight. */
-#define BLOCK_PAIRS(name, WITH, DOT)                                                                             \
-  WITH static void name(const int8_t *w, const uint16_t *index, int n, const int32_t *x, int32_t *sum) {         \
-    __m512i a[4] = {_mm512_setzero_si512(), a[0], a[0], a[0]};                                                   \
-    int k = 0;                                                                                                   \
-    for (; k + 8 <= n; k += 8) {                                                                                 \
-      __builtin_prefetch(w + (size_t)(k + AHEAD) * 16);                                                          \
-      __builtin_prefetch(w + (size_t)(k + AHEAD + 4) * 16);                                                      \
-      _Pragma("GCC unroll 4") for (int i = 0; i < 4; i++) {                                                      \
-        int32_t both = two_inputs(x, index + k + 2 * i);                                                         \
-        DOT(a[i], two_blocks(w + (size_t)(k + 2 * i) * 16), &both);                                              \
-      }                                                                                                          \
-    }                                                                                                            \
-    for (; k < n; k += 2) {                                                                                      \
-      int32_t both = two_inputs(x, index + k);                                                                   \
-      DOT(a[0], two_blocks(w + (size_t)k * 16), &both);                                                          \
-    }                                                                                                            \
-    _mm512_storeu_si512(sum, _mm512_add_epi32(_mm512_add_epi32(a[0], a[1]), _mm512_add_epi32(a[2], a[3])));      \
+/* Two inputs, in every pair of a register: the first is read with its neighbour, and the second over that. */
+static inline __m512i two_inputs(const int16_t *x, size_t first, size_t second) {
+  int32_t pair;
+  memcpy(&pair, x + first, sizeof pair);
+  __m512i both = _mm512_set1_epi32(pair);
+  __asm__("vpbroadcastw %1, %0%{%2%}" : "+v"(both) : "m"(x[second]), "Yk"((__mmask32)0xaaaaaaaa));
+  return both;
+}
+
+static inline __attribute__((always_inline)) void integer_blocks(const int8_t *w, const uint16_t *index, int n,
+                                                                 const int16_t *x, float *sum, int more, const int vnni) {
+  __m512i a = _mm512_setzero_si512(), b = a;
+  for (int k = 0; k < n; k += 4, w += 64) {
+    uint64_t four;
+    memcpy(&four, index + k, sizeof four);
+    __builtin_prefetch(w + AHEAD);
+    ADD_PRODUCTS(a, two_blocks(w), two_inputs(x, four & 0xffff, four >> 16 & 0xffff));
+    ADD_PRODUCTS(b, two_blocks(w + 32), two_inputs(x, four >> 32 & 0xffff, four >> 48));
   }
-BLOCK_PAIRS(integer_blocks, inline, ADD_PAIR)
+  const __m512 all = _mm512_cvtepi32_ps(_mm512_add_epi32(a, b));
+  _mm512_storeu_ps(sum, more ? _mm512_add_ps(_mm512_loadu_ps(sum), all) : all);
+}
 #elif defined(__AVX2__)
 /* Eight rows of two blocks. */
 static inline __m256i two_halves(const int8_t *w) { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)w)); }
 
-static inline void integer_blocks(const int8_t *w, const uint16_t *index, int n, const int32_t *x, int32_t *sum) {
+static inline void integer_blocks(const int8_t *w, const uint16_t *index, int n, const int16_t *x, float *sum, int more,
+                                  const int vnni) {
   __m256i a[2] = {_mm256_setzero_si256(), a[0]}, b[2] = {a[0], a[0]};
+  (void)vnni;
   for (int k = 0; k < n; k += 4)
     for (int i = 0; i < 2; i++) {
       const int8_t *own = w + (size_t)(k + 2 * i) * 16;
-      __m256i in = _mm256_set1_epi32(two_inputs(x, index + k + 2 * i));
+      const uint16_t *place = index + k + 2 * i;
+      const __m256i in = _mm256_set1_epi32((int32_t)((uint16_t)x[place[0]] | (uint32_t)(uint16_t)x[place[1]] << 16));
       a[i] = _mm256_add_epi32(a[i], _mm256_madd_epi16(two_halves(own), in));
       b[i] = _mm256_add_epi32(b[i], _mm256_madd_epi16(two_halves(own + 16), in));
     }
-  _mm256_storeu_si256((__m256i *)sum, _mm256_add_epi32(a[0], a[1]));
-  _mm256_storeu_si256((__m256i *)(sum + 8), _mm256_add_epi32(b[0], b[1]));
+  const __m256 top = _mm256_cvtepi32_ps(_mm256_add_epi32(a[0], a[1]));
+  const __m256 bottom = _mm256_cvtepi32_ps(_mm256_add_epi32(b[0], b[1]));
+  _mm256_storeu_ps(sum, more ? _mm256_add_ps(_mm256_loadu_ps(sum), top) : top);
+  _mm256_storeu_ps(sum + 8, more ? _mm256_add_ps(_mm256_loadu_ps(sum + 8), bottom) : bottom);
 }
 #else
-static inline void integer_blocks(const int8_t *w, const uint16_t *index, int n, const int32_t *x, int32_t *sum) {
-  memset(sum, 0, 16 * sizeof *sum);
+static inline void integer_blocks(const int8_t *w, const uint16_t *index, int n, const int16_t *x, float *sum, int more,
+                                  const int vnni) {
+  int32_t piece[16] = {0};
+  (void)vnni;
   for (int k = 0; k < n; k += 2)
     for (int i = 0; i < 16; i++) {
       const int8_t *own = w + (size_t)k * 16 + 2 * i;
-      sum[i] += own[0] * (int16_t)x[index[k]] + own[1] * (int16_t)x[index[k + 1]];
+      piece[i] += own[0] * x[index[k]] + own[1] * x[index[k + 1]];
     }
+  for (int i = 0; i < 16; i++) sum[i] = (more ? sum[i] : 0.0f) + (float)piece[i];
 }
 #endif
 
-typedef void Blocks(const int8_t *w, const uint16_t *index, int n, const int32_t *x, int32_t *sum);
-
 static inline __attribute__((always_inline)) void groups_int8(const Matrix *m, int first, int last, const float *x,
-                                                              float *y, int32_t *room, Blocks *blocks) {
-  const float unit = unit_of(x, m->columns), factor = inverse(unit);
-  for (int i = 0; i < m->columns; i++) room[i] = rounded(x[i], factor) & 0xffff;
+                                                              float *y, int16_t *room, const int vnni) {
+  const float unit = quantise(x, m->columns, room);
   for (int g = first / 16; g * 16 < last; g++) {
-    float sum[16] = {0};
-    for (int k = m->start[g]; k < m->start[g + 1]; k += BLOCKS) {
-      int32_t piece[16];
-      blocks((const int8_t *)m->values + (size_t)k * 16, m->index + k, MIN(BLOCKS, m->start[g + 1] - k), room, piece);
-      for (int i = 0; i < 16; i++) sum[i] += (float)piece[i];
-    }
+    float sum[16];
+    const int from = m->start[g], end = m->start[g + 1];
+    for (int k = from; k == from || k < end; k += BLOCKS)
+      integer_blocks((const int8_t *)m->values + (size_t)k * 16, m->index + k, MIN(BLOCKS, end - k), room, sum, k > from,
+                     vnni);
     const float *scale = m->scale + g * 16;
     float *out = y + (size_t)g * 16;
     if (g * 16 + 16 <= last)
@@ -178,6 +179,5 @@ static inline __attribute__((always_inline)) void groups_int8(const Matrix *m, i
 }
 
 static void block16_int8_1(const Matrix *m, int first, int last, const float *x, float *y, int16_t *scratch) {
-  groups_int8(m, first, last, x, y, (int32_t *)(void *)scratch, integer_blocks);
+  groups_int8(m, first, last, x, y, scratch, 0);
 }
-
