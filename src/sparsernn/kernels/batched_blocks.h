@@ -1,7 +1,8 @@
 /* Products of 8-bit weights in blocks of 16 rows with BATCH columns, in whole numbers; batched.h includes this file. Two
  * blocks at a time: an instruction multiplies pairs of 16-bit numbers and adds the two products.
  *
- * sum (BATCH, 16) = the sums of `n` blocks, at most BLOCKS, or += them if there is `more`; x (columns, BATCH). */
+ * sum (BATCH, 16) = the sums of `n` blocks, at most BLOCKS, or += them if there is `more`; x (columns, BATCH). With AVX-512,
+ * and not `by_text`, sum is (16, BATCH). */
 #define UNTIL_BATCH _Pragma("GCC unroll 16") for (int j = 0; j < BATCH; j++)
 
 #if defined(__AVX512BW__)
@@ -30,7 +31,7 @@ static inline __attribute__((always_inline)) void NAME(add_two)(__m512i sum[BATC
   }
 }
 
-/* Four sums as above -> all rows of one text each. */
+/* Four sums as above, of neighbouring i -> all rows of one text each. */
 static inline void NAME(turn)(__m512i *a) {
   __m512i low = _mm512_unpacklo_epi32(a[0], a[1]), high = _mm512_unpackhi_epi32(a[0], a[1]);
   __m512i other_low = _mm512_unpacklo_epi32(a[2], a[3]), other_high = _mm512_unpackhi_epi32(a[2], a[3]);
@@ -38,9 +39,23 @@ static inline void NAME(turn)(__m512i *a) {
   a[2] = _mm512_unpacklo_epi64(high, other_high), a[3] = _mm512_unpackhi_epi64(high, other_high);
 }
 
+/* The quarters of four registers: first all first ones, then all second ones ... */
+static inline void NAME(regroup)(__m512i a, __m512i b, __m512i c, __m512i d, __m512i made[4]) {
+  __m512i ab = _mm512_shuffle_i32x4(a, b, 0x44), cd = _mm512_shuffle_i32x4(c, d, 0x44);
+  made[0] = _mm512_shuffle_i32x4(ab, cd, 0x88), made[1] = _mm512_shuffle_i32x4(ab, cd, 0xdd);
+  ab = _mm512_shuffle_i32x4(a, b, 0xee), cd = _mm512_shuffle_i32x4(c, d, 0xee);
+  made[2] = _mm512_shuffle_i32x4(ab, cd, 0x88), made[3] = _mm512_shuffle_i32x4(ab, cd, 0xdd);
+}
+
+static inline void NAME(keep)(float *sum, __m512i whole, int more) {
+  __m512 all = _mm512_cvtepi32_ps(whole);
+  _mm512_storeu_ps(sum, more ? _mm512_add_ps(_mm512_loadu_ps(sum), all) : all);
+}
+
 /* Sums take turns in a and b, where there are registers for both: an addition is not done yet when the next one begins. */
 static inline __attribute__((always_inline)) void NAME(sums)(const int8_t *w, const uint16_t *index, int n,
-                                                             const int16_t *x, float *sum, int more, const int vnni) {
+                                                             const int16_t *x, float *sum, int more, int by_text,
+                                                             const int vnni) {
   __m512i a[BATCH], b[BATCH];
   UNTIL_BATCH a[j] = b[j] = _mm512_setzero_si512();
   for (int k = 0; k < n; k += 4, w += 64, index += 4) {
@@ -49,11 +64,23 @@ static inline __attribute__((always_inline)) void NAME(sums)(const int8_t *w, co
     NAME(add_two)(BATCH == 16 ? a : b, w + 32, x, index + 2, vnni);
   }
   if (BATCH < 16) UNTIL_BATCH a[j] = _mm512_add_epi32(a[j], b[j]);
-  _Pragma("GCC unroll 4") for (int j = 0; j < BATCH; j += 4) NAME(turn)(a + j);
-  UNTIL_BATCH {
-    __m512 all = _mm512_cvtepi32_ps(a[j]);
-    _mm512_storeu_ps(sum + j * 16, more ? _mm512_add_ps(_mm512_loadu_ps(sum + j * 16), all) : all);
+  if (by_text) {
+    _Pragma("GCC unroll 4") for (int j = 0; j < BATCH; j += 4) NAME(turn)(a + j);
+    UNTIL_BATCH NAME(keep)(sum + j * 16, a[j], more);
+    return;
   }
+  _Pragma("GCC unroll 4") for (int q = 0; q < BATCH; q += 4) { /* sum 4 f + i of row 4 l + i stands at i * BATCH / 4 + f */
+#define FROM(k) a[(q + k) % (BATCH / 4) * 4 + (q + k) / (BATCH / 4)]
+    __m512i made[4];
+    NAME(regroup)(FROM(0), FROM(1), FROM(2), FROM(3), made);
+    _Pragma("GCC unroll 4") for (int l = 0; l < 4; l++) NAME(keep)(sum + 4 * l * BATCH + 4 * q, made[l], more);
+#undef FROM
+  }
+}
+
+/* y (16, BATCH) += scale unit sum for the first of its rows; sum (16, BATCH). */
+static inline void NAME(add_sums)(const float *sum, const float *scale, const float *unit, int rows, float *y) {
+  for (int r = 0; r < rows; r++) EACH_PART PART(y, r) += scale[r] * CONST_PART(unit, 0) * CONST_PART(sum, r);
 }
 #undef EIGHTS
 #undef INPUTS
@@ -67,8 +94,8 @@ static inline __m128i NAME(two)(const int16_t *x, const uint16_t *index) {
 
 /* Four texts at a time: their sums stay in registers. */
 static inline void NAME(sums)(const int8_t *w, const uint16_t *index, int n, const int16_t *x, float *sum, int more,
-                              const int vnni) {
-  (void)vnni;
+                              int by_text, const int vnni) {
+  (void)vnni, (void)by_text;
   for (int c = 0; c < BATCH; c += 4) {
     __m256i top[4] = {_mm256_setzero_si256(), top[0], top[0], top[0]}, bottom[4] = {top[0], top[0], top[0], top[0]};
     for (int k = 0; k < n; k += 2) {
@@ -91,9 +118,9 @@ static inline void NAME(sums)(const int8_t *w, const uint16_t *index, int n, con
 }
 #else
 static inline void NAME(sums)(const int8_t *w, const uint16_t *index, int n, const int16_t *x, float *sum, int more,
-                              const int vnni) {
+                              int by_text, const int vnni) {
   int32_t piece[BATCH * 16] = {0};
-  (void)vnni;
+  (void)vnni, (void)by_text;
   for (int k = 0; k < n; k += 2) {
     const int16_t *a = x + (size_t)index[k] * BATCH, *b = x + (size_t)index[k + 1] * BATCH;
     int16_t first[16], second[16];
@@ -108,6 +135,7 @@ static inline void NAME(sums)(const int8_t *w, const uint16_t *index, int n, con
 }
 #endif
 
+#ifndef __AVX512BW__
 /* y (16, BATCH) += scale unit sum for the first of its rows; sum (BATCH, 16). In fours from end to end: what was written
  * in fours and is read in eights waits for the cache. */
 static inline void NAME(add_sums)(const float *sum, const float *scale, const float *unit, int rows, float *y) {
@@ -119,6 +147,8 @@ static inline void NAME(add_sums)(const float *sum, const float *scale, const fl
         *(v4 *)(y + (size_t)(r + i) * BATCH + j) += scale[r + i] * *(const v4 *)(unit + j) * *(const v4 *)(turned + 4 * i);
     }
 }
+
+#endif
 
 /* The first `rows` of a group go out text after text. */
 static inline void NAME(put_sums)(const float *sum, const float *scale, const float *unit, int rows, const Answers *to,
@@ -144,7 +174,8 @@ static inline __attribute__((always_inline)) void NAME(groups)(const Matrix *m, 
     float sum[BATCH * 16];
     const int from = m->start[g], end = m->start[g + 1], rows = MIN(16, last - g * 16);
     for (int k = from; k == from || k < end; k += BLOCKS)
-      NAME(sums)((const int8_t *)m->values + (size_t)k * 16, m->index + k, MIN(BLOCKS, end - k), room, sum, k > from, vnni);
+      NAME(sums)((const int8_t *)m->values + (size_t)k * 16, m->index + k, MIN(BLOCKS, end - k), room, sum, k > from,
+                 to != NULL, vnni);
     if (to)
       NAME(put_sums)(sum, m->scale + g * 16, unit, rows, to, g * 16);
     else
