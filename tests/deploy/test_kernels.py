@@ -1,5 +1,8 @@
 """The compiled kernels and their twins give the same numbers."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -155,6 +158,71 @@ def test_every_width_of_vectors_sums_the_same_whole_numbers(name, batch, monkeyp
     for y in found:
         assert torch.equal(y, found[0])
         torch.testing.assert_close(y.double(), wanted, rtol=1e-6, atol=64)
+
+
+def test_8_bit_blocks_stand_in_pairs_and_are_filled_up_to_fours():
+    """Three blocks of the first rows, of which one is the first column's, where a block to fill up is put too."""
+    weight = torch.zeros(33, 6)
+    weight[:16, [0, 2, 5]] = torch.arange(1, 49).view(16, 3).float()
+    weight[32, 4] = 7
+    held = FORMATS["block16_int8"](weight)
+    assert held.start.tolist() == [0, 4, 4, 8]
+    assert held.index.tolist() == [0, 2, 5, 0, 4, 0, 0, 0]
+    assert held.values.shape == (4, 16, 2)
+    first, second = (weight[3, column] / weight[3].max() * 127 for column in (0, 2))
+    assert held.values[0, 3].tolist() == [round(float(first)), round(float(second))]
+    assert not held.values[1, :, 1].any()
+    assert not held.values[3].any()
+    torch.testing.assert_close(held.restored(), weight, rtol=0, atol=0.2)
+
+
+BEHIND_A_GUARD = """
+import ctypes, mmap
+import torch
+from sparsernn.kernels import FORMATS, library
+from sparsernn.kernels.weight_formats import CMatrix, scratch_for
+
+libc, kept = ctypes.CDLL(None, use_errno=True), []
+
+
+def guarded(tensor):
+    # a copy that ends where a page begins that may not be touched
+    size = tensor.numel() * tensor.element_size()
+    room = (size + mmap.PAGESIZE - 1) // mmap.PAGESIZE * mmap.PAGESIZE
+    pages = mmap.mmap(-1, room + mmap.PAGESIZE)
+    kept.append(pages)
+    begin = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+    assert libc.mprotect(ctypes.c_void_p(begin + room), ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
+    ctypes.memmove(begin + room - size, tensor.contiguous().data_ptr(), size)
+    return begin + room - size
+
+
+torch.manual_seed(0)
+found = library.library()
+for rows, columns in ((1, 1), (16, 64), (37, 65), (130, 203), (33, 1100)):
+    kept_blocks = torch.rand((rows + 15) // 16, columns) < 0.4
+    held = FORMATS["block16_int8"](torch.randn(rows, columns) * kept_blocks.repeat_interleave(16, 0)[:rows])
+    tensors = (held.start, held.index, held.values, held.scale)
+    matrix = CMatrix(held.kind, rows, columns, 0, *map(guarded, tensors))
+    for batch in (1, 4, 8, 16):
+        x, y = guarded(torch.randn(columns, batch)), guarded(torch.zeros(rows, batch))
+        scratch = guarded(torch.zeros(batch * scratch_for(columns), dtype=torch.int16))
+        for wanted in (True, False):
+            found.take_vnni(wanted)
+            found.multiply(ctypes.addressof(matrix), x, y, batch, scratch, 1)
+print("nothing beyond")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pages are guarded by a call of Linux")
+@pytest.mark.parametrize("variant", list(build.VARIANTS))
+def test_products_of_8_bit_blocks_touch_nothing_beyond_what_they_are_given(variant, monkeypatch):
+    monkeypatch.delenv("SPARSERNN_NO_KERNELS", raising=False)
+    monkeypatch.setenv("SPARSERNN_KERNELS", variant)
+    if not kernels.available():
+        pytest.skip(kernels.describe())
+    done = subprocess.run([sys.executable, "-c", BEHIND_A_GUARD], capture_output=True, text=True, timeout=300)
+    assert done.stdout == "nothing beyond\n", f"status {done.returncode}\n{done.stderr}"
 
 
 def test_too_many_columns_or_too_large_a_batch():
