@@ -59,7 +59,7 @@ def test_threads_share_the_rows_of_an_answer(name, twice):
 
 def test_an_answer_is_of_the_time_it_was_given_at(way, monkeypatch):  # noqa: F811
     """What is said is not written over by the next step or window, however short the windows."""
-    ready, weight, bias = one_product("block16_int8", 50)
+    ready, _, _ = one_product("block16_int8", 50)
     x = whole_inputs(6, 3)
     stream = ready.stream(3)
     each = torch.stack([stream.step(row) for row in x])
