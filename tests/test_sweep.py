@@ -96,11 +96,25 @@ def test_a_search_draws_from_ranges_and_hears_the_mean_of_the_seeds(tmp_path):
 
 
 def test_a_run_that_fails_is_told_and_the_others_go_on(tmp_path):
-    made = sr.sweep("demo/selfish", {"sparsity.density": [1.5, 0.5]}, SMALL, out=tmp_path)
+    with pytest.warns(UserWarning, match="1 runs of the sweep failed"):
+        made = sr.sweep("demo/selfish", {"sparsity.density": [1.5, 0.5]}, SMALL, out=tmp_path)
     assert made.left == 0
     assert [run.recipe["sparsity"]["density"] for run in made.runs] == [0.5]
     ((_, sentence),) = made.failures.items()
     assert "1.5" in sentence
+
+
+def test_a_sweep_of_which_every_run_fails_is_one_sentence(tmp_path):
+    impossible = {"sparsity.density": [1.5, 2.5]}
+    with pytest.raises(InputError, match=r"every run of the sweep failed; the first one: .*1\.5"):
+        sr.sweep("demo/selfish", impossible, SMALL, out=tmp_path / "python")
+    command = [sys.executable, "-m", "sparsernn", "sweep", "demo/selfish", "sparsity.density=[1.5, 2.5]"]
+    told = subprocess.run(
+        [*command, "--out", str(tmp_path / "command")], env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert told.returncode == 2
+    assert "every run of the sweep failed" in told.stderr
+    assert "Traceback" not in told.stdout + told.stderr
 
 
 def test_the_command_shows_the_table(tmp_path):

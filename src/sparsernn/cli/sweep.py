@@ -104,6 +104,7 @@ def _show(url: str) -> None:
     from sparsernn.report.console import output
 
     made = Sweep(url)
+    made.check_some()
     if made.runs:
         output().print(drawn(made.table))
     for folder, sentence in made.failures.items():

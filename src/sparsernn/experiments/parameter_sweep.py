@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -86,6 +87,16 @@ class Sweep:
         """Folder -> the sentence with which a run ended, for those that failed."""
         failed = [trial for trial in self._trials("FAIL") if ERROR in trial.user_attrs]
         return {trial.user_attrs[FOLDER]: trial.user_attrs[ERROR] for trial in failed}
+
+    def check_some(self) -> None:
+        """Refuse a sweep of which every run failed.
+
+        Raises:
+            InputError: with what the first one said.
+        """
+        failed = self.failures
+        if failed and not self._trials("COMPLETE", "PRUNED", "WAITING", "RUNNING"):
+            raise InputError(f"every run of the sweep failed; the first one: {next(iter(failed.values()))}")
 
     @property
     def left(self) -> int:
@@ -186,7 +197,10 @@ def sweep(
         The sweep, finished unless `workers` is 0: `runs`, `table`, `best`, `failures`.
 
     Raises:
-        InputError: an impossible setting, a grid with a range, or optuna is not installed.
+        InputError: an impossible setting, a grid with a range, optuna is not installed, or every run failed.
+
+    Warns:
+        UserWarning: some of the runs failed.
     """
     check_value("seeds", seeds, Size)
     check_value("trials", trials, Size | None)
@@ -213,6 +227,9 @@ def sweep(
     found(url, plan, grid)
     made = Sweep(url)
     made.run(workers)
+    made.check_some()
+    if failed := made.failures:
+        warnings.warn(f"{len(failed)} runs of the sweep failed; `failures` says why.", stacklevel=2)
     return made
 
 

@@ -130,5 +130,5 @@ def load_optuna() -> ModuleType:
     check_installed("a sweep", "optuna", install="'sparsernn[sweep]'")
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a run that failed would be told with its traceback
     return optuna
