@@ -60,7 +60,9 @@ OPTIMIZER = settings(
     optimizer__weight_decay="-1 | abc | .nan : nan",
     optimizer__switch_epoch="-1 | abc",
     optimizer__momentum="0.9 : momentum",
-    optimizer="{{name:sgd,lr:1,momentum:-1}} : -1 | {{name:adam,lr:1,betas:3}} : 3 | {{name:adam,lr:1,eps:-1}} : -1"
+    optimizer="{{name:adam,lr:1,betas:[.9]}} : betas | {{name:adam,lr:1,betas:[.9,.99,.5]}} : betas"
+    " | {{name:adam,lr:1,capturable:true}} : capturable | {{name:adam,lr:1,differentiable:true}} : differentiable"
+    " | {{name:sgd,lr:1,momentum:-1}} : -1 | {{name:adam,lr:1,betas:3}} : 3 | {{name:adam,lr:1,eps:-1}} : -1"
     " | {{name:rmsprop,lr:1,alpha:-1}} : -1 | {{lr:1,name:adadelta,rho:2}} : 2",
 )
 SPARSITY = settings(

@@ -54,7 +54,7 @@ def make(
         return constructor(**given, **settings)
     except InputError:
         raise
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # met somewhere inside
+    except (TypeError, ValueError, LookupError, RuntimeError, OverflowError) as error:  # met somewhere inside
         reason = str(error).partition("\n")[0].rstrip(".")
         raise InputError(f"{kind} '{name}' cannot be built from {settings}: {reason}.") from error
 

@@ -1,7 +1,8 @@
 """Parameter groups by name: settings of the optimizer, and a factor on the learning rate, for some parameters."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Annotated
 
 from torch import nn
 
@@ -9,7 +10,7 @@ from sparsernn.contracts import Optimizer
 from sparsernn.core.checks import check_value
 from sparsernn.core.errors import InputError
 from sparsernn.core.forms import check_names
-from sparsernn.core.limits import DropRate, NonNegative, Positive
+from sparsernn.core.limits import DropRate, Entries, NonNegative, Positive
 from sparsernn.core.plain import Json
 
 Named = Iterable[tuple[str, nn.Parameter]]
@@ -70,6 +71,20 @@ def check_groups(optimizer: Optimizer) -> None:
             _check_setting(key, group[key], optimizer.defaults.get(key, 1.0))
         # torch takes any momentum: from 1 on, what was once added never fades
         check_value("optimizer.momentum", group.get("momentum", 0.0), DropRate)
+        if "betas" in group:  # torch looks at two of however many, and unpacks them at the first step
+            check_value("optimizer.betas", list(group["betas"]), Annotated[Sequence[DropRate], Entries(2, 2)])
+        _check_usable(group)
+
+
+def _check_usable(group: Mapping[str, Json]) -> None:
+    """Refuse what torch takes and then cannot step with."""
+    on_cpu = any(parameter.device.type == "cpu" for parameter in group["params"])
+    for key, why in (
+        ("differentiable", "a run's weights are leaves"),
+        ("capturable", "the weights are on the CPU"),
+    ):
+        if group.get(key) and (key == "differentiable" or on_cpu):
+            raise InputError(f"optimizer.{key} is {group[key]}; it must be false, for {why}.")
 
 
 def _check_shape(groups: Mapping[str, Mapping[str, Json]] | None) -> None:
