@@ -177,3 +177,12 @@ def test_frozen_weights_are_not_rewired_away(settings, frozen):
 def test_a_seed_is_a_whole_number(seed):
     with pytest.raises(InputError, match=r"seed is .* whole number"):
         sparsify(nn.Linear(4, 4), density=0.5, seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "odd"), [(2.0, 0.0, "step 0 is 2"), (0.5, -1.0, "step 50 is -0.25")]
+)
+def test_a_schedule_of_the_prune_rate_stays_a_share(start, end, odd):
+    rate = {"name": "linear", "start": start, "end": end}
+    with pytest.raises(InputError, match=rf"prune_rate at {odd}"):
+        sparsify(nn.Linear(4, 4), density=0.5, total_steps=100, prune_rate=rate)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sparsernn.core.checks import check_value
+from sparsernn.core.limits import Share
 from sparsernn.optim.schedules import SCHEDULES, Schedule, make_schedule
 from sparsernn.sparsity.dynamic.engine_settings import Settings, Updates
 
@@ -25,11 +27,18 @@ class Length:
 
 
 def prune_schedule(settings: Settings, length: Length) -> Schedule:
-    """The prune rate as a function of the step, annealed over the part of the run in which updates happen."""
+    """The prune rate as a function of the step, annealed over the part of the run in which updates happen.
+
+    Raises:
+        InputError: a schedule that leaves [0, 1].
+    """
     rate = settings.rate
     steps = max(1, round(settings.updates.stop * (length.total_steps or PLANNED_STEPS)))
     if isinstance(rate.prune_rate, Mapping) or rate.anneal == "constant":
-        return make_schedule(rate.prune_rate, steps)
+        schedule = make_schedule(rate.prune_rate, steps)
+        for at in (0, steps // 2, steps):
+            check_value(f"prune_rate at step {at}", schedule(at), Share)
+        return schedule
     return SCHEDULES[rate.anneal](rate.prune_rate, min(rate.prune_rate_end, rate.prune_rate), steps)
 
 
