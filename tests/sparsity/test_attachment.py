@@ -581,5 +581,7 @@ def test_an_average_of_the_weights_is_masked_by_its_owner():
         train(model, optimizer)
         average.update_parameters(model)
     assert stray(average.module, sparsifier) > 0
-    sparsifier.apply_to(average.module)
+    sparsifier.apply_to(average)
     assert stray(average.module, sparsifier) == 0
+    with pytest.raises(InputError, match="it is another one"):
+        sparsifier.apply_to(torch.optim.swa_utils.AveragedModel(nn.Linear(2, 2)))

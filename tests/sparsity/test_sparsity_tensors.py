@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from sparsernn import sparsify
 from sparsernn.core.errors import InputError
 from sparsernn.sparsity import DynamicSparse, parse
 from sparsernn.sparsity.dynamic.engine_settings import accepted
@@ -246,3 +247,12 @@ def test_other_number_types(kind):
     sparsifier.end_epoch()
     assert int((model.weight != 0).sum()) == 512 - 256
     assert sparsifier.summary()["masked_active"] == 512
+
+
+def test_models_of_which_nothing_can_be_masked_say_why():
+    with pytest.raises(InputError, match="'weight' has no shape yet; call the model once"):
+        sparsify(nn.LazyLinear(4), density=0.5)
+    with pytest.raises(InputError, match=r"'weight' and its like are frozen \(requires_grad=False\)"):
+        sparsify(nn.Linear(4, 4).requires_grad_(False), density=0.5)
+    with pytest.raises(InputError, match="check include and exclude"):
+        sparsify(nn.Linear(4, 4), density=0.5, exclude=["weight"])

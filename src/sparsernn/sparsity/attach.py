@@ -5,6 +5,7 @@ import warnings
 from typing import Literal, TypeVar, overload
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from sparsernn.core.checks import check_value
 from sparsernn.core.errors import InputError
@@ -96,8 +97,8 @@ def sparsify(
 
     Raises:
         InputError: an unknown method or setting, an impossible value, an optimizer that does not hold what is to be
-            sparse or has a sparsifier for it already, a weight that is computed in a way that loses zeros, or
-            one that is divided among processes (FSDP2).
+            sparse or has a sparsifier for it already, a weight that is computed in a way that loses zeros,
+            that has no shape yet, or that is divided among processes (FSDP2).
 
     Warns:
         UserWarning: nothing would ever happen, such as an update every 100 steps in a run of 40.
@@ -132,6 +133,10 @@ def sparsify(
 def _check_whole(model: nn.Module) -> None:
     """FSDP2 keeps a piece of each parameter on every process, which says so by its mesh of devices."""
     for name, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            raise InputError(
+                f"the parameter '{name}' has no shape yet; call the model once before it is made sparse."
+            )
         if hasattr(parameter, "device_mesh"):
             raise InputError(
                 f"the parameter '{name}' is divided among processes (a {type(parameter).__name__}, as FSDP2 makes "

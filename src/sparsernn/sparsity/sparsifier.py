@@ -1,6 +1,6 @@
 """The contract of everything that decides which weights exist, its dense null member, and composition."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from types import TracebackType
 
@@ -180,12 +180,13 @@ class Sparsifier:
         """Write zeros into another model with the same parameters, such as an average of this one's weights.
 
         Args:
-            model: whose parameters have the names that `masks` has.
+            model: whose parameters have the names that `masks` has; or one that wraps such a model as its `module`,
+                as `torch.optim.swa_utils.AveragedModel` does.
 
         Raises:
             InputError: a masked parameter is missing there, or of another shape.
         """
-        named = dict(model.named_parameters())
+        named = dict(_inside(model, self.masks()).named_parameters())
         for name, mask in self.masks().items():
             if name not in named or named[name].shape != mask.shape:
                 raise InputError(
@@ -209,6 +210,14 @@ class Sparsifier:
             InputError: it is of another kind of sparsifier.
         """
         check_keys(state, self.state_dict())
+
+
+def _inside(model: nn.Module, names: Collection[str]) -> nn.Module:
+    """The model, or what it wraps where that has these parameters."""
+    inner = getattr(model, "module", None)
+    if isinstance(inner, nn.Module) and not set(names) & dict(model.named_parameters()).keys():
+        return _inside(inner, names)
+    return model
 
 
 class Together(AbstractContextManager[None]):

@@ -139,7 +139,13 @@ def choose_tensors(model: nn.Module, settings: Tensors) -> list[MaskedTensor]:
     for aliases in wanted:
         check_zeros_count(model, aliases[0])
     if not wanted:
-        raise InputError("no tensor is left to be sparse; check include and exclude.")
+        frozen = next((n for n, p in model.named_parameters() if p.ndim > 1 and not p.requires_grad), None)
+        why = (
+            f"'{frozen}' and its like are frozen (requires_grad=False)"
+            if frozen and not names
+            else "check include and exclude"
+        )
+        raise InputError(f"no tensor is left to be sparse; {why}.")
     return [_masked(by_name[aliases[0]], aliases, gates, settings) for aliases in wanted]
 
 
