@@ -71,8 +71,9 @@ class RowLayout:
         return dense.view(self.shape)
 
     def rows(self, which: Tensor) -> Rows:
-        """Some rows, int64 (N,)."""
-        first, counts = self.start[which], self.start[which + 1] - self.start[which]
+        """Some rows, int64 (N,), each from 0 to the last."""
+        first = self.start.index_select(0, which)  # an index in brackets takes -1 for the end
+        counts = self.start.index_select(0, which + 1) - first
         row = torch.repeat_interleave(torch.arange(len(which)), counts)
         before = counts.cumsum(0) - counts
         places = torch.arange(len(row)) + (first - before)[row]

@@ -148,11 +148,19 @@ class BlockEmbedding(nn.Module):
     def forward(self, words: Tensor) -> Tensor:
         """words (T, B) int64 -> vectors (T, B, D), zero where a word's vector has ended."""
         flat = words.reshape(-1)
-        vectors = strips.lookup(self.row[flat], self.strips)
+        vectors = strips.lookup(self.rows_of(flat), self.strips)
         if self.training and self.dropout > 0.0:
             kept = functional.dropout(vectors.new_ones(self.vocabulary_size, 1), self.dropout)
             vectors = vectors * kept[flat]
         return vectors.view(*words.shape, -1)
+
+    def rows_of(self, words: Tensor) -> Tensor:
+        """words (N,) int64 -> the rows of the table that they have, (N,).
+
+        Raises:
+            IndexError: a number that is no word's; -1 is not the last one.
+        """
+        return self.row.index_select(0, words)
 
     def bands(self) -> list[Tensor]:
         """The same weights by rows: runs of words whose vectors are equally long, (words, length), rarest first.

@@ -9,7 +9,7 @@ from sparsernn.core.precision import exactly, widened
 from sparsernn.nn.blocks import strips
 from sparsernn.nn.blocks.block_embedding import BlockEmbedding
 from sparsernn.nn.words.heads import Head, unused_prior
-from sparsernn.nn.words.softmax import EVAL_ROWS
+from sparsernn.nn.words.softmax import EVAL_ROWS, one_for_each
 from sparsernn.structure.units import Slice
 
 
@@ -46,7 +46,8 @@ class BlockHead(Head):
 
     def nll(self, y: Tensor, target: Tensor) -> Tensor:
         """y (..., H), target (...) int64 -> nats per token, (N,) in row-major order."""
-        x, wanted = y.reshape(-1, y.shape[-1]), self.table.row[target.reshape(-1)]
+        x = y.reshape(-1, y.shape[-1])
+        wanted = self.table.rows_of(one_for_each(target.reshape(-1), len(x)))
         bias = self.bias[self.table.word]
         if torch.is_grad_enabled():
             return exactly(strips.nll, x, bias, wanted, self.table.strips)

@@ -18,11 +18,12 @@ from sparsernn.core.plain import Json
 from sparsernn.core.precision import exactly
 from sparsernn.kernels.lstm_kernel import Part
 from sparsernn.nn.blocks import batched_lstm, parallel_lstm
-from sparsernn.nn.blocks.geometry import Components, arrangement
+from sparsernn.nn.blocks.geometry import arrangement, is_arranged
 from sparsernn.nn.cells.lstm import LSTMState
 from sparsernn.nn.drive.flat_weights import FlatWeights
 from sparsernn.nn.drive.layer import Layer
 from sparsernn.nn.drive.ragged_batch import Ragged, returns
+from sparsernn.nn.window_shapes import check_window
 from sparsernn.structure.gates import GateBlock, stacked
 from sparsernn.structure.units import Slice
 
@@ -167,6 +168,7 @@ class BlockLSTM(Layer):
             y (T, B, H) or (B, T, H), 2H with two directions, and the final (h, c).
         """
         x = x.transpose(0, 1) if self.batch_first else x
+        check_window(x, state or (), lengths, self.input_size, self.hidden_spans()[-1].stop)
         h, c = state if state is not None else self.initial_state(x.shape[1])
         if not self.bidirectional:
             h, c = h.unsqueeze(0), c.unsqueeze(0)
@@ -376,20 +378,12 @@ def removable(layer: BlockLSTM, dead: Tensor) -> Tensor:
 def resized(layer: BlockLSTM, spec: Mapping[str, Json]) -> dict[str, Json]:
     """The spec that gives the components as they are now: as it was, or else with a list of them."""
     widths = tuple(len(span) for span in layer.hidden_spans())
-    if _arranged(layer, sum(widths)) == (tuple(layer.windows), widths):
+    if is_arranged((tuple(layer.windows), widths), layer.input_size, sum(widths), *layer.asked):
         return dict(spec)
     listed = [[n, window.start, window.stop] for n, window in zip(widths, layer.windows, strict=True)]
     return {key: value for key, value in spec.items() if key not in ("density", "reduce")} | {
         "blocks": listed
     }
-
-
-def _arranged(layer: BlockLSTM, hidden: int) -> Components | None:
-    """What the layer's own settings make of its sizes."""
-    try:
-        return arrangement(layer.input_size, hidden, *layer.asked)
-    except InputError:
-        return None
 
 
 def _narrow(layer: BlockLSTM, n: int, suffix: str, kept: Tensor) -> None:

@@ -76,7 +76,7 @@ class BlockMixtureHead(MixtureHead):
         self.table: BlockEmbedding = tied
 
     def _table(self, target: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        return self.bias[self.table.word], self.table.row[target], self.table.bands()
+        return self.bias[self.table.word], self.table.rows_of(target), self.table.bands()
 
     def _scores(self, latents: Tensor) -> Tensor:
         return self.table.decode(latents, self.bias)

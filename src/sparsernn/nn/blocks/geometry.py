@@ -271,6 +271,25 @@ def arrangement(
     return tuple(range(start, stop) for _, start, stop in blocks), tuple(units for units, *_ in blocks)
 
 
+def is_arranged(
+    found: Components,
+    inputs: int,
+    hidden: int,
+    blocks: int | Listed | None,
+    density: float | None,
+    reduce: Sequence[float] | None,
+) -> bool:
+    """Whether components lie as `arrangement` makes them of these settings, if it makes any.
+
+    >>> is_arranged(arrangement(8, 5, 2, 0.75, None), 8, 5, 2, 0.75, None), is_arranged(((), ()), 8, 5, 9, None, None)
+    (True, False)
+    """
+    try:
+        return arrangement(inputs, hidden, blocks, density, reduce) == found
+    except InputError:
+        return False
+
+
 def listed_strips(words: int, width: int, blocks: Listed) -> Strips:
     """Strips said one by one, [width, height] each.
 

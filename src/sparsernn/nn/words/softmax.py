@@ -121,7 +121,7 @@ def softmax_nll(
         >>> softmax_nll(torch.ones(1, 3), torch.zeros(4, 3), torch.zeros(4), torch.tensor([2])).exp()
         tensor([4.])
     """
-    target = _checked(target, len(rows))
+    target = one_for_each(target, len(rows))
     rounded = rounding(rows.device)
     if rounded is not None:
         given = (rows, weight, bias, target, rounded)
@@ -134,7 +134,16 @@ def softmax_nll(
     return torch.cat([_nll(torch.mm(part, weight.t()), bias, wanted) for part, wanted in parts])
 
 
-def _checked(target: Tensor, rows: int) -> Tensor:
+def one_for_each(target: Tensor, rows: int) -> Tensor:
+    """Targets (N,) as int64.
+
+    Raises:
+        IndexError: they are no whole numbers, or not one for each of the rows.
+
+    Example:
+        >>> one_for_each(torch.tensor([3, 1], dtype=torch.int32), 2)
+        tensor([3, 1])
+    """
     if target.shape != (rows,):
         raise IndexError(f"the target has the shape {tuple(target.shape)}; it must be ({rows},).")
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
