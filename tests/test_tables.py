@@ -24,6 +24,14 @@ def test_a_plan_names_vocabularies_where_there_are_some():
     assert "tokens      train 3,000   test 10   vocabulary 9,000   tags 12" in plan_lines(tagging)
 
 
+def test_a_plan_says_what_must_be_known_of_the_data():
+    """A recipe that inherits `splits` may train on another file than its split's name says."""
+    assert "note        train is read from the valid file" in plan_lines(
+        {**PLAN, "note": "train is read from the valid file"}
+    )
+    assert not any(line.startswith("note") for line in plan_lines({**PLAN, "note": ""}))
+
+
 def test_results_are_shown_by_the_metric_of_the_task():
     recipe = load_recipe("selfish/lstm-ptb")
     numbers = {"test_loss": 0.1, "test_accuracy": 0.9731, "note": "n"}

@@ -98,6 +98,8 @@ def plan_lines(plan: Mapping[str, Json]) -> list[str]:
         lines.append(f"masked      {masked:,} dense, {held:,} active (density {held / masked:.4f})")
     lines += [f"{'products' if k == 0 else '':<12}{line}" for k, line in enumerate(product_lines(plan))]
     lines.append(f"{plan['counts']:<12}" + "   ".join(f"{name} {count:,}" for name, count in counts.items()))
+    if plan.get("note"):
+        lines.append(f"note        {plan['note']}")
     lines.append(
         f"steps       {plan['steps']:,} = {plan['epochs']} epoch{'s' * (plan['epochs'] > 1)} x about "
         f"{plan['steps_per_epoch']:,}"

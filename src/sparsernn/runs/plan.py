@@ -25,7 +25,8 @@ def plan(run: Run, measure: bool = True) -> dict[str, Json]:
         numel}] of what is trained beside the model, such as a synthesizer; masked_total, masked_active;
         products: [{module, setting, sparse, seconds}] of the modules that choose how to multiply with masked weights,
         as `ProductChoice` has it; clip_over, where gradients are clipped;
-        examples, scored targets per split; counts, what they are called; vocabularies {name: size}; metric;
+        examples, scored targets per split; note, what a reader of the figures must know of the data, "" for nothing;
+        counts, what they are called; vocabularies {name: size}; metric;
         steps, epochs, steps_per_epoch; phases, see `phase_rows`; device; precision; estimated_seconds for the
         whole run on this machine.
     """
@@ -49,6 +50,7 @@ def plan(run: Run, measure: bool = True) -> dict[str, Json]:
         "masked_total": sum(row["numel"] for row in masked),
         "masked_active": sum(row["active"] for row in masked),
         "examples": dict(run.task.examples),
+        "note": str(run.task.info.get("note") or ""),
         "counts": run.task.counts,
         "vocabularies": {name: len(vocabulary) for name, vocabulary in run.task.vocabularies.items()},
         "metric": run.task.metric,
