@@ -291,6 +291,14 @@ def test_generate_repeats_itself_with_the_same_seed(trained):
     assert first.output != invoke(*words, "--seed", "2").output
 
 
+def test_generate_says_which_words_of_a_prompt_the_model_does_not_know(trained):
+    told = invoke("generate", trained[0], "--tokens", "2", "--prompt", "the zyzzyva the zyzzyva")
+    assert told.exit_code == 0
+    assert "read as <unk>: zyzzyva\n" in told.stderr
+    assert "<unk>" not in told.stdout
+    assert not invoke("generate", trained[0], "--tokens", "2", "--prompt", "the").stderr
+
+
 def test_inspect_report_and_compare(trained, tmp_path):
     folder = trained[0]
     assert "layers.1.weight_hh" in invoke("inspect", folder).output

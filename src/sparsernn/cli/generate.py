@@ -1,5 +1,6 @@
 """`sparsernn generate`: text from a trained model."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -25,9 +26,11 @@ def generate(
 ) -> None:
     """Write text with the best weights of a run."""
     from sparsernn.runs.artifacts import generate as write
-    from sparsernn.runs.artifacts import take_best
+    from sparsernn.runs.artifacts import take_best, unknown_words
     from sparsernn.runs.assembly import open_weights
 
     opened = open_weights(run, device)
     take_best(opened)
+    if unknown := unknown_words(opened, prompt):
+        print(f"not in the run's vocabulary, and read as <unk>: {' '.join(unknown)}", file=sys.stderr)
     print(write(opened, prompt, tokens, temperature, seed))

@@ -125,6 +125,21 @@ def generate(run: Run, prompt: str = "", tokens: int = 100, temperature: float =
     return style.text([*given, *vocabulary.decode(list(islice(drawn, tokens)))]).strip()
 
 
+def unknown_words(run: Run, prompt: str) -> list[str]:
+    """The tokens of a prompt that the run's vocabulary lacks, and that its model reads as `<unk>`.
+
+    Raises:
+        InputError: no language model.
+    """
+    require(writes_text(run), run, "writing text")
+    corpus = cast(Corpus, run.task.corpus)
+    return [
+        token
+        for token in dict.fromkeys(style_of(corpus.info).prompt(prompt))
+        if token not in corpus.vocabulary
+    ]
+
+
 def pack_run(run: Run, path: Path, values: str = "float32") -> int:
     """Write the weights that are in the run's model as a packed file; returns its size in bytes.
 
