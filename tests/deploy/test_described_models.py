@@ -89,7 +89,7 @@ def test_what_lost_units_is_described_as_it_is_now(tmp_path):
 def test_copies_remember_what_they_were_made_with():
     model = LanguageModel(V, 4, [6], layer="gru")
     assert described(copy.deepcopy(model)) == described(model)
-    assert described(torch.nn.Linear(2, 2)) == {}
+    assert described(torch.nn.Linear(2, 2)) == {"undescribed": "Linear"}
 
 
 def edited(path, recipe):
@@ -169,3 +169,25 @@ def test_a_model_that_was_saved_before_it_remembered_is_packed_without_a_descrip
     assert described(model) == {}
     pack(model, {}, tmp_path / "old.safetensors")
     assert unpack(tmp_path / "old.safetensors").keys() == model.state_dict().keys()
+
+
+class Halved(LanguageModel):
+    """The names of a language model, and another function."""
+
+    def forward(self, words, state=None):
+        found = super().forward(words, state)
+        return found._replace(raw=found.raw / 2, dropped=found.dropped / 2)
+
+
+def test_a_class_of_somebody_s_own_is_not_taken_for_the_one_it_is_derived_from(tmp_path):
+    """By its names it would be computed as a plain LSTM language model, with other numbers and no word."""
+    model = Halved(V, 4, [6]).eval()
+    pack(model, {}, tmp_path / "own.safetensors")
+    tensors = unpack(tmp_path / "own.safetensors")
+    with pytest.raises(InputError, match="the weights of a Halved, and not what it computes"):
+        runtime(tensors)
+    again = Halved(V, 4, [6]).eval()
+    again.load_state_dict(tensors)
+    words = torch.tensor([[3], [5]])
+    torch.testing.assert_close(again(words).raw, model(words).raw)
+    assert type(runtime(again)).__name__ == "ModuleRuntime"

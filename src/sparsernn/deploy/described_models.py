@@ -36,7 +36,8 @@ class Tensors(dict[str, Tensor]):
 def described(model: nn.Module) -> dict[str, Json]:
     """A model as a recipe has it, in its present sizes: {"model": {name, settings}}.
 
-    {} of another program's, and of one that was saved as a whole before models knew how they were made.
+    {"undescribed": its class} of another program's, also of a class derived from one of ours, which may compute
+    something else with the same names; {} of one that was saved as a whole before models knew how they were made.
 
     Example:
         >>> from sparsernn.models.sequence_model import SequenceModel
@@ -44,7 +45,9 @@ def described(model: nn.Module) -> dict[str, Json]:
         {'model': {'name': 'sequence_model', 'input_size': 3, 'output_size': 2, 'hidden_sizes': [5], 'layer': 'gru'}}
     """
     name = next((name for name, made in MODELS.items() if made is type(model)), None)
-    if name is None or not isinstance(model, Model) or not model.made_with:
+    if name is None:
+        return {"undescribed": type(model).__name__}
+    if not isinstance(model, Model) or not model.made_with:
         return {}
     return {"model": {"name": name, **model.resized(model.made_with)}}
 
@@ -56,8 +59,14 @@ def rebuilt_model(tensors: Tensors) -> nn.Module | None:
     against them, by names and shapes, before any of it is made.
 
     Raises:
-        InputError: the description and the tensors do not fit each other.
+        InputError: the description and the tensors do not fit each other, or the model is one that nobody here can
+            make, whose tensors may be called as those of another one are.
     """
+    if "model" not in tensors.recipe and (unknown := tensors.recipe.get("undescribed")):
+        raise InputError(
+            f"the packed file holds the weights of a {str(unknown)[:60]}, and not what it computes with them; load "
+            "them into one (load_state_dict), and give that."
+        )
     spec, sizes = tensors.recipe.get("model"), tensors.recipe.get("sizes")
     if not isinstance(spec, Mapping):
         return None
