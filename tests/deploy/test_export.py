@@ -113,3 +113,13 @@ def test_onnx(tmp_path, layer):
     assert [i.name for i in graph.graph.input] == list(done.inputs)
     assert "start" in {p.key for p in graph.metadata_props}
     assert set(FORMATS) == {".onnx", ".pt2"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_weights_of_other_types_are_written_as_onnxruntime_takes_them(tmp_path, dtype):
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    model = LanguageModel(9, 4, [6]).to(dtype)
+    done = export(model, tmp_path / "model.onnx")
+    assert done.difference < 1e-6
+    assert next(model.parameters()).dtype == dtype

@@ -39,6 +39,7 @@ CHECKED_STEPS, CHECKED_BATCH = 4, 3
 """Another batch than the one that is traced, and a state that has left its start."""
 CHECKED_SEQUENCES = ((7, 3), (1, 1))
 """(T, B) at which a graph of whole sequences is compared; neither is the traced one."""
+NOT_RUN = (torch.float64, torch.bfloat16)
 LARGEST_BATCH = 4096  # some operations ask for a bound
 LONGEST = 2**20
 """Steps of a sequence in a .pt2 file, which asks for a bound as well."""
@@ -147,7 +148,7 @@ def export(
 
     Args:
         model: see `OneStep`; for whole sequences a tagger or BiDAF as well. Masked weights are stored as the zeros
-            they are.
+            they are. An ONNX file of weights of float64 or bfloat16, and any of whole sequences, is in float32.
         path: what it ends in chooses the format: `.onnx` (needs the extra `onnx`), or `.pt2`, which
             `torch.export.load` reads without this library.
         facts: plain data by name that the file is to carry, each as JSON, such as the vocabulary.
@@ -196,7 +197,7 @@ def _told(facts: Mapping[str, Json], start: Mapping[str, Json]) -> dict[str, str
 
 
 def _export_step(model: nn.Module, path: Path, facts: Mapping[str, Json], opset: int) -> Exported:
-    step = OneStep(model)
+    step = OneStep(_runnable(model) if path.suffix == ".onnx" else copy.deepcopy(model).cpu())
     inputs = (step.sample(2), *step.start(2))
     batch = torch.export.Dim("B", min=1, max=LARGEST_BATCH)
     shapes = ({0: batch}, tuple({0: batch} for _ in inputs[1:]))
@@ -211,6 +212,12 @@ def _export_step(model: nn.Module, path: Path, facts: Mapping[str, Json], opset:
     described = {name: ("B", *t.shape[1:]) for name, t in zip(step.names, inputs, strict=True)}
     made = {name: ("B", *t.shape[1:]) for name, t in zip(step.outputs, step(*inputs), strict=True)}
     return Exported(path, path.stat().st_size, difference_of_steps(step, run), described, made)
+
+
+def _runnable(model: nn.Module) -> nn.Module:
+    """A copy whose weights are of a type that onnxruntime has recurrent operators for."""
+    copied = copy.deepcopy(model).cpu()
+    return copied.float() if any(p.dtype in NOT_RUN for p in copied.parameters()) else copied
 
 
 def _program(model: nn.Module, inputs: tuple[Tensor, ...], shapes: Json) -> torch.export.ExportedProgram:
