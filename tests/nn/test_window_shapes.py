@@ -4,7 +4,17 @@ import pytest
 import torch
 
 from sparsernn.core.errors import InputError
-from sparsernn.nn import BlockEmbedding, BlockHead, BlockLSTM, BlockMixtureHead, Embedding
+from sparsernn.nn import (
+    GRU,
+    LSTM,
+    RHN,
+    BlockEmbedding,
+    BlockHead,
+    BlockLSTM,
+    BlockMixtureHead,
+    Elman,
+    Embedding,
+)
 from sparsernn.sparsity import sparsify
 
 X = torch.ones(5, 3, 4)
@@ -57,3 +67,25 @@ def test_no_number_stands_for_a_word_from_behind(word):
     sparse = sparsify(plain, torch.optim.SGD(plain.parameters(), lr=0.1), method="static", density=0.5)
     with sparse.condensed(), pytest.raises(IndexError):
         plain(words)
+
+
+@pytest.mark.parametrize("kind", [LSTM, GRU, RHN, Elman])
+@pytest.mark.parametrize("training", [True, False])
+def test_every_layer_refuses_what_does_not_fit(kind, training):
+    layer = kind(4, 6).train(training)
+    for x, said in ((torch.ones(5, 3, 3), r"\(5, 3, 3\)"), (torch.ones(5, 3, 7), r"\(5, 3, 7\)")):
+        with pytest.raises(InputError, match=rf"the window has the shape {said}"):
+            layer(x)
+    with pytest.raises(InputError, match="the window has the shape"):
+        layer(torch.ones(5, 4))
+    for batch in (1, 2, 5):
+        with pytest.raises(InputError, match="the state has the shape"):
+            layer(X, layer.initial_state(batch))
+
+
+@pytest.mark.parametrize("kind", [LSTM, RHN, Elman])
+def test_every_layer_that_takes_lengths_refuses_others(kind):
+    layer = kind(4, 6)
+    for lengths in ([5, 3], [5, 3, 1, 2], [6, 3, 1], [5, -1, 1], [5.0, 3.0, 1.5]):
+        with pytest.raises(InputError, match="lengths"):
+            layer(X, lengths=torch.tensor(lengths))

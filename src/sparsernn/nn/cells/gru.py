@@ -15,6 +15,7 @@ from sparsernn.nn.drive.layer import Layer
 from sparsernn.nn.drive.ragged_batch import returns
 from sparsernn.nn.drive.scan import scan
 from sparsernn.nn.drive.sparse_weight import ProductName, SparseProducts
+from sparsernn.nn.window_shapes import check_window
 from sparsernn.structure.gates import GateBlock, stacked
 from sparsernn.structure.units import Slice
 
@@ -85,6 +86,7 @@ class GRU(SparseProducts, Layer):
 
     def forward(self, x: Tensor, state: tuple[Tensor] | None = None) -> tuple[Tensor, tuple[Tensor]]:
         """x (T, B, I) -> y (T, B, H), and the final (h,); zeros where the state is missing."""
+        check_window(x, state or (), None, self.input_size, self.hidden_size)
         (h,) = state if state is not None else self.initial_state(x.shape[1])
         if self.multiplies_sparsely(x):
             y, (last,) = self._read_by_products(x, h)

@@ -23,6 +23,7 @@ from sparsernn.nn.drive.recurrent import within
 from sparsernn.nn.drive.scan import scan
 from sparsernn.nn.drive.sparse_weight import ProductName, SparseProducts
 from sparsernn.nn.dropout import drop_weight
+from sparsernn.nn.window_shapes import check_window
 from sparsernn.structure.gates import GateBlock, stacked
 from sparsernn.structure.units import Slice
 
@@ -133,6 +134,7 @@ class LSTM(SparseProducts, Layer):
             y (T, B, H) or (B, T, H), and the final (h, c).
         """
         x = x.transpose(0, 1) if self.batch_first else x
+        check_window(x, state or (), lengths, self.input_size, self.hidden_size)
         h, c = state if state is not None else self.initial_state(x.shape[1])
         # Rounded on a CPU torch's kernel needs a processor with such arithmetic: wide layers take our loop, narrow
         # ones torch's kernel in float32.

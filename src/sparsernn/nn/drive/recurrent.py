@@ -15,6 +15,7 @@ from sparsernn.nn.drive.captured_loop import CapturedLoops
 from sparsernn.nn.drive.cell import Cell, CellState, StagedCell, step
 from sparsernn.nn.drive.layer import Layer
 from sparsernn.nn.drive.scan import scan, scan_naively
+from sparsernn.nn.window_shapes import check_window
 from sparsernn.structure.gates import GateBlock
 from sparsernn.structure.units import Slice
 
@@ -91,6 +92,7 @@ class Recurrent(Layer):
             y (T, B, H) or (B, T, H), and the final state.
         """
         x = x.transpose(0, 1) if self.batch_first else x
+        check_window(x, state or (), lengths, self.input_size, self.hidden_size, least=0)
         valid = None if lengths is None else moved(within(lengths, x.shape[0], x.shape[1]), x.device)
         order = turned(valid, x.shape[0]) if self.reverse else None
         u = self.cell.project(x if order is None else x.gather(0, order.expand_as(x)))
