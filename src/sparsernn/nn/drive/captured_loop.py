@@ -13,9 +13,8 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from sparsernn.core.autograd_context import Context
+from sparsernn.core.autograd_context import Context, differentiable_once
 from sparsernn.core.errors import InputError
 from sparsernn.core.precision import rounding
 from sparsernn.nn.drive.cell import CellState, Stage
@@ -54,7 +53,7 @@ class _Given(torch.autograd.Function):
         return tuple(t.view_as(t) for t in tensors)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Context, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         return tuple(None if d is None else d.clone() for d in gradients)
 
@@ -75,7 +74,7 @@ class _Left(torch.autograd.Function):
         return tuple(result.clone() for result in results)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.graph.held is not ctx.held:
             raise InputError(

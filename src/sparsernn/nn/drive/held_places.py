@@ -5,9 +5,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from sparsernn.core.autograd_context import Context
+from sparsernn.core.autograd_context import Context, differentiable_once
 from sparsernn.structure.weight_places import Stored, WeightPlaces
 
 
@@ -22,7 +21,7 @@ class _Whole(torch.autograd.Function):
         return places.stored.put(values)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Context, d_matrix: Tensor) -> tuple[None, Tensor]:
         """The gradient at the existing places; all of it is left where a growth rule wants it."""
         values: Tensor = ctx.stored.take(d_matrix)

@@ -12,9 +12,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from sparsernn.core.autograd_context import Context
+from sparsernn.core.autograd_context import Context, differentiable_once
 from sparsernn.core.precision import exactly, rounding
 from sparsernn.core.torch_releases import is_exporting
 from sparsernn.kernels import recurrence_kernel
@@ -276,7 +275,7 @@ class _Scan(torch.autograd.Function):
         return y.clone(), *(part.clone() for part in last)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Context, d_y: Tensor, *d_last: Tensor) -> tuple[Tensor | None, ...]:
         stages, valid = ctx.frame.stages, ctx.frame.valid
         if ctx.frame.whole is not None:

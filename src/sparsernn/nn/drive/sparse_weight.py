@@ -10,10 +10,9 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from sparsernn.core.autograd_context import Context
+from sparsernn.core.autograd_context import Context, differentiable_once
 from sparsernn.core.errors import InputError
 from sparsernn.core.precision import rounding
 from sparsernn.core.torch_releases import is_exporting
@@ -73,7 +72,7 @@ class _Linear(torch.autograd.Function):
         return sparse.factor.forward(bias, x.flatten(0, -2)).view(*x.shape[:-1], -1)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Context, d_y: Tensor) -> tuple[Tensor | None, ...]:
         (x,), sparse, needs = ctx.saved_tensors, ctx.sparse, ctx.needs_input_grad
         rows = d_y.flatten(0, -2)
