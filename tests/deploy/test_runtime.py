@@ -5,7 +5,16 @@ import torch
 
 from sparsernn import kernels
 from sparsernn.core.errors import InputError
-from sparsernn.deploy import LSTMRuntime, ModuleRuntime, autotune, layer_steps, pack, runtime, unpack
+from sparsernn.deploy import (
+    CompiledRuntime,
+    LSTMRuntime,
+    ModuleRuntime,
+    autotune,
+    layer_steps,
+    pack,
+    runtime,
+    unpack,
+)
 from sparsernn.kernels import FORMATS
 from sparsernn.kernels.weight_formats import padded
 from sparsernn.models.language_model import LanguageModel
@@ -207,3 +216,16 @@ def test_bad_input_is_named():
             ready.stream().step(words)
     with pytest.raises(InputError, match="batch is 17"):
         ready.stream(17)
+
+
+@torch.no_grad()
+def test_a_model_with_a_hook_runs_through_its_own_forward_pass():
+    model = LanguageModel(12, 5, [6], layer="lstm").eval()
+    assert isinstance(runtime(model), CompiledRuntime)
+    handle = model.layers[0].register_forward_hook(lambda module, given, made: (0 * made[0], made[1]))
+    reader = runtime(model)
+    assert not isinstance(reader, CompiledRuntime)
+    wanted = model.head.bias.log_softmax(0)
+    torch.testing.assert_close(reader.stream().step([3])[0].log_softmax(0), wanted)
+    handle.remove()
+    assert isinstance(runtime(model), CompiledRuntime)

@@ -308,3 +308,21 @@ def test_a_tied_head_multiplies_sparsely_too():
     y, words = torch.randn(3, D), torch.tensor([1, 2, 3])
     torch.testing.assert_close(head.nll(y, words), softmax_nll(y, head.weight, head.bias, words))
     assert head.multiplies_sparsely(y[None])
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_model_that_is_copied_alone_multiplies_with_all_that_is_loaded_into_it(layer):
+    model, _, sparsifier = make_run(layer, "sparse", "static", "sgd", torch.float32)
+    alone, (together, theirs) = copy.deepcopy(model), copy.deepcopy((model, sparsifier))
+    sparsely = [getattr(twin, "cell", twin).multiplies_sparsely for twin in (alone, together)]
+    assert [ask(torch.ones(T, B, D)) for ask in sparsely] == [False, True]
+    assert theirs.masks().keys() == sparsifier.masks().keys()
+    torch.manual_seed(3)
+    dense = LAYERS[layer]("dense")
+    alone.load_state_dict(dense.state_dict())
+    x, _ = next(iter(windows(torch.float32, 1)))
+    outputs = []
+    for twin in (alone, dense):
+        torch.manual_seed(4)  # dropouts draw
+        outputs.append(twin(x)[0])
+    torch.testing.assert_close(*outputs)

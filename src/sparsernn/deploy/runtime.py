@@ -1,8 +1,8 @@
 """Inference one token, vector or sentence at a time, for a batch of 1 to 16, with products chosen per weight.
 
 For a language model of this library's layers and heads, whole tokens (embedding, layers, head) are one call into C,
-for a model of vectors whole time steps, and for a tagger whole sentences. Other models run through their own forward
-pass behind the same interface, so callers need not know.
+for a model of vectors whole time steps, and for a tagger whole sentences. Other models, and those with forward hooks, run through
+their own forward pass behind the same interface, so callers need not know.
 """
 
 from __future__ import annotations
@@ -77,9 +77,21 @@ def runtime(
     if not isinstance(model, nn.Module):
         return LSTMRuntime(model, masks, **settings)
     for fits, kind, write in WAYS:
-        if fits(model):
+        if fits(model) and not has_hooks(model):
             return _compiled(kind, model, write, masks, **settings)
     return own_forward(model)
+
+
+def has_hooks(model: nn.Module) -> bool:
+    """Whether something beside a module's code has a say in its forward pass, which steps in C know nothing of.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> handle = layer.register_forward_hook(lambda module, given, made: 2 * made)
+        >>> has_hooks(nn.Sequential(layer)), has_hooks(nn.Linear(2, 2))
+        (True, False)
+    """
+    return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 def own_forward(model: nn.Module) -> OwnForward:

@@ -46,6 +46,8 @@ class WeightPlaces:
         partial: whether a backward pass left out the gradients of weights that do not exist.
         holders: how many modules hold the parameter.
         settled: rises when the density is another one for good, so that what is faster has to be found out anew.
+        told: whether somebody keeps the weights that do not exist at 0 and says when the mask changes. A copy of a
+            model alone has records of which nobody says anything, until a copy of their owner does.
         stored: while the parameter holds its existing values alone, (size,): where they belong; else None.
 
     Example:
@@ -63,8 +65,13 @@ class WeightPlaces:
         self.dense: Tensor | None = None
         self.holders = 1
         self.settled = 0
+        self.told = True
         self.stored: Stored | None = None
         self._offers: dict[int, tuple[Form, ...]] = {}
+
+    def __getstate__(self) -> dict[str, object]:
+        """Of a copy that has no owner yet."""
+        return {**self.__dict__, "told": False}
 
     @property
     def shared(self) -> bool:

@@ -153,7 +153,7 @@ class SparseProducts(HoldsPlaces):
     def multiplies_sparsely(self, x: Tensor) -> bool:
         """Whether a window x (T, B, I) is read with sparse products; decides it where that is left to measurement."""
         now = self._places and self.training and torch.is_grad_enabled() and not is_exporting()
-        if not (now and x.numel()):
+        if not (now and x.numel() and all(places.told for places in self._places.values())):
             return False
         self._offered = rounding(x.device) is None and self._has_products(x.device)
         if not self._offered:

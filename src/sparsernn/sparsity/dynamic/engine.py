@@ -96,6 +96,11 @@ class DynamicSparse(Sparsifier):
         self.reports: list[dict[str, Json]] = []
         self._begin(seed)
 
+    def __setstate__(self, state: dict[str, Json]) -> None:
+        self.__dict__.update(state)
+        for places in self._places.values():
+            places.told = True
+
     def after_step(self) -> list[dict[str, Json]]:
         """Project weights and optimizer buffers; update the masks if one is due at this step."""
         self.step_count += 1
