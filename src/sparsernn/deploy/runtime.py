@@ -1,8 +1,8 @@
 """Inference one token, vector or sentence at a time, for a batch of 1 to 16, with products chosen per weight.
 
 For a language model of this library's layers and heads, whole tokens (embedding, layers, head) are one call into C,
-for a model of vectors whole time steps, and for a tagger whole sentences. Other models, and those with forward hooks, run through
-their own forward pass behind the same interface, so callers need not know.
+for a model of vectors whole time steps, and for a tagger whole sentences. Other models, and those with forward hooks,
+run through their own forward pass behind the same interface, so callers need not know.
 """
 
 from __future__ import annotations
