@@ -12,7 +12,14 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sparsernn.kernels import blocks_triton, forget_triton, recurrence_triton, triton_language, window_triton
+from sparsernn.kernels import (
+    blocks_triton,
+    forget_triton,
+    ordered_triton,
+    recurrence_triton,
+    triton_language,
+    window_triton,
+)
 from sparsernn.kernels.sparse_layout import Layout
 from sparsernn.kernels.triton_language import Kernel
 
@@ -64,6 +71,7 @@ def launches(kinds: tuple[torch.dtype, ...]) -> None:
 
         if triton_language.multiplies(kind):
             windows(kind)
+            ordered_windows(kind)
 
     layout = Layout(torch.ones(6000, 1500, dtype=torch.bool))
     values, x, y = torch.zeros(layout.size), torch.zeros(20, 1500), torch.zeros(20, 6000)
@@ -92,6 +100,21 @@ def windows(kind: torch.dtype) -> None:
         window_triton.forward(rule, u, weight, None, mask, fed, keep=not masked)
         opened = torch.zeros(depth, steps, batch, rows, dtype=kind) if number > 3 else None
         window_triton.backward(rule, (fed[:steps], fed[0]), weight, mask, fed, opened)
+
+
+def ordered_windows(kind: torch.dtype) -> None:
+    """With as many chunks as there may be, with few, and with one of everything."""
+    for steps, batch, chunks, size in (
+        (35, 20, ordered_triton.CHUNKS_UP_TO, 1),
+        (35, 20, 20, 10),
+        (1, 1, 1, 1),
+    ):
+        width, rows = chunks * size, 2 * chunks + 4 * chunks * size
+        u, weight = torch.zeros(steps, batch, rows, dtype=kind), torch.zeros(rows, width, dtype=kind)
+        fed = torch.zeros(steps + 1, batch, width, dtype=kind)
+        for keep in (True, False):
+            ordered_triton.forward(chunks, u, weight, fed, fed, keep)
+        ordered_triton.backward(chunks, fed[:steps], (fed[0], fed[0]), weight, fed, u)
 
 
 def main(card: str | None = None, kind: str | None = None) -> None:

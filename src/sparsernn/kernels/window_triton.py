@@ -137,13 +137,13 @@ def _ahead_window(  # type: ignore[no-untyped-def]
 
 @Kernel
 def _products_back(  # type: ignore[no-untyped-def]
-    d_pre, inside, w, unit, width, gates: tl.constexpr, precision: tl.constexpr, deep: tl.constexpr
+    d_pre, inside, w, unit, rows, width, precision: tl.constexpr, deep: tl.constexpr
 ):
     """Rows of the gradients of all gates times the columns of the weight that units have."""
     sums = tl.zeros([inside.shape[0], unit.shape[1]], w.dtype.element_ty)
-    for begin in range(0, gates * width, deep):
+    for begin in range(0, rows, deep):
         read = begin + tl.arange(0, deep)
-        there = read < gates * width
+        there = read < rows
         a = tl.load(d_pre + read[None, :], mask=inside & there[None, :], other=0.0)
         at = w + read[:, None] * width + unit
         v = tl.load(at, mask=there[:, None] & (unit < width), other=0.0)
@@ -206,7 +206,7 @@ def _back_window(  # type: ignore[no-untyped-def]
             for first in range(0, width, tile):  # and through the product
                 unit = (first + tl.arange(0, tile))[None, :]
                 known = inside & (unit < width)
-                sums = _products_back(d_pre + plane, inside, w, unit, width, gates, precision, deep)
+                sums = _products_back(d_pre + plane, inside, w, unit, gates * width, width, precision, deep)
                 if masked:
                     sums = sums * tl.load(mask + own + unit, mask=known, other=0.0)
                 if kind > 3:
@@ -250,11 +250,30 @@ def takes(kind: str | None, u: Tensor, weights: Sequence[Tensor], start: Tensor)
     return alike and start.dtype == u.dtype and u.shape == (len(u), len(start), shape[0]) and fits(u, weights)
 
 
+def programs(steps: int, batch: int) -> int:
+    """How many share the sequences of a batch; none where there is no step.
+
+    Example:
+        >>> programs(7, 17), programs(0, 17)
+        (2, 0)
+    """
+    return -(-batch // ROWS) if steps else 0
+
+
+def tiles() -> dict[str, object]:
+    """What kernels of whole windows are compiled for, whatever their rule.
+
+    Example:
+        >>> tiles()["num_stages"]
+        1
+    """
+    sizes = {"many": ROWS, "tile": TILE, "deep": DEEP, "num_warps": WARPS, "num_stages": 1}
+    return {"precision": triton_language.precision(), **sizes}
+
+
 def _sizes(kind: str, mask: Tensor | None) -> dict[str, object]:
     number = KINDS[kind]
-    tiles = {"many": ROWS, "tile": TILE, "deep": DEEP, "num_warps": WARPS, "num_stages": 1}
-    rules = {"kind": number, "gates": GATES[number], "masked": mask is not None}
-    return {**rules, "precision": triton_language.precision(), **tiles}
+    return {"kind": number, "gates": GATES[number], "masked": mask is not None, **tiles()}
 
 
 def forward(
@@ -292,7 +311,7 @@ def forward(
         fed if opened is None else opened,
     )
     sizes = {"keep": kept, **_sizes(kind, mask)}
-    _ahead_window.launch(-(-batch // ROWS) if steps else 0, *given, steps, batch, width, depth, **sizes)
+    _ahead_window.launch(programs(steps, batch), *given, steps, batch, width, depth, **sizes)
     return opened
 
 
@@ -328,5 +347,5 @@ def backward(
     d_pre, passed = d_y.new_empty(depth, steps, batch, rows), torch.empty_like(carry)
     like = (fed if mask is None else mask.contiguous(), fed, fed if opened is None else opened)
     given = (d_y, weight, *like, d_pre, carry, passed, steps, batch, width, depth)
-    _back_window.launch(-(-batch // ROWS) if steps else 0, *given, **_sizes(kind, mask))
+    _back_window.launch(programs(steps, batch), *given, **_sizes(kind, mask))
     return d_pre, carry

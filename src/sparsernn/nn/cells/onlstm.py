@@ -48,6 +48,8 @@ class OrderedMemory(Rule):
         chunks: K, the number of chunks that share a master gate.
     """
 
+    whole = "ordered"
+
     def __init__(self, chunks: int) -> None:
         self.chunks = chunks
 

@@ -113,7 +113,8 @@ class Rule(ABC):
     """
 
     whole: ClassVar[str | None] = None
-    """The name in `sparsernn.kernels.window_triton.KINDS` of a rule by which windows run in one launch on a card.
+    """The name of a rule by which windows run in one launch on a card: one of `sparsernn.kernels.window_triton.KINDS`,
+    or "ordered", that of the ordered-neurons LSTM.
 
     A subclass with other equations sets it to None.
     """

@@ -20,7 +20,7 @@ from sparsernn.kernels import recurrence_kernel
 from sparsernn.nn.drive.cell import CellState, Kept, Stage, step
 from sparsernn.nn.drive.sparse_weight import SparseBack, SparseForth
 from sparsernn.nn.drive.step_product import FromFirst, OntoFirst, Product, RoundedProduct, recurrent_product
-from sparsernn.nn.drive.whole_window import WholeWindow, pays, suits
+from sparsernn.nn.drive.whole_window import WholeWindow, pays, suits, window_of
 
 Outcome = tuple[Tensor, CellState]
 SHORT = 10
@@ -88,7 +88,7 @@ def _scan(
         return scan_naively(lambda u_t, before: step(stages, u_t, before), u, state, valid)
     frame = Frame(stages, valid, len(state), rounded)
     if _whole_pays(frame, u, state, learns):
-        frame = frame._replace(whole=WholeWindow(stages))
+        frame = frame._replace(whole=window_of(stages))
     if not learns:
         return _run(frame, u, state, NoTape(state[0], len(u), len(stages)))
     y, *last = _Scan.apply(frame, u, *state, *chain(*learnt))  # type: ignore[no-untyped-call]
@@ -106,11 +106,11 @@ def _whole_pays(frame: "Frame", u: Tensor, state: CellState, learns: bool) -> bo
             _run(frame, u, state, NoTape(state[0], len(u), len(stages)))
             return
         tape = Tape(state[0], len(u), len(stages))
-        y, last = _run(frame, u, (tape.fed[0],), tape)
+        y, last = _run(frame, u, (tape.fed[0], *state[1:]), tape)
         d_pre = [u.new_empty(*u.shape[:2], stage.rows) for stage in stages]
         _run_back(frame, tape.kept, torch.zeros_like(y), [torch.zeros_like(part) for part in last], d_pre)
 
-    return pays(stages, u, state[0], learns, step_by_step)
+    return pays(stages, u, state, learns, step_by_step)
 
 
 class Frame(NamedTuple):
@@ -189,7 +189,7 @@ class Tape:
     """Keeps every fed-back state in one buffer, and what the rules ask for.
 
     `fed[t * K + k]` is what stage k of time step t reads; the last entry is the final state. `kept` is what rules
-    kept of each step, `opened` what a window that ran in one launch did.
+    kept of each step, `whole` what a window that ran in one launch did.
     """
 
     def __init__(self, start: Tensor, steps: int, stages: int) -> None:
@@ -197,7 +197,7 @@ class Tape:
         self.fed = start.new_empty(steps * stages + 1, *start.shape)
         self.fed[0] = start
         self.kept: list[list[Kept]] = []
-        self.opened: Tensor | None = None
+        self.whole: CellState = ()
 
     def slots(self) -> list[tuple[Tensor, ...]]:
         """For every time step, where the new state of each stage goes."""
@@ -248,13 +248,13 @@ def _run(frame: Frame, u: Tensor, state: CellState, tape: Tape | NoTape) -> Outc
 def _run_whole(whole: WholeWindow, stages: int, u: Tensor, state: CellState, tape: Tape | NoTape) -> Outcome:
     """In one launch, which hands its states on through a tape in any case."""
     if isinstance(tape, Tape):
-        tape.opened = whole.forward(u, tape.fed, keep=True)
+        others, tape.whole = whole.forward(u, state, tape.fed, keep=True)
         y = tape.outputs()
     else:
         passing = Tape(state[0], len(u), stages)
-        whole.forward(u, passing.fed, keep=False)
+        others, _ = whole.forward(u, state, passing.fed, keep=False)
         y = tape.y.copy_(passing.outputs())
-    return y, (y[-1] if len(y) else state[0],)
+    return y, (y[-1] if len(y) else state[0], *others)
 
 
 def _hold(valid: Tensor, new: CellState, old: CellState) -> CellState:
@@ -280,8 +280,8 @@ class _Scan(torch.autograd.Function):
         stages, valid = ctx.frame.stages, ctx.frame.valid
         if ctx.frame.whole is not None:
             whole, tape = ctx.frame.whole, ctx.tape
-            of_stages, d_start = whole.backward((d_y, d_last[0]), tape.fed, tape.opened)
-            return _with_weights(ctx.frame, tape, list(of_stages.unbind(0)), (d_start,))
+            of_stages, d_first = whole.backward((d_y, *d_last), tape.fed, tape.whole)
+            return _with_weights(ctx.frame, tape, list(of_stages.unbind(0)), d_first)
         d_pre = [d_y.new_empty(*d_y.shape[:2], s.rows) for s in stages]
         if len(d_y) and not ctx.tape.kept:  # the window ran in one call
             d_state: CellState = (_window_back(stages[0], ctx.tape.outputs(), d_y, d_last[0], d_pre[0]),)
