@@ -1,8 +1,8 @@
 """Whole windows of ON-LSTM layers on a CUDA device, forth and back in one launch each, by Triton.
 
-As in `sparsernn.kernels.window_triton` a program takes some sequences from the first step to the last. In each step it
-first multiplies the rows of the master gates, and hands their running sums on through memory, where every unit finds
-those of its chunk; on the way back every chunk finds there what its units say.
+As in `sparsernn.kernels.window_triton` a program takes some sequences from the first step to the last. In each step
+it first multiplies the rows of the master gates, and hands their running sums on through memory, where every unit
+finds those of its chunk; on the way back every chunk finds there what its units say.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def _back_ordered(  # type: ignore[no-untyped-def]
         of_in = tl.zeros([many, each], weight.dtype.element_ty)
         of_forget = of_in
         of_both = of_in
-        for number in range(0, size):
+        for number in range(size):
             one = chunk * size + number
             of_write = tl.load(by_unit + one, mask=of_chunk, other=0.0)
             of_kept = tl.load(by_unit + width + one, mask=of_chunk, other=0.0)

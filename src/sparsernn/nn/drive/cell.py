@@ -113,8 +113,8 @@ class Rule(ABC):
     """
 
     whole: ClassVar[str | None] = None
-    """The name of a rule by which windows run in one launch on a card: one of `sparsernn.kernels.window_triton.KINDS`,
-    or "ordered", that of the ordered-neurons LSTM.
+    """The name of a rule by which windows run in one launch on a card: one of the KINDS of
+    `sparsernn.kernels.window_triton`, or "ordered", that of the ordered-neurons LSTM.
 
     A subclass with other equations sets it to None.
     """

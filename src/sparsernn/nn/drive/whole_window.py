@@ -129,7 +129,7 @@ def window_of(stages: Sequence[Stage]) -> WholeWindow:
 
 
 def suits(stages: Sequence[Stage], u: Tensor, state: CellState) -> bool:
-    """Whether a window has a kernel: a state as it takes it, the same rule after every product, dense weights that fit.
+    """Whether a window has a kernel: a state as it wants it, one rule after all products, dense weights that fit.
 
     Example:
         >>> from sparsernn.nn import RHN
