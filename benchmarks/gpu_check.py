@@ -30,7 +30,7 @@ from torch.nn import functional
 from sparsernn.core.devices import chosen, described, moved, wait_for
 from sparsernn.kernels.sparse_layout import Layout
 from sparsernn.kernels.sparse_products import SparseFactor, value_gradient
-from sparsernn.nn import RHN, BlockLSTM, Elman
+from sparsernn.nn import ONLSTM, RHN, BlockLSTM, Elman
 from sparsernn.nn.drive import captured_loop, loop_choice
 from sparsernn.nn.drive.recurrent import Recurrent
 from sparsernn.runs.assembly import processor
@@ -43,6 +43,7 @@ TINY = ("task.window=6", "task.batch_size=2", "task.eval_batch_size=2")
 SUITE = (
     "tests/nn/test_triton_rules.py",
     "tests/nn/test_whole_window.py",
+    "tests/nn/test_whole_ordered.py",
     "tests/nn/test_batched_lstm.py",
     "tests/nn/test_forget_mult.py",
     "tests/nn/test_sparse_products.py",
@@ -180,6 +181,7 @@ def loops(device: torch.device, tiny: bool) -> list[str]:
     made = (
         ("Elman, orthogonal", steps, batch, Elman(10, width, map="orthogonal", nonlinearity="modrelu")),
         ("RHN, 5 deep", steps // 4, batch // 2, RHN(10, 2 * width, depth=5)),
+        ("ON-LSTM", steps // 2, batch // 2, ONLSTM(10, 3 * width // 2, chunk_size=8)),
         ("block LSTM, 5 blocks", steps // 3, batch // 2, BlockLSTM(4 * width, 5 * width, blocks=5)),
     )
     lines = ["| window | way | ms | off the CPU's | |", "| :-- | :-- | --: | --: | :-- |"]

@@ -21,6 +21,7 @@ LAYERS = {
     "elman": (10, lambda: Elman(3, 4, nonlinearity="modrelu")),
 }
 """Steps of a window from which the layer is not left to autograd, and the layer."""
+WINDOW = ("_ahead_window", "_back_window")
 DEVICE = torch.device("cuda", 0)
 
 
@@ -56,8 +57,10 @@ def test_a_window_waits_for_nothing_and_is_that_of_the_cpu(name, monkeypatch):
     reason="no products of float64 in this Triton",
 )
 @pytest.mark.parametrize("learns", [True, False])
-@pytest.mark.parametrize("name", ["rhn", "elman"])
-def test_a_window_may_be_one_launch(name, learns, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "kernels"), [("rhn", WINDOW), ("elman", WINDOW), ("onlstm", ("_ahead_ordered", "_back_ordered"))]
+)
+def test_a_window_may_be_one_launch(name, kernels, learns, monkeypatch):
     """One forth and one back, however many steps there are; and what else is launched does not grow with them."""
     counts = []
     for steps in (10, 13):
@@ -80,7 +83,7 @@ def test_a_window_may_be_one_launch(name, learns, monkeypatch):
             torch.testing.assert_close(out.detach().cpu(), y.detach(), rtol=1e-10, atol=1e-10)
         monkeypatch.undo()
     assert counts[0] == counts[1]
-    assert [counts[0].get(name, 0) for name in ("_ahead_window", "_back_window")] == [1, int(learns)]
+    assert [counts[0].get(kernel, 0) for kernel in kernels] == [1, int(learns)]
 
 
 def test_a_way_is_measured_where_there_are_several():

@@ -153,6 +153,17 @@ def test_what_is_to_be_the_same_bits_is_not_measured(monkeypatch):
     assert loop_choice.fastest("a loop", 5, ways, torch.device("cpu")) == "first"
 
 
+def test_what_another_process_has_found_is_taken(monkeypatch):
+    asked = []
+    monkeypatch.setattr(loop_choice, "_chosen", {})
+    monkeypatch.setattr(loop_choice, "least_seconds", lambda work, device: 1.0)
+    monkeypatch.setattr(loop_choice, "common_answer", lambda *given: asked.append(given) or "second")
+    ways = {"first": lambda: None, "second": lambda: None}
+    for _ in range(2):
+        assert loop_choice.fastest("a loop", 5, ways, torch.device("cpu")) == "second"
+    assert asked == [(("a loop", 8), "first")]
+
+
 def test_windows_of_about_one_length_share_a_measurement(monkeypatch):
     monkeypatch.setattr(loop_choice, "_chosen", {})
     seen = []

@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 
 from sparsernn.core.errors import InputError
+from sparsernn.nn.drive import product_choice
+from sparsernn.nn.drive.sparse_weight import SparseProducts
 from sparsernn.runs.assembly import create, open_run, shared_run
 from sparsernn.runs.loop import Interrupted, train
 from sparsernn.runs.ranks import Lost, processes
@@ -63,6 +65,12 @@ def with_other_masks(run):
     run.sparsifier.after_step = spoiled
 
 
+def choose(wishes, ranks):
+    """Let what is measured come out otherwise on each process: one of them finds sparse products faster."""
+    dense, sparse = (2.0, 1.0) if ranks.rank == wishes else (1.0, 2.0)
+    product_choice.seconds = lambda window: (dense, sparse)
+
+
 def do(job, ranks):
     """Train one run; returns what became of it."""
     folder, recipe = Path(job["folder"]), job.get("recipe")
@@ -70,6 +78,8 @@ def do(job, ranks):
         ranks, lambda: create(Recipe.from_settings(recipe), folder) if recipe else open_run(folder)
     )
     mine = ranks.rank == job.get("on", 1)
+    if "measured" in job:
+        choose(job["measured"], ranks)
     if mine and job.get("masks"):
         with_other_masks(run)
     action = {"stop": stop, "vanish": vanish}.get(job.get("do", ""))
@@ -80,7 +90,9 @@ def do(job, ranks):
         return {"stopped": run.position.step}
     except InputError as error:
         return {"error": str(error), "kind": type(error).__name__}
-    return {"scores": scores, "drawn": torch.rand(1).item(), "masks": sizes(run)}
+    chosen = [m.product_choice() for m in run.model.modules() if isinstance(m, SparseProducts)]
+    products = [choice.sparse for choice in chosen if choice]
+    return {"scores": scores, "drawn": torch.rand(1).item(), "masks": sizes(run), "products": products}
 
 
 def sizes(run):

@@ -1,18 +1,13 @@
 """Two processes train the run of one: the same losses and masks, resumed to the bit, ended cleanly."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from rank_pair import Pair
 from test_resume import assert_same_run
 from torch import distributed
 
-import sparsernn
 from sparsernn.core.errors import InputError
 from sparsernn.gradients.truncate import Truncate
 from sparsernn.runs.assembly import create, open_run
@@ -35,6 +30,11 @@ SPARSE = {
     "hidden_sizes": [12, 16],
     "layer": {"name": "lstm", "product": "sparse"},
     "head": {"name": "linear", "product": "sparse"},
+}
+MEASURED = {
+    **SPARSE,
+    "layer": {"name": "lstm", "product": "auto"},
+    "head": {"name": "linear", "product": "auto"},
 }
 SGD = {"name": "sgd", "lr": 1.0}
 SELFISH = {"name": "selfish", "density": 0.4, "prune_rate": 0.5}
@@ -177,43 +177,18 @@ def dropped(settings):
     return settings(model=DROPPED, task={"random_windows": True}, optimizer=optimizer, sparsity=SELFISH)
 
 
-class Pair:
-    """Two processes that do jobs, as torchrun would start them."""
-
-    def __init__(self, place, jobs):
-        self.place = place
-        (place / "jobs.json").write_text(json.dumps(jobs))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        command = [sys.executable, str(Path(__file__).with_name("rank_worker.py")), str(place / "jobs.json")]
-        known = {**os.environ, "PYTHONPATH": str(Path(sparsernn.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-        ranks = [
-            subprocess.Popen(
-                command,
-                env={**known, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for rank in range(2)
-        ]
-        self.complaints = [process.communicate(timeout=240)[1] for process in ranks]
-        self.codes = [process.returncode for process in ranks]
-
-    def became(self, name, rank=0):
-        """What a rank says of a job."""
-        return json.loads((self.place / f"{name}-{rank}.json").read_text())
-
-
 @pytest.fixture(scope="module")
 def first(settings, dropped, tmp_path_factory):
     """Everything that two processes can do in one life; the last job is the death of one."""
     place = tmp_path_factory.mktemp("ranks")
     stop = {"do": "stop", "at": 5}
-    spoiled = settings(sparsity=OFTEN)
+    spoiled, measured = settings(sparsity=OFTEN), settings(model=MEASURED, sparsity=OFTEN)
     jobs = [
         *({"folder": str(place / name), "recipe": settings(**changes)} for name, changes in FAMILIES.items()),
+        *(
+            {"folder": str(place / f"measured {rank}"), "recipe": measured, "measured": rank}
+            for rank in range(2)
+        ),
         {"folder": str(place / "whole"), "recipe": dropped},
         {"folder": str(place / "stopped"), "recipe": dropped, **stop},
         {"folder": str(place / "evaluating"), "recipe": dropped, **stop, "at": 7, "evaluation": True},
@@ -296,6 +271,20 @@ def test_both_ranks_come_to_the_same(name, first):
     one, other = (first.became(name, rank) for rank in range(2))
     assert one["scores"] == other["scores"]
     assert one["masks"] == other["masks"]
+
+
+@pytest.mark.parametrize("rank", range(2))
+def test_what_multiplies_faster_is_found_out_once_for_all(rank, first):
+    """Of two processes that would choose otherwise; whichever is heard, weights have one shape and the run is one."""
+    one, other = (first.became(f"measured {rank}", of) for of in range(2))
+    assert "error" not in one
+    assert len(one["products"]) == 3
+    assert one["products"] == other["products"]
+    assert one["masks"] == other["masks"]
+    told = [
+        figures(first.place / name, "step", "loss") for name in (f"measured {rank}", "rigl, sparse products")
+    ]
+    assert told[0] == pytest.approx(told[1], rel=1e-9)
 
 
 def test_ranks_draw_other_dropouts(first):

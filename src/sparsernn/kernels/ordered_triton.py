@@ -20,7 +20,8 @@ from sparsernn.kernels.window_triton import _products_back, fits, programs, tile
 tl: Any = None  # triton.language, which `Kernel` puts here
 
 CHUNKS_UP_TO = 128
-"""For which a program has sums at a time: more would leave a product no room beside the weights."""
+"""For which a program has sums at a time. With so many the compilers for A100 and H100 keep some of them outside the
+registers, with 32 in float32 none."""
 LEAST_COLUMNS = 16
 """Of a product, in Triton."""
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.peers import processes_met
 from sparsernn.core.plain import Json
 
 _ATTACHED: weakref.WeakKeyDictionary[Optimizer, weakref.WeakSet[Attachment]] = weakref.WeakKeyDictionary()
@@ -17,6 +18,9 @@ _ATTACHED: weakref.WeakKeyDictionary[Optimizer, weakref.WeakSet[Attachment]] = w
 
 class Hooked(Protocol):
     """What an attachment calls of a sparsifier; `Sparsifier` says what each of these is."""
+
+    def dense_gradients(self) -> Sequence[Tensor]:
+        """Gradients besides those in `.grad` that it is going to look at."""
 
     @property
     def in_zeros(self) -> bool:
@@ -82,6 +86,7 @@ class Attachment:
     def _before(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        check_gradients(self.sparsifier.dense_gradients())
         itself, *given = args  # torch hands the optimizer over as the first argument
         closure = given[0] if given else kwargs.get("closure")
         if closure is None:
@@ -116,6 +121,26 @@ class Attachment:
     def __setstate__(self, state: dict[str, Json]) -> None:
         self.__dict__.update(state)
         self._hook()
+
+
+def check_gradients(left: Sequence[Tensor]) -> None:
+    """What layers with sparse products have left for growth is of one process alone, and masks would come apart.
+
+    Args:
+        left: gradients besides those in `.grad`, of which alone DistributedDataParallel knows.
+
+    Raises:
+        InputError: there are some, and other processes.
+
+    Example:
+        >>> check_gradients([])
+    """
+    if left and processes_met() > 1:
+        raise InputError(
+            f"{processes_met()} processes train, and growth looks at gradients that a layer with product: sparse (or "
+            "auto) computes beside .grad, which DistributedDataParallel does not average, so that each process would "
+            "get masks of its own; let the layer's product be dense, or growth be random."
+        )
 
 
 def _check_free(sparsifier: Hooked, optimizer: Optimizer) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sparsernn.core.devices import CPU, moved
+from sparsernn.core.peers import common_answer
 from sparsernn.core.streams import stream
 from sparsernn.kernels.sparse_layout import Layout
 from sparsernn.kernels.sparse_products import SparseFactor, value_gradient
@@ -49,9 +50,16 @@ def sparse_pays(dense: float, sparse: float) -> bool:
 
 
 def both_ways(windows: Sequence[Window]) -> tuple[float, float]:
-    """Seconds for all these weights together: dense, sparse."""
+    """Seconds for all these weights together: dense, sparse.
+
+    Where several processes train, they are those of one of them for all: weights that one process kept without zeros
+    and another with them would have gradients of different shapes.
+    """
     times = [seconds(window) for window in windows]
-    return sum(dense for dense, _ in times), sum(sparse for _, sparse in times)
+    own = sum(dense for dense, _ in times), sum(sparse for _, sparse in times)
+    weights = [(*w.layout.shape, round(w.layout.density, 2), w.at_once) for w in windows]
+    dense, sparse = common_answer(("products", *weights), "{!r} {!r}".format(*own)).split()
+    return float(dense), float(sparse)
 
 
 def seconds(window: Window) -> tuple[float, float]:

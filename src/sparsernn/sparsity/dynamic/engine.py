@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sparsernn.core.errors import InputError
 from sparsernn.core.plain import Json
 from sparsernn.core.streams import stream
+from sparsernn.sparsity.attachment import check_gradients
 from sparsernn.sparsity.dynamic.budget import update_tau
 from sparsernn.sparsity.dynamic.engine_settings import Settings
 from sparsernn.sparsity.dynamic.first_masks import fan_in_scale, initial_masks
@@ -114,6 +115,7 @@ class DynamicSparse(Sparsifier):
 
     def step(self) -> list[dict[str, Json]]:
         """The name of `after_step` in a loop of one's own."""
+        check_gradients(self.dense_gradients())
         return self.after_step()
 
     def end_epoch(self, averaging_starts: bool = False) -> list[dict[str, Json]]:
