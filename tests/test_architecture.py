@@ -81,6 +81,7 @@ UNTYPED: dict[str, tuple[int, str]] = {
     "kernels/forget_triton.py": (1, "triton's language, where it is installed"),
     "kernels/recurrence_triton.py": (1, "the same"),
     "kernels/triton_language.py": (4, "triton's own kernels, where it is installed"),
+    "kernels/ordered_triton.py": (1, "triton's language, where it is installed"),
     "kernels/window_triton.py": (1, "triton's language, where it is installed"),
     "nn/blocks/block_mixture.py": (1, "tied to a table in blocks, where its base is tied to one weight"),
     "nn/drive/held_places.py": (1, "an attribute of a module: a weight, a buffer or another module"),

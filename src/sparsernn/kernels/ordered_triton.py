@@ -60,6 +60,11 @@ def _of_shares(d_steps, soft):  # type: ignore[no-untyped-def]
 
 
 @Kernel
+def _opened(gate, master, overlap):  # type: ignore[no-untyped-def]
+    return gate * overlap + (master - overlap)
+
+
+@Kernel
 def _ahead_ordered(  # type: ignore[no-untyped-def]
     u, weight, fed, cells, opened, masters, steps, batch, width, chunks, size,
     keep: tl.constexpr, precision: tl.constexpr,
@@ -76,7 +81,8 @@ def _ahead_ordered(  # type: ignore[no-untyped-def]
     there = chunk < chunks
     w = weight + 2 * chunks * width
     for _ in range(steps):
-        z_in, z_forget = _pair(fed + here, inside, weight, chunk, chunks, width, precision, deep)
+        come = fed + here
+        z_in, z_forget = _pair(come, inside, weight, chunk, chunks, width, precision, deep)
         z_in += tl.load(u + pre + chunk, mask=inside & there, other=0.0)
         z_forget += tl.load(u + pre + chunks + chunk, mask=inside & there, other=0.0)
         soft_in = _shares(z_in, there)
@@ -90,11 +96,9 @@ def _ahead_ordered(  # type: ignore[no-untyped-def]
         for first in range(0, width, tile):
             unit = (first + tl.arange(0, tile))[None, :]
             known = inside & (unit < width)
-            o, g = _pair(fed + here, inside, w, unit, width, width, precision, deep)
-            into, forget = _pair(
-                fed + here, inside, w + 2 * width * width, unit, width, width, precision, deep
-            )
             at = pre + 2 * chunks + unit
+            o, g = _pair(come, inside, w, unit, width, width, precision, deep)
+            into, forget = _pair(come, inside, w + 2 * width * width, unit, width, width, precision, deep)
             o = _sigmoid(o + tl.load(u + at, mask=known, other=0.0))
             g = _tanh(g + tl.load(u + at + width, mask=known, other=0.0))
             into = _sigmoid(into + tl.load(u + at + 2 * width, mask=known, other=0.0))
@@ -106,15 +110,57 @@ def _ahead_ordered(  # type: ignore[no-untyped-def]
                 tl.store(opened + at + 3 * width, forget, mask=known)
             i_ = tl.load(own + unit // size, mask=known, other=0.0)
             f_ = tl.load(own + chunks + unit // size, mask=known, other=0.0)
-            overlap = f_ * i_
-            kept = forget * overlap + (f_ - overlap)
-            write = into * overlap + (i_ - overlap)
-            c = kept * tl.load(cells + here + unit, mask=known, other=0.0) + write * g
+            c = _opened(forget, f_, f_ * i_) * tl.load(cells + here + unit, mask=known, other=0.0)
+            c += _opened(into, i_, f_ * i_) * g
             tl.store(cells + here + batch * width + unit, c, mask=known)
             tl.store(fed + here + batch * width + unit, o * _tanh(c), mask=known)
         tl.debug_barrier()
         here += batch * width
         pre += batch * rows
+
+
+@Kernel
+def _back_units(  # type: ignore[no-untyped-def]
+    of_h, d_c, before, after, gates, i_, f_, d_gates, by_unit, known, width
+):
+    """Back through the gates of some units: of_h and the shares i_ and f_ are numbers, all else is where they lie."""
+    o = tl.load(gates, mask=known, other=0.0)
+    g = tl.load(gates + width, mask=known, other=0.0)
+    into = tl.load(gates + 2 * width, mask=known, other=0.0)
+    forget = tl.load(gates + 3 * width, mask=known, other=0.0)
+    tanh_c = _tanh(tl.load(after, mask=known, other=0.0))
+    through = tl.load(d_c, mask=known, other=0.0) + of_h * o * (1.0 - tanh_c * tanh_c)
+    overlap = f_ * i_
+    d_write = through * g
+    d_kept = through * tl.load(before, mask=known, other=0.0)
+    tl.debug_barrier()  # d_c is overwritten
+    tl.store(d_gates, of_h * tanh_c * o * (1.0 - o), mask=known)
+    tl.store(d_gates + width, through * _opened(into, i_, overlap) * (1.0 - g * g), mask=known)
+    tl.store(d_gates + 2 * width, d_write * overlap * into * (1.0 - into), mask=known)
+    tl.store(d_gates + 3 * width, d_kept * overlap * forget * (1.0 - forget), mask=known)
+    tl.store(d_c, through * _opened(forget, f_, overlap), mask=known)
+    tl.store(by_unit, d_write, mask=known)
+    tl.store(by_unit + width, d_kept, mask=known)
+
+
+@Kernel
+def _of_chunks(gates, by_unit, chunk, known, width, size):  # type: ignore[no-untyped-def]
+    """What the units of each chunk say of its master gates, and of their overlap."""
+    of_in = tl.load(by_unit + chunk * size, mask=known, other=0.0)
+    of_forget = tl.load(by_unit + width + chunk * size, mask=known, other=0.0)
+    into = tl.load(gates + 2 * width + chunk * size, mask=known, other=0.0)
+    forget = tl.load(gates + 3 * width + chunk * size, mask=known, other=0.0)
+    of_overlap = of_in * (into - 1.0) + of_forget * (forget - 1.0)
+    for number in range(1, size):
+        unit = chunk * size + number
+        d_write = tl.load(by_unit + unit, mask=known, other=0.0)
+        d_kept = tl.load(by_unit + width + unit, mask=known, other=0.0)
+        into = tl.load(gates + 2 * width + unit, mask=known, other=0.0)
+        forget = tl.load(gates + 3 * width + unit, mask=known, other=0.0)
+        of_in += d_write
+        of_forget += d_kept
+        of_overlap += d_write * (into - 1.0) + d_kept * (forget - 1.0)
+    return of_in, of_forget, of_overlap
 
 
 @Kernel
@@ -132,72 +178,46 @@ def _back_ordered(  # type: ignore[no-untyped-def]
     by_unit = passed + row.to(tl.int64)[:, None] * (2 * width)
     last = tl.full([many, 1], steps - 1, tl.int64)
     here = own + last * (batch * width)
-    plane = row.to(tl.int64)[:, None] * rows + last * (batch * rows)
+    pre = row.to(tl.int64)[:, None] * rows + last * (batch * rows)
     chunk = tl.arange(0, each)[None, :]
-    of_chunk = inside & (chunk < chunks)
+    there = inside & (chunk < chunks)
     for _ in range(steps):
-        soft_in = tl.load(opened + plane + chunk, mask=of_chunk, other=0.0)
-        soft_forget = tl.load(opened + plane + chunks + chunk, mask=of_chunk, other=0.0)
+        soft_in = tl.load(opened + pre + chunk, mask=there, other=0.0)
+        soft_forget = tl.load(opened + pre + chunks + chunk, mask=there, other=0.0)
         all_in = 1.0 - tl.cumsum(soft_in, 1)
         all_forget = tl.cumsum(soft_forget, 1)
-        tl.store(sums + chunk, all_in, mask=of_chunk)
-        tl.store(sums + chunks + chunk, all_forget, mask=of_chunk)
+        tl.store(sums + chunk, all_in, mask=there)
+        tl.store(sums + chunks + chunk, all_forget, mask=there)
         tl.debug_barrier()
-        for first in range(0, width, tile):  # back through the gates
+        gates = pre + 2 * chunks
+        for first in range(0, width, tile):
             unit = (first + tl.arange(0, tile))[None, :]
             known = inside & (unit < width)
-            at = plane + 2 * chunks + unit
-            o = tl.load(opened + at, mask=known, other=0.0)
-            g = tl.load(opened + at + width, mask=known, other=0.0)
-            into = tl.load(opened + at + 2 * width, mask=known, other=0.0)
-            forget = tl.load(opened + at + 3 * width, mask=known, other=0.0)
-            i_ = tl.load(sums + unit // size, mask=known, other=0.0)
-            f_ = tl.load(sums + chunks + unit // size, mask=known, other=0.0)
-            before = tl.load(cells + here + unit, mask=known, other=0.0)
-            tanh_c = _tanh(tl.load(cells + here + batch * width + unit, mask=known, other=0.0))
             of_h = tl.load(d_h + own + unit, mask=known, other=0.0)
             of_h += tl.load(d_y + here + unit, mask=known, other=0.0)
-            through = tl.load(d_c + own + unit, mask=known, other=0.0)
-            through += of_h * o * (1.0 - tanh_c * tanh_c)
-            overlap = f_ * i_
-            kept = forget * overlap + (f_ - overlap)
-            write = into * overlap + (i_ - overlap)
-            d_write = through * g
-            d_kept = through * before
-            tl.store(d_pre + at, of_h * tanh_c * o * (1.0 - o), mask=known)
-            tl.store(d_pre + at + width, through * write * (1.0 - g * g), mask=known)
-            tl.store(d_pre + at + 2 * width, d_write * overlap * into * (1.0 - into), mask=known)
-            tl.store(d_pre + at + 3 * width, d_kept * overlap * forget * (1.0 - forget), mask=known)
-            tl.store(d_c + own + unit, through * kept, mask=known)
-            tl.store(by_unit + unit, d_write, mask=known)
-            tl.store(by_unit + width + unit, d_kept, mask=known)
+            i_ = tl.load(sums + unit // size, mask=known, other=0.0)
+            f_ = tl.load(sums + chunks + unit // size, mask=known, other=0.0)
+            before = cells + here + unit
+            after = before + batch * width
+            open_ = opened + gates + unit
+            to = d_pre + gates + unit
+            _back_units(
+                of_h, d_c + own + unit, before, after, open_, i_, f_, to, by_unit + unit, known, width
+            )
         tl.debug_barrier()
-        # write = into * overlap + (master - overlap), kept likewise: through the masters and through their overlap
-        of_in = tl.zeros([many, each], weight.dtype.element_ty)
-        of_forget = of_in
-        of_both = of_in
-        for number in range(size):
-            one = chunk * size + number
-            of_write = tl.load(by_unit + one, mask=of_chunk, other=0.0)
-            of_kept = tl.load(by_unit + width + one, mask=of_chunk, other=0.0)
-            gates = opened + plane + 2 * chunks + 2 * width + one
-            of_both += of_write * tl.load(gates, mask=of_chunk, other=0.0)
-            of_both += of_kept * tl.load(gates + width, mask=of_chunk, other=0.0)
-            of_in += of_write
-            of_forget += of_kept
-        of_overlap = of_both - of_in - of_forget
+        of_in, of_forget, of_overlap = _of_chunks(opened + gates, by_unit, chunk, there, width, size)
         d_in = _of_shares(-(of_in + of_overlap * all_forget), soft_in)
         d_forget = _of_shares(of_forget + of_overlap * all_in, soft_forget)
-        tl.store(d_pre + plane + chunk, d_in, mask=of_chunk)
-        tl.store(d_pre + plane + chunks + chunk, d_forget, mask=of_chunk)
+        tl.store(d_pre + pre + chunk, d_in, mask=there)
+        tl.store(d_pre + pre + chunks + chunk, d_forget, mask=there)
         tl.debug_barrier()
         for first in range(0, width, tile):  # and through the product
             unit = (first + tl.arange(0, tile))[None, :]
-            back = _products_back(d_pre + plane, inside, weight, unit, rows, width, precision, deep)
+            back = _products_back(d_pre + pre, inside, weight, unit, rows, width, precision, deep)
             tl.store(d_h + own + unit, back, mask=inside & (unit < width))
         tl.debug_barrier()
         here -= batch * width
-        plane -= batch * rows
+        pre -= batch * rows
 
 
 def takes(chunks: int, u: Tensor, weight: Tensor, state: tuple[Tensor, ...]) -> bool:
