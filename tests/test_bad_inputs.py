@@ -40,6 +40,7 @@ TOP = settings(
     precision="half | float16 | 16 | true : True | [bfloat16] : bfloat16 | tf32",
     log="nothing | tensorboad : tensorboard | 3 | true : True | [tensorboard,tensorboard] : repetitions"
     " | [tensorboard,nothing] : nothing | {{name:wandb}} : wandb",
+    cuda_graphs="yes | 1 | true : cuda_graphs",
     clip="0 | -1 | abc | true : True | {{norm:-1}} : -1 | {{value:0}} : 0 | {{size:1}} : size | .inf : inf",
     log_every="0 | -5 | 1.5 | abc",
     checkpoint_seconds="-1 | abc",

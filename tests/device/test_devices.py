@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from sparsernn.cli.app import app
+from sparsernn.cli.console_tables import plan_lines
 from sparsernn.core import devices
 from sparsernn.core.errors import InputError
 from sparsernn.core.streams import stream
@@ -29,6 +30,7 @@ from sparsernn.runs.checkpoint import load_checkpoint
 from sparsernn.runs.divergence import Diverged
 from sparsernn.runs.evaluation import evaluate_run
 from sparsernn.runs.loop import train
+from sparsernn.runs.plan import plan
 from sparsernn.runs.recipe import Recipe, load_recipe
 from sparsernn.runs.run import LAST, weights
 from sparsernn.sparsity import sparsify
@@ -327,3 +329,27 @@ def test_a_model_of_ones_own_is_made_sparse_where_it_lies():
         for name, mask in masks.items():
             assert is_here(mask)
             assert torch.equal(mask.cpu(), expected[name])
+
+
+def test_loops_are_sent_as_graphs_where_that_is_asked_for_and_there_are_some(data, tmp_path, monkeypatch):  # noqa: F811
+    made = []
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", lambda loop, samples: made.append(1) or loop)
+    asked = ("cuda_graphs=true", "sparsity=dense", "boundary=truncate")
+    with pytest.raises(
+        InputError, match="cuda_graphs is True, but no layer of this model steps through time"
+    ):
+        create(tiny(NAME, data, *asked, "device=cpu"), tmp_path / "lstm")
+    recipe = tiny("selfish/rhn-ptb", data, *asked)
+    with pretended():
+        run = create(recipe, tmp_path / "rhn")
+        assert run.recipe.cuda_graphs
+        assert "device      cuda:0 (a pretended device), loops as CUDA graphs" in plan_lines(
+            plan(run, measure=False)
+        )
+        train(run)
+        assert made
+    here = open_run(tmp_path / "rhn", device="cpu")  # where it goes on without them
+    assert not plan(here, measure=False)["cuda_graphs"]
+    here.recipe = tiny("selfish/rhn-ptb", data, *asked, "epochs=3")
+    train(here)
+    assert here.position.epoch == 3

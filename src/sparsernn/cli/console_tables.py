@@ -110,6 +110,7 @@ def plan_lines(plan: Mapping[str, Json]) -> list[str]:
     if plan.get("device"):
         precision = plan.get("precision", "float32")
         said = "" if precision == "float32" else f", products in {precision}"
+        said += ", loops as CUDA graphs" if plan.get("cuda_graphs") else ""
         lines.append(f"device      {plan['device']}{said}")
     if plan.get("estimated_seconds") is not None:
         lines.append(f"time        about {duration(plan['estimated_seconds'])} on this machine")

@@ -35,6 +35,7 @@ from sparsernn.optim import (
     make_learning_rate,
     parameter_groups,
 )
+from sparsernn.runs.loop_graphs import send_as_graphs
 from sparsernn.runs.ranks import Alone
 from sparsernn.runs.recipe import Recipe, load_recipe
 from sparsernn.runs.run import Run
@@ -84,6 +85,8 @@ def assemble(
     task.check_model(model)
     precision.check(model)
     model.to(where)
+    if recipe.cuda_graphs:
+        send_as_graphs(model, where)
     task.settle(where)
     per_epoch = task.steps_per_epoch(recipe.seed)
     steps = recipe.epochs * per_epoch

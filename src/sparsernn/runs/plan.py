@@ -27,8 +27,8 @@ def plan(run: Run, measure: bool = True) -> dict[str, Json]:
         as `ProductChoice` has it; clip_over, where gradients are clipped;
         examples, scored targets per split; note, what a reader of the figures must know of the data, "" for nothing;
         counts, what they are called; vocabularies {name: size}; metric;
-        steps, epochs, steps_per_epoch; phases, see `phase_rows`; device; precision; estimated_seconds for the
-        whole run on this machine.
+        steps, epochs, steps_per_epoch; phases, see `phase_rows`; device; precision; cuda_graphs; estimated_seconds
+        for the whole run on this machine.
     """
     seconds = estimated_seconds(run, run.task.steps_per_epoch(run.recipe.seed)) if measure else None
     masks, gates = run.sparsifier.masks(), gate_blocks(run.model)
@@ -62,6 +62,7 @@ def plan(run: Run, measure: bool = True) -> dict[str, Json]:
         ),
         "device": described(run.device),
         "precision": run.precision.name,
+        "cuda_graphs": any(getattr(part, "captured", False) for part in run.model.modules()),
         "products": _products(run),
         "clip_over": None if run.recipe.clip is None else run.recipe.clip_over,
         "estimated_seconds": seconds,

@@ -21,7 +21,7 @@ from sparsernn.runs.validation import COMPONENTS, check
 DESCRIPTION = ("about", "source", "command", "published", "obtained")
 # Changing these does not change what a run computes: its published numbers still belong beside it.
 OPERATIONAL = (
-    *("name", "log_every", "checkpoint_seconds", "threads", "device", "deterministic", "log"),
+    *("name", "log_every", "checkpoint_seconds", "threads", "device", "deterministic", "cuda_graphs", "log"),
     *DESCRIPTION,
 )
 
@@ -48,6 +48,7 @@ class Recipe:
             "mps".
         precision: of the products in training steps, "float32", "tf32" (on CUDA devices) or "bfloat16".
         deterministic: ask torch for algorithms that give the same bits every time, on accelerators too; slower.
+        cuda_graphs: on a CUDA device, send training windows of RHN, ON-LSTM and Elman layers as CUDA graphs.
         log: where the run can be watched besides, some of "tensorboard", "wandb", "mlflow"; each needs the extra of
             its name. metrics.jsonl is written in any case.
         about, source, command: one sentence, the paper, the command line of the original code.
@@ -77,6 +78,7 @@ class Recipe:
     device: str = "auto"
     precision: str = "float32"
     deterministic: bool = False
+    cuda_graphs: bool = False
     log: list[str] = field(default_factory=list)
     about: str = ""
     source: str = ""
@@ -133,6 +135,7 @@ _ORDER = (
         "device",
         "precision",
         "deterministic",
+        "cuda_graphs",
         "log",
     ),
 )

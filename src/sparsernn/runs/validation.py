@@ -75,6 +75,7 @@ _ANNOTATIONS: dict[str, object] = {
     "device": DeviceName,
     "precision": PrecisionName,
     "deterministic": bool,
+    "cuda_graphs": bool,
     "clip_over": Literal["all", "existing"],
     "log": Log | Annotated[Sequence[Log], Distinct()],
     "overrides": Sequence[str],

@@ -12,7 +12,10 @@ from sparsernn.report.story.formats import MISSING, flatten, plain, quality
 from sparsernn.report.story.history import RunRecord
 from sparsernn.report.story.tables import NOT_SETTINGS, Table
 
-FREE = (*NOT_SETTINGS, "seed", "log_every", "checkpoint_seconds", "threads", "device", "deterministic", "log")
+FREE = (
+    *NOT_SETTINGS,
+    *("seed", "log_every", "checkpoint_seconds", "threads", "device", "deterministic", "cuda_graphs", "log"),
+)
 """What may differ between runs of one row: it changes the draw, or nothing."""
 
 
