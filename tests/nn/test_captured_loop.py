@@ -12,9 +12,11 @@ import torch
 
 from sparsernn.core.errors import InputError
 from sparsernn.kernels import triton_language
-from sparsernn.nn import RHN, Elman
+from sparsernn.nn import RHN, BlockLSTM, Elman
+from sparsernn.nn.blocks import batched_lstm
 from sparsernn.nn.cells.onlstm import ONLSTM
 from sparsernn.nn.drive import captured_loop
+from sparsernn.nn.drive.recurrent import within
 from sparsernn.sparsity import sparsify
 
 LAYERS = {
@@ -217,6 +219,27 @@ def test_a_window_in_one_launch_may_be_captured(graphs, interpreted, monkeypatch
     for ours, exact in zip(windows(layer, [2]), expected, strict=True):
         torch.testing.assert_close(ours, exact, rtol=1e-12, atol=1e-12)
     assert (graphs.runs, interpreted.launched) == (1, ["_ahead_window", "_back_window"])
+
+
+def test_blocks_that_are_read_at_once_may_be_captured(graphs, monkeypatch):
+    """In windows of training that are not ragged; weights that are dropped are drawn outside the graph."""
+    monkeypatch.setattr(captured_loop, "AFTER", 1)
+    torch.manual_seed(0)
+    layer = BlockLSTM(6, 12, blocks=3, weight_drop=0.5).double()
+    x = torch.randn(T, B, 6, dtype=torch.double)
+    start, found = torch.zeros(1, B, 12, dtype=torch.double), []
+    parts = layer._parts(layer._own())
+    for loops in (None, layer._loops, layer._loops):
+        torch.manual_seed(1)
+        y, h, c = batched_lstm.read(parts, x, start, start, 0.5, None, loops)
+        loss = y.square().sum() + h.sin().sum() + c.sum()
+        found.append((y, h, c, *torch.autograd.grad(loss, list(layer.parameters()))))
+    for captured in found[1:]:
+        for ours, exact in zip(captured, found[0], strict=True):
+            torch.testing.assert_close(ours, exact, rtol=1e-12, atol=1e-12)
+    assert graphs.runs == 2
+    batched_lstm.read(parts, x, start, start, 0.5, within(torch.tensor([T, 2]), T, B), layer._loops)
+    assert graphs.runs == 2
 
 
 def test_the_cpu_has_no_graphs():

@@ -38,7 +38,7 @@ def send_as_graphs(model: nn.Module, device: torch.device) -> None:
     if not loops:
         raise InputError(
             "cuda_graphs is True, but no layer of this model steps through time by a loop that could be captured, as "
-            "RHN, ON-LSTM and Elman layers do; let it be False."
+            "RHN, ON-LSTM, Elman and block LSTM layers do; let it be False."
         )
     for part in loops:
         part.captured = device.type == "cuda"

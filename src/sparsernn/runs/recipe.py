@@ -48,7 +48,7 @@ class Recipe:
             "mps".
         precision: of the products in training steps, "float32", "tf32" (on CUDA devices) or "bfloat16".
         deterministic: ask torch for algorithms that give the same bits every time, on accelerators too; slower.
-        cuda_graphs: on a CUDA device, send training windows of RHN, ON-LSTM and Elman layers as CUDA graphs.
+        cuda_graphs: on a CUDA device, send training windows of layers that step through time as CUDA graphs.
         log: where the run can be watched besides, some of "tensorboard", "wandb", "mlflow"; each needs the extra of
             its name. metrics.jsonl is written in any case.
         about, source, command: one sentence, the paper, the command line of the original code.

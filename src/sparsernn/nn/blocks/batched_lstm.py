@@ -16,6 +16,7 @@ from sparsernn.core.torch_releases import is_exporting
 from sparsernn.kernels.lstm_kernel import Part
 from sparsernn.nn.cells.lstm_gates import LSTMGates
 from sparsernn.nn.drive import loop_choice
+from sparsernn.nn.drive.captured_loop import CapturedLoops
 from sparsernn.nn.drive.cell import Stage
 from sparsernn.nn.drive.flat_weights import joined
 from sparsernn.nn.drive.recurrent import turned, within
@@ -27,7 +28,13 @@ Shapes = tuple[tuple[int, ...], ...]
 
 
 def read(
-    parts: Sequence[Part], x: Tensor, h: Tensor, c: Tensor, drop: float = 0.0, valid: Tensor | None = None
+    parts: Sequence[Part],
+    x: Tensor,
+    h: Tensor,
+    c: Tensor,
+    drop: float = 0.0,
+    valid: Tensor | None = None,
+    loops: CapturedLoops | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """A window, all LSTMs at once.
 
@@ -38,6 +45,7 @@ def read(
         c: likewise.
         drop: probability in [0, 1) with which each recurrent weight is dropped, drawn once.
         valid: bool (T, B, 1), where a sequence goes on; None for everywhere.
+        loops: that capture the loop, where all sequences are as long.
 
     Returns:
         y (T, B, D H), and h and c after the window.
@@ -62,7 +70,10 @@ def read(
     u = u.view(*u.shape[:2], *x.shape[:2]).permute(2, 0, 3, 1).flatten(1, 2)
     state = tuple(_spread(part, ordered, width) for part in (h, c))
     rows = None if valid is None else valid.repeat(1, len(ordered), 1)
-    y, last = scan((Stage(recurrent, LSTMGates()),), u, state, rows)
+    stages = (Stage(recurrent, LSTMGates()),)
+    y, last = (
+        scan(stages, u, state, rows) if loops is None or rows is not None else loops.scan(stages, u, state)
+    )
     gathered = _gathered(y, ordered, directions, batch)
     h, c = (_gathered(part.unsqueeze(0), ordered, directions, batch).squeeze(1) for part in last)
     ahead, *others = gathered.unbind(0)
@@ -70,7 +81,13 @@ def read(
 
 
 def read_where_faster(
-    parts: Sequence[Part], x: Tensor, h: Tensor, c: Tensor, drop: float, lengths: Tensor | None
+    parts: Sequence[Part],
+    x: Tensor,
+    h: Tensor,
+    c: Tensor,
+    drop: float,
+    lengths: Tensor | None,
+    loops: CapturedLoops | None = None,
 ) -> tuple[Tensor, Tensor, Tensor] | None:
     """As `read`, or None where one LSTM after the other is as fast, or a graph for other programs is made.
 
@@ -81,11 +98,12 @@ def read_where_faster(
         c: likewise.
         drop: likewise.
         lengths: valid steps of each sequence, (B,) on the CPU; None for all.
+        loops: as `read` takes them.
     """
     if is_exporting() or not x.numel() or not pays(parts, x, h, c):
         return None
     valid = None if lengths is None else moved(within(lengths, *x.shape[:2]), x.device)
-    return read(parts, x, h, c, drop, valid)
+    return read(parts, x, h, c, drop, valid, loops)
 
 
 def pays(parts: Sequence[Part], x: Tensor, h: Tensor, c: Tensor) -> bool:

@@ -20,6 +20,7 @@ from sparsernn.kernels.lstm_kernel import Part
 from sparsernn.nn.blocks import batched_lstm, parallel_lstm
 from sparsernn.nn.blocks.geometry import arrangement, is_arranged
 from sparsernn.nn.cells.lstm import LSTMState
+from sparsernn.nn.drive.captured_loop import CapturedLoops
 from sparsernn.nn.drive.flat_weights import FlatWeights
 from sparsernn.nn.drive.layer import Layer
 from sparsernn.nn.drive.ragged_batch import Ragged, returns
@@ -79,8 +80,9 @@ class BlockLSTM(Layer):
 
     gates = ("i", "f", "g", "o")
     naive = (
-        False  # whether a card takes one component after the other in any case, whose weights can be watched
+        False  # whether a card takes one component after the other in any case, as who watches weights asks
     )
+    captured = False  # whether it captures the loop of all at once, where it takes that; see `Recurrent`
 
     @checked
     def __init__(
@@ -100,7 +102,7 @@ class BlockLSTM(Layer):
         self.asked = blocks, density, reduce
         places, widths = arrangement(input_size, hidden_size, *self.asked)
         self.windows = list(places)
-        self._flat = [FlatWeights("lstm") for _ in self.windows]
+        self._flat, self._loops = [FlatWeights("lstm") for _ in self.windows], CapturedLoops()
         self.suffixes = ("", "_reverse") if bidirectional else ("",)
         for n, (window, width) in enumerate(zip(places, widths, strict=True)):
             for suffix in self.suffixes:
@@ -204,7 +206,8 @@ class BlockLSTM(Layer):
         if not x.is_cuda or self.naive:
             return None
         parts, drop = self._parts(self._own()), self.weight_drop * self.training
-        return batched_lstm.read_where_faster(parts, x, h, c, drop, lengths)
+        loops = self._loops if self.captured and self.training else None
+        return batched_lstm.read_where_faster(parts, x, h, c, drop, lengths, loops)
 
     def _own(self) -> list[list[Tensor]]:
         return [[w for s in self.suffixes for w in self.weights(n, s)] for n in range(len(self.windows))]
@@ -276,10 +279,8 @@ class BlockLSTM(Layer):
 
     def to_dense(self) -> nn.LSTM:
         """torch's own LSTM of the same function, with zeros where no weights are; without weight drop."""
-        hidden = self.hidden_spans()[-1].stop
-        other = nn.LSTM(
-            self.input_size, hidden, batch_first=self.batch_first, bidirectional=self.bidirectional
-        )
+        inputs, hidden = self.input_size, self.hidden_spans()[-1].stop
+        other = nn.LSTM(inputs, hidden, batch_first=self.batch_first, bidirectional=self.bidirectional)
         dense = {
             name.removesuffix("_reverse") + "_l0" + "_reverse" * name.endswith("_reverse"): weight
             for name, weight in self.dense_weights().items()
@@ -381,9 +382,8 @@ def resized(layer: BlockLSTM, spec: Mapping[str, Json]) -> dict[str, Json]:
     if is_arranged((tuple(layer.windows), widths), layer.input_size, sum(widths), *layer.asked):
         return dict(spec)
     listed = [[n, window.start, window.stop] for n, window in zip(widths, layer.windows, strict=True)]
-    return {key: value for key, value in spec.items() if key not in ("density", "reduce")} | {
-        "blocks": listed
-    }
+    others = {key: value for key, value in spec.items() if key not in ("density", "reduce")}
+    return {**others, "blocks": listed}
 
 
 def _narrow(layer: BlockLSTM, n: int, suffix: str, kept: Tensor) -> None:
