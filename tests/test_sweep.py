@@ -13,6 +13,7 @@ import sparsernn as sr
 from sparsernn.core.errors import InputError
 from sparsernn.experiments import Sweep
 from sparsernn.experiments.search_space import parse_space, spaces_of
+from sparsernn.experiments.sweep_storage import take_up_the_dead
 from sparsernn.report.story.history import load_run
 from sparsernn.report.story.seeds import Sample, differs, seeds_tables
 
@@ -38,7 +39,8 @@ def worker(url):
 
 
 @pytest.mark.slow
-def test_six_runs_by_two_workers_of_which_one_is_killed(tmp_path):
+@pytest.mark.parametrize("storage", ["sqlite", "journal"])
+def test_six_runs_by_two_workers_of_which_one_is_killed(storage, tmp_path):
     longer = {**SMALL, "epochs": 6, "checkpoint_seconds": 0}
     made = sr.sweep(
         "demo/selfish",
@@ -48,6 +50,7 @@ def test_six_runs_by_two_workers_of_which_one_is_killed(tmp_path):
         workers=0,
         out=tmp_path,
         heartbeat=1,
+        storage=f"{storage}:///{tmp_path / 'all.trials'}",
     )
     assert made.left == 6
     victim = worker(made.url)
@@ -76,6 +79,42 @@ def test_six_runs_by_two_workers_of_which_one_is_killed(tmp_path):
     # a run of the sweep is the run that one would have trained alone
     alone = sr.train(made.runs[0].recipe, {"name": "alone"}, out=tmp_path / "alone", progress=False)
     assert alone.scores == made.runs[0].scores
+
+
+def test_a_journal_is_a_storage(tmp_path):
+    """Also for a worker that is silent, by whose clock whatever."""
+
+    url = f"journal:///{tmp_path / 'sweep.journal'}"
+    with pytest.raises(InputError, match="holds no sweep, there is no such file"):
+        Sweep(url)
+    made = sr.sweep(
+        "demo/dense", {"optimizer.lr": [5, 10]}, {**SMALL, "epochs": 1}, out=tmp_path, storage=url
+    )
+    assert [run.is_complete for run in made.runs] == [True, True]
+    with pytest.raises(InputError, match="already holds a sweep"):
+        sr.sweep("demo/dense", {"optimizer.lr": [5]}, SMALL, out=tmp_path, storage=url)
+
+    made = sr.sweep(
+        "demo/dense",
+        {"optimizer.lr": [5]},
+        SMALL,
+        workers=0,
+        out=tmp_path / "other",
+        storage=f"{url}2",
+        heartbeat=1,
+    )
+    with pytest.warns(UserWarning, match="supposed to be used with Study.optimize"):
+        lost = made.study.ask()
+    listener = Sweep(f"{url}2")
+    storage = listener.study._storage
+    made.study._storage.record_heartbeat(lost._trial_id)
+    for seconds, states in ((0.0, ["RUNNING"]), (2.9, ["RUNNING"]), (3.1, ["FAIL", "WAITING"])):
+        storage._heard = {number: (beat, then - seconds) for number, (beat, then) in storage._heard.items()}
+        take_up_the_dead(listener.study)
+        assert [trial.state.name for trial in listener.study.get_trials()] == states
+        storage._heard = {number: (beat, then + seconds) for number, (beat, then) in storage._heard.items()}
+    made.study._storage.record_heartbeat(lost._trial_id)  # it was only slow, and is told nothing
+    assert made.left == 1
 
 
 def test_a_search_draws_from_ranges_and_hears_the_mean_of_the_seeds(tmp_path):

@@ -279,6 +279,7 @@ def test_commands_take_a_device(data, tmp_path):  # noqa: F811
     for command in (
         ["train", str(file), "--dry-run"],
         ["sweep", str(file), "--seeds", "1", "--workers", "0"],
+        ["demo", "--out", str(tmp_path / "demo")],
     ):
         refused = CliRunner().invoke(app, [*command, "--device", "tpu"])
         assert refused.exit_code != 0

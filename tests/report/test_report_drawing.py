@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from sparsernn.report.charts.chart import Axes, Marks, Series, chart
 from sparsernn.report.charts.run_charts import thin
 from sparsernn.report.charts.scale import scale_for
-from sparsernn.report.charts.svg import spread, standalone
+from sparsernn.report.charts.svg import Figure, spread, standalone
 from sparsernn.report.story.checkpoint_tensors import density_map, histogram, png, tensors_of
 
+TEXT = "{http://www.w3.org/2000/svg}text"
 values = st.lists(st.floats(-1e9, 1e9).filter(lambda v: v == 0 or abs(v) > 1e-9), min_size=1, max_size=20)
 
 
@@ -122,3 +123,16 @@ def test_a_tree_without_sparsity_or_averages() -> None:
     found = tensors_of({"model": {"a": torch.ones(1)}, "sparsifier": {}, "optimizer": None})
     assert not found.masks
     assert not found.averages
+
+
+@pytest.mark.parametrize(
+    ("label", "columns"), [("dense", 3), ("a label of some 40 letters, n = 3", 2), ("w" * 60, 1)]
+)
+def test_entries_of_a_legend_do_not_meet(label: str, columns: int) -> None:
+    figure = Figure("A chart", "", "nothing", legend=tuple(("s0", "line", label) for _ in range(4)))
+    entries = [e for e in ElementTree.fromstring(standalone(figure)).iter(TEXT) if e.text == label]
+    places = [(float(e.get("x")), float(e.get("y"))) for e in entries]
+    assert len({x for x, _ in places}) == columns
+    assert len(set(places)) == 4
+    apart = [b[0] - a[0] for a, b in pairwise(places) if a[1] == b[1]]
+    assert all(gap > 6 * len(label) for gap in apart)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparsernn.cli.arguments import Device, with_options
 from sparsernn.core.plain import Json
 from sparsernn.runs.run_folders import fresh_folder
 
@@ -29,6 +30,7 @@ def demo(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Folder for the runs; runs/demo if not given.")
     ] = None,
+    device: Device = None,
 ) -> None:
     """Train and compare a dense, a static-sparse and a Selfish-sparse language model: about two minutes."""
     from sparsernn.cli.training import show_results, with_progress
@@ -39,7 +41,7 @@ def demo(
     from sparsernn.runs.recipe import load_recipe
 
     folder = out or fresh_folder("demo")
-    recipes = [load_recipe(name, overrides or []) for name in RECIPES]
+    recipes = [load_recipe(name, with_options(overrides, device)) for name in RECIPES]
     folders = [folder / recipe.name.rsplit("/", 1)[-1] for recipe in recipes]
     for recipe, place in zip(recipes, folders, strict=True):
         output().print("", headed(recipe.name, recipe.about), sep="\n")

@@ -189,7 +189,7 @@ def sweep(
             all to them.
         out: folder of the runs; None: runs/NAME-sweep, with a number added while it is taken.
         data: the corpus' folder.
-        storage: optuna's storage URL; None: a SQLite file in `out`.
+        storage: optuna's storage URL, or journal:///FILE, which is appended to; None: a SQLite file in `out`.
         prune: stop runs whose validation score is behind the median of earlier ones at the same epoch.
         heartbeat: seconds, >= 1; see `HEARTBEAT`.
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 STUDY = "sweep"
 HEARTBEAT = 20
 """Seconds between two signs of life of a worker; after three of them without one its trial is given to another."""
+JOURNAL = "journal:///"
+"""Before the file of a journal, in place of a database's URL."""
 PLAN, FOLDER, ASKED = "plan", "folder", "asked"
 
 
@@ -73,8 +75,8 @@ def study_of(url: str) -> tuple[Study, SweepPlan]:
         InputError: no sweep there, or optuna is not installed.
     """
     optuna = load_optuna()
-    file = url.removeprefix("sqlite:///")
-    if file != url and not Path(file).is_file():  # SQLite would make one
+    file = url.removeprefix("sqlite:///").removeprefix(JOURNAL)
+    if file != url and not Path(file).is_file():  # SQLite would make one, and a journal begin
         raise InputError(
             f"{url} holds no sweep, there is no such file; 'sparsernn sweep RECIPE ...' starts one."
         )
@@ -106,6 +108,10 @@ def _storage(url: str, heartbeat: int = HEARTBEAT) -> BaseStorage:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            if url.startswith(JOURNAL):
+                from sparsernn.experiments.beating_journal import BeatingJournal
+
+                return BeatingJournal(url.removeprefix(JOURNAL), heartbeat, wait_again)
             storage: BaseStorage = optuna.storages.RDBStorage(
                 url,
                 heartbeat_interval=heartbeat,
@@ -116,7 +122,7 @@ def _storage(url: str, heartbeat: int = HEARTBEAT) -> BaseStorage:
         reason = str(error).partition("\n")[0]
         raise InputError(
             f"the storage '{url}' cannot be opened ({reason}); it must be a database's URL: sqlite:///sweep.db, "
-            "postgresql://..., mysql://..."
+            "postgresql://..., mysql://..., or a file that is appended to, journal:////shared/sweep.journal."
         ) from error
     return storage
 

@@ -15,6 +15,8 @@ from markupsafe import Markup, escape
 from sparsernn.report.charts.scale import Scale
 
 COLOURS = 8
+LEGEND = 645
+"""Pixels across all columns of a legend."""
 COUNTED = ("epoch", "step")  # axes on which only whole numbers mean something
 
 
@@ -110,10 +112,11 @@ def inline(figure: Figure) -> Markup:
 
 def standalone(figure: Figure, width: int = 680) -> str:
     """The chart as a file of its own, `width` pixels wide, with title, legend and both colour schemes."""
-    top = 40 + figure.top + 18 * math.ceil(len(figure.legend) / 3)
+    columns = _legend_columns([text for _, _, text in figure.legend])
+    top = 40 + figure.top + 18 * math.ceil(len(figure.legend) / columns)
     height = top + figure.height + figure.bottom + 8
     style = files("sparsernn.report").joinpath("chart.css").read_text(encoding="utf-8")
-    rows = "".join(_legend_entry(k, *row) for k, row in enumerate(figure.legend))
+    rows = "".join(_legend_entry(k, columns, *row) for k, row in enumerate(figure.legend))
     across = width - figure.left - figure.right - 24
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
@@ -126,8 +129,14 @@ def standalone(figure: Figure, width: int = 680) -> str:
     )
 
 
-def _legend_entry(position: int, colour: str, look: str, text: str) -> str:
-    x, y = 16 + 215 * (position % 3), 48 + 18 * (position // 3)
+def _legend_columns(texts: Sequence[str]) -> int:
+    """As many as leave the longest text room; a letter is about 6.6 pixels wide."""
+    longest = 25 + 6.6 * max(map(len, texts), default=0)
+    return next((columns for columns in (3, 2) if longest <= LEGEND / columns), 1)
+
+
+def _legend_entry(position: int, columns: int, colour: str, look: str, text: str) -> str:
+    x, y = 16 + LEGEND // columns * (position % columns), 48 + 18 * (position // columns)
     mark = {"dots": "dot", "dashed": "dashed", "rug": "rug"}.get(look, "line")
     swatch = f'<circle class="dot {colour}" cx="{x + 9}" cy="{y - 4}" r="4"/>'
     if mark == "rug":
