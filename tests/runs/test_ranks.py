@@ -39,6 +39,17 @@ MEASURED = {
 SGD = {"name": "sgd", "lr": 1.0}
 SELFISH = {"name": "selfish", "density": 0.4, "prune_rate": 0.5}
 OFTEN = {"name": "rigl", "density": 0.4, "update": {"every": 3, "unit": "step"}}
+SOON = {"every": 2, "unit": "step"}
+MOST_PRESETS = {
+    "set": {"update": SOON},
+    "dsr": {"update": SOON},
+    "static": {},
+    "hyperpruning": {},
+    "gradual": {"update": SOON},
+    "one_shot": {},
+    "rewind": {},
+}
+"""The others are tried with optimizers and settings of their own."""
 FLAT = {"name": "synthetic_gradient", "synthesizer": {"name": "elementwise", "axis": "flat"}}
 NARROW = {"name": "mlp", "hidden_sizes": [6]}
 FAMILIES = {
@@ -54,6 +65,10 @@ FAMILIES = {
         "model": PLAIN,
         "optimizer": {"name": "adam", "lr": 0.01},
         "sparsity": {"name": "snfs", "density": 0.4},
+    },
+    **{
+        name: {"model": PLAIN, "optimizer": SGD, "sparsity": {"name": name, "density": 0.4, **more}}
+        for name, more in MOST_PRESETS.items()
     },
     "iss": {
         "model": PLAIN,
@@ -256,7 +271,8 @@ def test_two_ranks_train_the_run_of_one(name, first, settings, tmp_path, in_floa
         assert name.startswith("synthetic") or not alone
     mine, theirs = (load_checkpoint(folder / LAST) for folder in (one, two))
     masks = mine["sparsifier"].get("masks", {})
-    assert bool(masks) is (name.split(",")[0] in ("selfish", "rigl", "snfs", "tagging"))
+    moves = name.split(",")[0] in ("selfish", "rigl", "snfs", "tagging", *MOST_PRESETS)
+    assert bool(masks) is moves
     for key, mask in masks.items():
         assert torch.equal(mask, theirs["sparsifier"]["masks"][key]), key
     for key, weight in mine["model"].items():
