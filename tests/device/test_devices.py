@@ -18,7 +18,7 @@ from sparsernn.core import devices
 from sparsernn.core.errors import InputError
 from sparsernn.core.streams import stream
 from sparsernn.data import CORPORA
-from sparsernn.deploy import compact, pack, unpack
+from sparsernn.deploy import compact, pack, runtime, unpack
 from sparsernn.experiments import load
 from sparsernn.experiments import train as train_whole
 from sparsernn.models import LanguageModel
@@ -254,6 +254,10 @@ def test_what_deploys_a_model_takes_it_from_the_device(tmp_path):
         assert compact(moved).widths == [("layer 0", 6, 4), ("layer 1", 5, 5)]
         assert all(is_here(p) for p in moved.parameters())
         torch.testing.assert_close(moved(words.to(DEVICE)).raw.cpu(), before)
+        said = runtime(moved).stream(2).read(words)
+        found = torch.log_softmax(said, -1)
+        exact = moved.head.log_prob(moved(words.to(DEVICE)).raw[-1]).cpu()
+        torch.testing.assert_close(found[-1], exact, rtol=1e-4, atol=1e-5)
         masks = devices.moved(exists, DEVICE)
         moved.head.weight.mul_(masks["head.weight"])
         pack(weights(moved), masks, tmp_path / "packed.safetensors", recipe={"name": "x", "model": {}})
