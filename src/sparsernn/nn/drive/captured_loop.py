@@ -3,6 +3,9 @@
 What is captured is the loop alone, as a function of its input, state, weights and masks, which torch copies to where
 the graph reads them. So weights may be masked, averaged or lie elsewhere from window to window, and no random number
 is drawn inside. A graph has one place for all that it keeps between forth and back, and results leave it as copies.
+
+A layer that has met windows of more than a few lengths, as random windows are, lets them be filled up with steps that
+hold the state, so that a few lengths do for all.
 """
 
 import copy
@@ -13,6 +16,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from sparsernn.core.autograd_context import Context, differentiable_once
 from sparsernn.core.errors import InputError
@@ -24,6 +28,11 @@ MOST = 8
 """Graphs that a layer keeps: each has its own copy of the weights and room for all that a window keeps."""
 AFTER = 3
 """Times that a window of one shape has come before it is captured, so that rare lengths have none."""
+
+FEW = 2
+"""Lengths of windows that are captured as they are: the usual one, and that of what is left of an epoch."""
+APART = 8
+"""Of more than those, each is filled up to a multiple of this."""
 
 Loop = Callable[..., tuple[Tensor, ...]]
 
@@ -99,13 +108,14 @@ class CapturedLoops:
     def __init__(self) -> None:
         self._graphs: dict[Hashable, _Graph] = {}
         self._seen: Counter[Hashable] = Counter()
+        self._lengths: set[int] = set()
 
     def __getstate__(self) -> dict[str, object]:
         """A copy captures for itself."""
         return {}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        self._graphs, self._seen = {}, Counter()
+        self._graphs, self._seen, self._lengths = {}, Counter(), set()
 
     def scan(self, stages: Sequence[Stage], u: Tensor, state: CellState) -> Outcome:
         """As `sparsernn.nn.drive.scan.scan`: through a graph where there is one, or else the plain loop.
@@ -123,7 +133,9 @@ class CapturedLoops:
             InputError: on another device.
         """
         refuse_unless_on_card(u)
-        loop, tensors = _as_function(stages, u, state)
+        self._lengths.add(len(u))
+        wide, valid = filled_up(u) if len(self._lengths) > FEW else (u, None)
+        loop, tensors = _as_function(stages, wide, state, valid)
         learns = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
         if not learns or rounding(u.device) is not None or any(s.sparse is not None for s in stages):
             return scan(stages, u, state)
@@ -133,7 +145,7 @@ class CapturedLoops:
         use = _Use()
         results = graph.call(*_given(tensors))
         y, *last = _Left.apply(graph, use, *results)  # type: ignore[no-untyped-call]
-        return y, tuple(last)
+        return y[: len(u)], tuple(last)
 
     def _graph(self, form: Hashable, loop: Loop, tensors: Sequence[Tensor]) -> _Graph | None:
         if form not in self._graphs:
@@ -164,13 +176,29 @@ def refuse_unless_on_card(u: Tensor) -> None:
         )
 
 
+def filled_up(u: Tensor) -> tuple[Tensor, Tensor]:
+    """A window (T, B, G) with more steps, and which of them are its own, bool (T', B, 1).
+
+    Example:
+        >>> wide, valid = filled_up(torch.ones(5, 2, 3))
+        >>> wide.shape, valid[:, 0, 0].sum()
+        (torch.Size([8, 2, 3]), tensor(5))
+    """
+    steps, more = len(u), -len(u) % APART
+    valid = torch.arange(steps + more, device=u.device) < steps
+    return functional.pad(u, (0, 0, 0, 0, 0, more)), valid.view(-1, 1, 1).repeat(1, u.shape[1], 1)
+
+
 def _parts(stage: Stage) -> tuple[Tensor | None, ...]:
     return (stage.weight, stage.bias, stage.mask, *stage.rule.parameters)
 
 
-def _as_function(stages: Sequence[Stage], u: Tensor, state: CellState) -> tuple[Loop, list[Tensor]]:
+def _as_function(
+    stages: Sequence[Stage], u: Tensor, state: CellState, valid: Tensor | None
+) -> tuple[Loop, list[Tensor]]:
     """The loop as a function of tensors alone, and the tensors; one that several stages have is one of them."""
-    parts, tensors = 1 + len(state), [u, *state]
+    ahead = [u, *state] if valid is None else [u, *state, valid]
+    parts, tensors = 1 + len(state), list(ahead)
     places: dict[int, int] = {}
     for part in (part for stage in stages for part in _parts(stage) if part is not None):
         if id(part) not in places:
@@ -181,7 +209,7 @@ def _as_function(stages: Sequence[Stage], u: Tensor, state: CellState) -> tuple[
 
     def loop(*given: Tensor) -> tuple[Tensor, ...]:
         made = [_filled(stage, [None if n is None else given[n] for n in own]) for stage, own in forms]
-        y, last = scan(made, given[0], given[1:parts])
+        y, last = scan(made, given[0], given[1:parts], *given[parts : len(ahead)])
         return (y, *last)
 
     return loop, tensors
