@@ -3,7 +3,7 @@
 import pytest
 import torch
 from pretended_cuda import pretended
-from test_every_recipe import shared_out, tiny
+from test_every_recipe import shared_out, small_pictures, tiny  # noqa: F401 - a fixture
 
 from sparsernn.cli.console_tables import plan_lines
 from sparsernn.core.devices import moved
