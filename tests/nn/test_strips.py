@@ -66,6 +66,19 @@ def test_lookup_and_its_gradient(way, widths, heights, rows):
 
 
 @pytest.mark.parametrize(("widths", "heights"), TABLES, ids=str)
+def test_a_device_and_a_graph_look_up_the_same(widths, heights):
+    """Of no strip they ask how many words are in it."""
+    strips, dense = table(widths, heights)
+    wanted = torch.randint(heights[0], (24,), generator=torch.Generator().manual_seed(1))
+    vectors = functions._looked_up(wanted, strips)
+    assert torch.equal(vectors, dense[wanted])
+    vectors.square().sum().backward()
+    dense[wanted].square().sum().backward()
+    for strip, exact in zip(strips, gradients(dense, strips), strict=True):
+        torch.testing.assert_close(torch.zeros_like(strip) if strip.grad is None else strip.grad, exact)
+
+
+@pytest.mark.parametrize(("widths", "heights"), TABLES, ids=str)
 @pytest.mark.parametrize("rows", ROWS)
 def test_scores(way, widths, heights, rows):
     strips, dense = table(widths, heights)

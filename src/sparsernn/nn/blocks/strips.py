@@ -63,6 +63,9 @@ def _looked_up(rows: Tensor, strips: Sequence[Tensor]) -> Tensor:
     """A row of each strip, or zeros, in operations of which nobody asks for a number."""
     count, parts = len(strips[0]), []
     for strip in strips:
+        if not len(strip):  # of a vocabulary with fewer words than strips: there is no row to clamp to
+            parts.append(strip.new_zeros(len(rows), strip.shape[1]))
+            continue
         own = (rows - (count - len(strip))).unsqueeze(1)
         vectors = functional.embedding(own.squeeze(1).clamp(min=0), strip)
         parts.append(torch.where(own >= 0, vectors, torch.zeros_like(vectors)))
