@@ -156,8 +156,9 @@ class DynamicSparse(Sparsifier):
         Such a parameter is then a vector of its existing values, under its own name, and so are its gradient and the
         optimizer's buffers; as an attribute of its layer, and in the model's `state_dict`, it still is the matrix.
         """
-        keeps = self.settings.regrowth.state_at_growth == "keep"  # what belongs to absent weights, too
-        if keeps or self.model is None:
+        if (
+            self.settings.regrowth.state_at_growth == "keep" or self.model is None
+        ):  # absent weights have state
             return nullcontext()
         return self._storage.switched_on(self.model, self.optimizers, apart_from)
 
@@ -186,8 +187,7 @@ class DynamicSparse(Sparsifier):
         with self._storage.lent():
             change = rewire(self._situation(rate), self.generator)
         if self.settings.rules.prune == "threshold":
-            # in units of the grids, as `expected` is: with blocks the report counts more, namely weights
-            self.tau = update_tau(self.tau, count_true(change.removed), change.expected)
+            self.tau = update_tau(self.tau, count_true(change.removed), change.expected)  # both in blocks
         tensors = {t.name: self._apply(t, change, i) for i, t in enumerate(self.tensors)}  # uses up `change`
         self._tell()
         self.update_count += 1
