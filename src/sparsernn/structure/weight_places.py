@@ -153,6 +153,22 @@ class ChoosesProducts(Protocol):
         """None where nothing is masked, or no choice is left."""
 
 
+def own(records: Iterable[WeightPlaces]) -> None:
+    """Records that were copied have somebody again who tells what changes.
+
+    Example:
+        >>> import copy
+        >>> import torch
+        >>> record = copy.copy(WeightPlaces(torch.ones(2, 2, dtype=torch.bool)))
+        >>> told = record.told
+        >>> own([record])
+        >>> told, record.told
+        (False, True)
+    """
+    for places in records:
+        places.told = True
+
+
 def hand_out(model: nn.Module, owned: Iterable[tuple[nn.Parameter, WeightPlaces]]) -> None:
     """Give every module of the model that takes them the records of the parameters in it.
 

@@ -33,7 +33,7 @@ from sparsernn.sparsity.projection import zero_absent
 from sparsernn.sparsity.saved_state import check_keys, check_tensors, refuse
 from sparsernn.sparsity.sparsifier import Sparsifier
 from sparsernn.structure.gates import cell_groups
-from sparsernn.structure.weight_places import Needs, Stored, WeightPlaces, hand_out
+from sparsernn.structure.weight_places import Needs, Stored, WeightPlaces, hand_out, own
 
 
 class DynamicSparse(Sparsifier):
@@ -99,8 +99,7 @@ class DynamicSparse(Sparsifier):
 
     def __setstate__(self, state: dict[str, Json]) -> None:
         self.__dict__.update(state)
-        for places in self._places.values():
-            places.told = True
+        own(self._places.values())
 
     def after_step(self) -> list[dict[str, Json]]:
         """Project weights and optimizer buffers; update the masks if one is due at this step."""
@@ -156,9 +155,8 @@ class DynamicSparse(Sparsifier):
         Such a parameter is then a vector of its existing values, under its own name, and so are its gradient and the
         optimizer's buffers; as an attribute of its layer, and in the model's `state_dict`, it still is the matrix.
         """
-        if (
-            self.settings.regrowth.state_at_growth == "keep" or self.model is None
-        ):  # absent weights have state
+        keeps = self.settings.regrowth.state_at_growth == "keep"  # what belongs to absent weights, too
+        if keeps or self.model is None:
             return nullcontext()
         return self._storage.switched_on(self.model, self.optimizers, apart_from)
 
