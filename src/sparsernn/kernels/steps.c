@@ -352,6 +352,7 @@ static void do_time(const List *list, const Call *call, const Pass *pass, int t,
   const int rows = list->output_rows, share = (rows + 4 * all - 1) / (4 * all) * 4, first = share * me;
   const float *in = place(list, call, list->outputs, t);
   put(in, first, first + share < rows ? first + share : rows, rows, call->batch, call->used, out);
+  WAIT /* the next time's first step may write where another thread still reads */
 }
 
 static void do_list(const List *list, const Call *call, int me, int all) {
