@@ -91,8 +91,17 @@ def test_a_run_that_cannot_begin_leaves_no_folder(tiny_recipe, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.fixture
+def heard():
+    """No stopping signal is ignored, as SIGHUP is for what `nohup` starts."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in STOPPING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_every_stopping_signal_is_heard(name):
+def test_every_stopping_signal_is_heard(name, heard):
     number = getattr(signal, name)
     with stop_requests() as request:
         os.kill(os.getpid(), number)
@@ -100,7 +109,7 @@ def test_every_stopping_signal_is_heard(name):
             request.check()
 
 
-def test_afterwards_signals_mean_what_they_meant():
+def test_afterwards_signals_mean_what_they_meant(heard):
     """Whether one came or not; and once one has come, a second acts at once."""
     before = {number: signal.getsignal(number) for number in STOPPING}
     with stop_requests():
