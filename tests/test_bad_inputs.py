@@ -273,6 +273,8 @@ COMMANDS = [
     ("report {run} --out {text}/train.txt/x", "train.txt"),
     ("sweep", "recipe"),
     ("sweep demo/dense", "nothing to try"),
+    ("sweep demo/dense optimizer.lr=uniform(1,2) --search 0", "trials is 0"),
+    ("sweep demo/dense optimizer.lr=uniform(1,2) --trials 0", "trials is 0"),
     ("sweep demo/dense optimizer.lr=[]", "optimizer.lr"),
     ("sweep --join sqlite:///{text}/none.db", "none.db"),
 ]

@@ -32,6 +32,12 @@ def test_a_plan_says_what_must_be_known_of_the_data():
     assert not any(line.startswith("note") for line in plan_lines({**PLAN, "note": ""}))
 
 
+def test_a_plan_says_that_compiled_kernels_are_missing_and_why():
+    lines = plan_lines({**PLAN, "no_kernels": "not compiled; do this"})
+    assert "kernels     none, which is slower: not compiled; do this" in lines
+    assert not any(line.startswith("kernels") for line in plan_lines({**PLAN, "no_kernels": ""}))
+
+
 def test_results_are_shown_by_the_metric_of_the_task():
     recipe = load_recipe("selfish/lstm-ptb")
     numbers = {"test_loss": 0.1, "test_accuracy": 0.9731, "note": "n"}

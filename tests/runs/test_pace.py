@@ -4,8 +4,9 @@ import pytest
 from test_resume import flat
 
 from sparsernn.cli.console_tables import plan_lines, plan_table
+from sparsernn.kernels import available
 from sparsernn.runs import estimate
-from sparsernn.runs.assembly import create
+from sparsernn.runs.assembly import assemble, create
 from sparsernn.runs.plan import plan
 
 MEMORY = {"name": "elementwise", "cell": "gru", "axis": "time", "hidden": 3, "noise": 0.5}
@@ -53,8 +54,14 @@ def test_plan_shows_the_synthesizer_apart(run):
 
 
 def test_plain_runs_have_none(tiny_recipe):
-    from sparsernn.runs.assembly import assemble
-
     intent = plan(assemble(tiny_recipe()), measure=False)
     assert intent["boundary"] == []
     assert not [line for line in plan_lines(intent) if "synthesizer" in line]
+
+
+def test_a_plan_knows_whether_kernels_are_missing(tiny_recipe, monkeypatch):
+    run = assemble(tiny_recipe())
+    monkeypatch.setenv("SPARSERNN_NO_KERNELS", "1")
+    assert plan(run, measure=False)["no_kernels"] == "SPARSERNN_NO_KERNELS is set"
+    monkeypatch.delenv("SPARSERNN_NO_KERNELS")
+    assert (plan(run, measure=False)["no_kernels"] == "") == available()

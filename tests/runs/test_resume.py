@@ -12,6 +12,7 @@ from sparsernn.runs.assembly import create, open_run
 from sparsernn.runs.checkpoint import load_checkpoint
 from sparsernn.runs.event_log import EventLog
 from sparsernn.runs.loop import Interrupted, train
+from sparsernn.runs.recipe import load_recipe
 from sparsernn.runs.reporter import Reporter
 from sparsernn.runs.run import BEST, LAST, Run
 
@@ -240,3 +241,29 @@ def test_looking_at_a_run_does_not_touch_its_history(tiny_recipe, tmp_path):
     before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
     open_run(tmp_path / "run")
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_whose_recipe_was_edited_does_not_go_on(tiny_recipe, tmp_path):
+    folder = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train(create(tiny_recipe(epochs=2), folder), StopAt(step=2))
+    text = (folder / "recipe.yaml").read_text()
+    saved = (folder / LAST).read_bytes(), (folder / "metrics.jsonl").read_bytes()
+    (folder / "recipe.yaml").write_text(text.replace("epochs: 2", "epochs: 3"))
+    with pytest.raises(InputError, match=r"recipe.yaml was changed .*epochs was 2 and is 3"):
+        train(open_run(folder))
+    assert ((folder / LAST).read_bytes(), (folder / "metrics.jsonl").read_bytes()) == saved
+    (folder / "recipe.yaml").write_text(text + "\n# a remark of mine\n")
+    train(open_run(folder))
+    assert history(folder)[-1]["event"] == "test"
+
+
+@pytest.mark.parametrize("setting", ["log_every=1", "checkpoint_seconds=0", "threads=1"])
+def test_what_decides_nothing_may_be_edited(tiny_recipe, tmp_path, setting):
+    folder = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train(create(tiny_recipe(epochs=2), folder), StopAt(step=2))
+    changed = load_recipe(folder / "recipe.yaml").changed([setting])
+    (folder / "recipe.yaml").write_text(changed.to_yaml())
+    train(open_run(folder))
+    assert history(folder)[-1]["event"] == "test"

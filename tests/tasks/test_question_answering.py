@@ -1,6 +1,8 @@
 """Question answering: vocabularies, exact batches, scores worked by hand, answers, whole runs."""
 
 import json
+import os
+import signal
 from collections import Counter
 
 import pytest
@@ -14,8 +16,9 @@ from sparsernn.models import BiDAF
 from sparsernn.models.bidaf import Pointers
 from sparsernn.runs.artifacts import answer, take_best, write_predictions
 from sparsernn.runs.assembly import assemble, create, open_run
-from sparsernn.runs.loop import train
+from sparsernn.runs.loop import Interrupted, train
 from sparsernn.runs.recipe import Recipe
+from sparsernn.runs.reporter import Reporter
 from sparsernn.tasks import LanguageModelling, QuestionAnswering
 
 TEXTS = ["Ann has a red dog .", "Bob's cat is black", "The old house: nine rooms, two doors", "Eve sings"]
@@ -285,13 +288,22 @@ def test_it_learns_seven_answers_by_heart():
     assert made.answer(model, TEXTS[3], "Who sings?").text == "Eve"
 
 
+class StopAt(Reporter):
+    """Sends SIGTERM to this very process at a step."""
+
+    def __init__(self, step):
+        self.target = step
+
+    def step(self, status):
+        if status["step"] == self.target:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
 def test_a_run_is_taken_up_again_to_the_bit_and_answers(recipe, tmp_path, capsys):
     whole = create(recipe(), tmp_path / "whole")
     train(whole)
-    half = create(recipe(epochs=1), tmp_path / "half")
-    train(half)
-    text = (tmp_path / "half" / "recipe.yaml").read_text()
-    (tmp_path / "half" / "recipe.yaml").write_text(text.replace("epochs: 1", "epochs: 2"))
+    with pytest.raises(Interrupted):
+        train(create(recipe(), tmp_path / "half"), StopAt(whole.position.step // 2))
     again = open_run(tmp_path / "half")
     train(again)
     for one, other in zip(whole.model.parameters(), again.model.parameters(), strict=True):

@@ -112,6 +112,8 @@ def plan_lines(plan: Mapping[str, Json]) -> list[str]:
         said = "" if precision == "float32" else f", products in {precision}"
         said += ", loops as CUDA graphs" if plan.get("cuda_graphs") else ""
         lines.append(f"device      {plan['device']}{said}")
+    if plan.get("no_kernels"):
+        lines.append(f"kernels     none, which is slower: {plan['no_kernels']}")
     if plan.get("estimated_seconds") is not None:
         lines.append(f"time        about {duration(plan['estimated_seconds'])} on this machine")
     return lines

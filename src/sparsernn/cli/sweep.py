@@ -28,7 +28,12 @@ def sweep(
     ] = None,
     seeds: Annotated[int, typer.Option(help="Runs per setting, each with a seed of its own.")] = 1,
     trials: Annotated[
-        int | None, typer.Option(help="Search: how many settings to try, chosen by what was found before.")
+        int | None,
+        typer.Option(
+            "--trials",
+            "--search",
+            help="Search: how many settings to try, chosen by what was found before.",
+        ),
     ] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Stop runs that are behind the median.")] = False,
     workers: Annotated[int, typer.Option(help="Processes here; 0 leaves the work to those who join.")] = 1,

@@ -214,6 +214,17 @@ def describe() -> str:
     if found is not None:
         threads = "OpenMP" if found.openmp else "one thread, no OpenMP"
         return f"kernels: compiled, {found.variant} instructions, {threads}"
+    return f"kernels: pure-torch twins ({missing()})"
+
+
+def missing() -> str:
+    """Why the compiled kernels are not in use; "" where they are.
+
+    Example:
+        >>> (missing() == "") == available()
+        True
+    """
+    if available():
+        return ""
     forced = os.environ.get("SPARSERNN_NO_KERNELS", "0") not in ("", "0")
-    why = "SPARSERNN_NO_KERNELS is set" if forced else _find(_wish())[1]
-    return f"kernels: pure-torch twins ({why})"
+    return "SPARSERNN_NO_KERNELS is set" if forced else _find(_wish())[1]

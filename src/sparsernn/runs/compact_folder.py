@@ -14,7 +14,7 @@ from sparsernn.deploy.shrink import Compaction
 from sparsernn.runs.assembly import create, data_of, model_of
 from sparsernn.runs.checkpoint import load_checkpoint, save_checkpoint
 from sparsernn.runs.plan import plan
-from sparsernn.runs.recipe import Recipe
+from sparsernn.runs.recipe import Recipe, decisive
 from sparsernn.runs.removable_units import Settings, ended
 from sparsernn.runs.run import BEST, LAST, Run, load_weights, weights
 
@@ -101,7 +101,8 @@ def _state(
     best: Mapping[str, Tensor],
 ) -> dict[str, Json]:
     """The last state of the run, cut."""
-    tree = {**state, "recipe": run.recipe.name, "history": {"metrics_bytes": run.events.size()}}
+    tree = {**state, "recipe": run.recipe.name, "settings": decisive(run.recipe)}
+    tree |= {"history": {"metrics_bytes": run.events.size()}}
     if done is not None:
         tree |= {
             "model": done.apply(state["model"]),

@@ -4,6 +4,7 @@ import torch
 
 from sparsernn.core.devices import described
 from sparsernn.core.plain import Json
+from sparsernn.kernels.library import missing
 from sparsernn.runs.epoch_kinds import phase_rows
 from sparsernn.runs.estimate import estimated_seconds
 from sparsernn.runs.run import Run
@@ -27,8 +28,9 @@ def plan(run: Run, measure: bool = True) -> dict[str, Json]:
         as `ProductChoice` has it; clip_over, where gradients are clipped;
         examples, scored targets per split; note, what a reader of the figures must know of the data, "" for nothing;
         counts, what they are called; vocabularies {name: size}; metric;
-        steps, epochs, steps_per_epoch; phases, see `phase_rows`; device; precision; cuda_graphs; estimated_seconds
-        for the whole run on this machine.
+        steps, epochs, steps_per_epoch; phases, see `phase_rows`; device; no_kernels, why the run computes on the
+        CPU without the compiled kernels, "" where it does not; precision; cuda_graphs; estimated_seconds for the
+        whole run on this machine.
     """
     seconds = estimated_seconds(run, run.task.steps_per_epoch(run.recipe.seed)) if measure else None
     masks, gates = run.sparsifier.masks(), gate_blocks(run.model)
@@ -61,6 +63,7 @@ def plan(run: Run, measure: bool = True) -> dict[str, Json]:
             run.boundary.phases(), run.schedule.cycles(run.recipe.epochs), run.recipe.epochs
         ),
         "device": described(run.device),
+        "no_kernels": missing() if run.device.type == "cpu" else "",
         "precision": run.precision.name,
         "cuda_graphs": any(getattr(part, "captured", False) for part in run.model.modules()),
         "products": _products(run),

@@ -6,13 +6,14 @@ Nothing here imports torch.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
 from sparsernn.core.errors import InputError
+from sparsernn.core.plain import Json
 from sparsernn.core.registry import suggest
 from sparsernn.core.settings import Tree, dump, merge, override, parse, split_assignment
 from sparsernn.runs.validation import COMPONENTS, check
@@ -139,6 +140,46 @@ _ORDER = (
         "log",
     ),
 )
+
+
+def decisive(recipe: Recipe) -> Tree:
+    """The settings that decide what a run computes, by dotted path; lists stay whole.
+
+    Example:
+        >>> found = decisive(load_recipe("selfish/lstm-ptb", ["log_every=7"]))
+        >>> found["optimizer.name"], found["epochs"], "log_every" in found
+        ('snt_asgd', 100, False)
+    """
+    tree = {k: v for k, v in recipe.settings().items() if k not in (*OPERATIONAL, "overrides")}
+    return dict(_leaves(tree))
+
+
+def _leaves(tree: Tree, above: str = "") -> Iterator[tuple[str, Json]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(dict(value), f"{above}{key}.")
+        else:
+            yield f"{above}{key}", list(value) if isinstance(value, tuple) else value
+
+
+def check_same(before: Mapping[str, Json], recipe: Recipe, folder: Path) -> None:
+    """Refuse to go on with a run whose recipe was edited: half of it would be of other settings.
+
+    Args:
+        before: `decisive` settings that the run's state was computed with.
+        recipe: as the folder has it now.
+
+    Raises:
+        InputError: a setting that decides what is computed has changed; the message names the first ones.
+    """
+    now = decisive(recipe)
+    odd = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    if odd:
+        told = ", ".join(f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in odd[:3])
+        raise InputError(
+            f"{folder}/recipe.yaml was changed since the run's last save ({told}); put it back, or begin a run of "
+            f"the new settings: sparsernn train {folder}/recipe.yaml."
+        )
 
 
 def list_recipes() -> list[str]:

@@ -25,7 +25,7 @@ from sparsernn.runs.checkpoint_schema import (
 )
 from sparsernn.runs.event_log import EventLog
 from sparsernn.runs.ranks import ALONE, Alone
-from sparsernn.runs.recipe import Recipe
+from sparsernn.runs.recipe import Recipe, check_same, decisive
 
 UNFIT = (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError)
 """What parts raise that are given a state which is not theirs."""
@@ -79,6 +79,8 @@ class Run:
         ranks: the processes that train it together.
         shares: what of the restored state belongs to each of them but the first.
         log_bytes: how much of metrics.jsonl belongs to the restored state; None: all of it.
+        began_with: the settings that the restored state was computed with; None: it was not restored, or is from
+            before they were kept.
     """
 
     recipe: Recipe
@@ -97,6 +99,7 @@ class Run:
     precision: Precision = field(default_factory=lambda: Precision("float32", CPU))
     ranks: Alone = ALONE
     shares: list[Mapping[str, Json]] = field(default_factory=list)
+    began_with: Mapping[str, Json] | None = None
 
     @property
     def home(self) -> Path:
@@ -120,8 +123,10 @@ class Run:
         """Before training: see that the processes can share this run, and take what of its state is this one's own.
 
         Raises:
-            InputError: they cannot, or the state is of another number of processes.
+            InputError: they cannot, the state is of another number of processes, or the recipe was edited since.
         """
+        if self.began_with is not None:
+            check_same(self.began_with, self.recipe, self.home)
         self.ranks.check(self.task, self.boundary, self.device)
         own = self.ranks.own(self.shares, self.position.step)
         if own is not None:
@@ -142,6 +147,7 @@ class Run:
         """Everything that a resumed run needs to go on to the bit; where several processes train, all call it."""
         return {
             "recipe": self.recipe.name,
+            "settings": decisive(self.recipe),
             "model": self._weights(),
             "optimizer": self._buffers(),
             "schedule": self.schedule.state_dict(),
@@ -212,7 +218,7 @@ class Run:
             ) from error
 
     def _check_last(self, tree: dict[str, Json], source: Path) -> None:
-        check_keys(tree, LAST_KEYS, source)
+        check_keys(tree, LAST_KEYS | ({"settings": Mapping} if "settings" in tree else {}), source)
         check_position(tree["position"], Position, source)
         check_keys(tree["history"], {"metrics_bytes": int}, source)
         try:
@@ -234,6 +240,7 @@ class Run:
         self.sparsifier.load_state_dict(tree["sparsifier"])
         self.position = Position(**tree["position"])
         self._take_share(tree)
+        self.began_with = tree.get("settings")
         self.shares = list(tree.get("shares") or ())  # not in those from before several processes could train
         self.log_bytes = tree["history"]["metrics_bytes"]
 
