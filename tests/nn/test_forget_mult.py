@@ -103,6 +103,35 @@ def test_gradients_by_differences(state):
     assert torch.autograd.gradcheck(linear_scan, given)
 
 
+@pytest.mark.parametrize("steps", [1, 4])
+def test_gradients_of_gradients(steps):
+    f, z, c0 = operands((steps, 2, 3), (2, 3))
+    given = (f.detach().clamp(0.1, 0.9).requires_grad_(), z, c0)
+    assert torch.autograd.gradgradcheck(forget_mult, given)
+    assert torch.autograd.gradgradcheck(linear_scan, given)
+
+
+def test_a_penalty_on_gradients_is_that_of_the_naive_loop(compiled):
+    """Also where the gradient that comes in has no graph, as that of a sum has none."""
+    got, wanted = [], []
+    for results, operation in ((got, forget_mult), (wanted, forget_mult_naively)):
+        f, z, c0 = operands((7, 2, 3), (2, 3), torch.float32)
+        loss = operation(f, z, c0).sum()
+        towards = torch.autograd.grad(loss, (f, z, c0), create_graph=True)
+        (loss + sum(t.square().sum() for t in towards)).backward()
+        results += [f.grad, z.grad, c0.grad]
+    for one, other in zip(got, wanted, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_third_derivative_is_refused():
+    f, z, c0 = operands((3, 2, 3), (2, 3))
+    first = torch.autograd.grad(forget_mult(f, z, c0).sum(), f, create_graph=True)[0]
+    second = torch.autograd.grad(first.square().sum(), f, create_graph=True)[0]
+    with pytest.raises(RuntimeError, match="differentiable once"):
+        second.square().sum().backward()
+
+
 def test_an_expanded_incoming_gradient(compiled):
     """`sum` sends back one number for all, with strides of 0."""
     for dtype, error in ((torch.double, 1e-12), (torch.float32, 1e-5)):

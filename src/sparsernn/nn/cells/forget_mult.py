@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sparsernn.core.autograd_context import Context
+from sparsernn.core.autograd_context import Context, Gradients, differentiable_once
 from sparsernn.core.errors import InputError
 from sparsernn.core.torch_releases import is_exporting
 from sparsernn.kernels import forget_kernel, forget_triton, triton_language
@@ -152,6 +152,27 @@ def _gradients(ctx: Context, d: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _forward.register_autograd(_gradients, setup_context=_keep)
+
+
+def _keep_more(ctx: Context, inputs: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, bool], output: object) -> None:
+    ctx.gated = inputs[5]
+    ctx.save_for_backward(*inputs[:5])
+
+
+def _second(ctx: Context, *incoming: Tensor) -> Gradients:
+    """What a penalty on gradients asks for, by autograd through the same in plain operations."""
+    with torch.enable_grad():
+        d, p, q, start, c = given = [t.detach().requires_grad_() for t in ctx.saved_tensors]
+        a = 1 - p if ctx.gated else p
+        later = torch.cat([a[1:], torch.zeros_like(a[:1])])
+        r = _plainly(later.flip(0), d.flip(0), torch.zeros_like(start)).flip(0)
+        before = torch.cat([start.unsqueeze(0), c[:-1]])
+        made = (q - before if ctx.gated else before) * r, p * r if ctx.gated else r, a[0] * r[0]
+    found = torch.autograd.grad(made, given, incoming, allow_unused=True)
+    return (*(torch.zeros_like(t) if g is None else g for t, g in zip(given, found, strict=True)), None)
+
+
+_backward.register_autograd(differentiable_once(_second), setup_context=_keep_more)
 
 
 def _scan(a: Tensor, b: Tensor, start: Tensor) -> Tensor:
