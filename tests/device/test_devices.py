@@ -24,7 +24,7 @@ from sparsernn.experiments import train as train_whole
 from sparsernn.models import LanguageModel
 from sparsernn.numbering import crew
 from sparsernn.report import load_run
-from sparsernn.runs.artifacts import generate, take_best
+from sparsernn.runs.artifacts import generate, measure_together, take_best
 from sparsernn.runs.assembly import create, open_run, open_weights, read_environment
 from sparsernn.runs.checkpoint import load_checkpoint
 from sparsernn.runs.divergence import Diverged
@@ -232,6 +232,19 @@ def test_a_run_is_completed_and_its_weights_serve_on_the_cpu(data, tmp_path):  #
         assert generate(opened, tokens=5)
 
 
+@pytest.mark.parametrize("window", [None, 3])
+def test_the_time_of_a_step_there_is_measured_beside_those_of_here(window, data, tmp_path):  # noqa: F811
+    run = create(tiny("demo/selfish", data, "device=cpu"), tmp_path / "run")
+    train(run)
+    take_best(run)
+    with pretended():
+        (found,) = measure_together([run], (1, 2), 1, window=window, device=DEVICE)
+        assert not is_here(next(run.model.parameters()))
+    there = [row for row in found["latency"] if row["runtime"].startswith("torch on cuda")]
+    assert [row["batch"] for row in there] == [1, 2]
+    assert all(row["ms_per_token"] > 0 and row["bytes"] > 0 for row in there)
+
+
 def test_a_divergence_that_is_read_late_leaves_a_state_that_a_loss_vouched_for(data, tmp_path):  # noqa: F811
     recipe = tiny("demo/dense", data, "optimizer.lr=1e30", "clip=null", "log_every=2", "checkpoint_seconds=0")
     with pretended():
@@ -284,6 +297,7 @@ def test_commands_take_a_device(data, tmp_path):  # noqa: F811
         ["train", str(file), "--dry-run"],
         ["sweep", str(file), "--seeds", "1", "--workers", "0"],
         ["demo", "--out", str(tmp_path / "demo")],
+        ["bench", str(tmp_path)],
     ):
         refused = CliRunner().invoke(app, [*command, "--device", "tpu"])
         assert refused.exit_code != 0

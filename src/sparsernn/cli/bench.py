@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparsernn.cli.arguments import Runs, UnusedData
+from sparsernn.cli.arguments import Runs, UnusedData, WeightsDevice
 from sparsernn.core.checks import check_value
 from sparsernn.core.limits import Spelling
 
@@ -35,25 +35,27 @@ def bench(
         ),
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Timed rounds.")] = 15,
+    device: WeightsDevice = "cpu",
     data: UnusedData = None,
 ) -> None:
     """Measure milliseconds per token or time step: torch, onnxruntime where it is there, and our forms, in turns.
 
-    Of several runs all take turns with each other. A run that has ended keeps the figures for its report, but not
-    those of windows that are asked for.
+    Of several runs all take turns with each other. With --device cuda, torch on that device takes part. A run that
+    has ended keeps the figures for its report, but not those of windows that are asked for.
     """
     from sparsernn.cli.console_tables import latency_rows
+    from sparsernn.core.devices import chosen
     from sparsernn.report.console import output
     from sparsernn.runs.artifacts import gains, has_latency, measure_together, require, take_best
     from sparsernn.runs.assembly import open_weights
 
+    there = chosen(device)
     opened = [open_weights(run) for run in runs]
     for run in opened:
         require(has_latency(run), run, "measuring the time per token", TIMED)
         take_best(run)
-    for run, measured in zip(
-        opened, measure_together(opened, _batches(batch_size), repeats, True, window), strict=True
-    ):
+    records = measure_together(opened, _batches(batch_size), repeats, True, window, there)
+    for run, measured in zip(opened, records, strict=True):
         output().print(latency_rows(measured, str(run.home) if len(opened) > 1 else None))
         for sentence in gains(measured):
             output().print(sentence, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsernn.core.checks import check_value
+from sparsernn.core.devices import CPU, wait_for
 from sparsernn.core.errors import InputError
 from sparsernn.core.limits import Entries, Size
 from sparsernn.core.plain import Json
@@ -117,7 +119,9 @@ def _call(reader: Reader, window: int | None, part: Tensor) -> Callable[[], obje
 
 def _milliseconds(call: Callable[[], object], clock: Callable[[], float]) -> float:
     start = clock()
-    call()
+    said = call()
+    if isinstance(said, Tensor):
+        wait_for(said.device)
     return (clock() - start) * 1e3
 
 
@@ -140,11 +144,13 @@ class Entrant:
         model: a language model, a sequence model or a tagger.
         masks: parameter name -> bool tensor.
         onnx: the model as a graph, which gets the row "onnxruntime".
+        device: an accelerator that a copy of the model is tried on as well, in the row "torch on DEVICE".
     """
 
     model: nn.Module
     masks: Mapping[str, Tensor] | None = None
     onnx: OnnxRuntime | None = None
+    device: torch.device = CPU
 
     def forms(self) -> tuple[str, ...]:
         """Names of the formats that can gain something: those of blocks where a matrix is masked in blocks."""
@@ -163,7 +169,12 @@ class Entrant:
         }
         ours = {name: made for name, made in ready.items() if isinstance(made, StepRuntime)}
         graph = {} if self.onnx is None else {"onnxruntime": self.onnx}
-        return {"torch": own_forward(self.model), **ours, **graph}
+        return {"torch": own_forward(self.model), **ours, **graph, **self._elsewhere()}
+
+    def _elsewhere(self) -> dict[str, Candidate]:
+        if self.device == CPU:
+            return {}
+        return {f"torch on {self.device}": own_forward(copy.deepcopy(self.model).to(self.device))}
 
     def bytes(self, candidate: Candidate) -> int:
         """Memory of the weights of a way to run it."""

@@ -12,6 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from sparsernn.core.devices import CPU
 from sparsernn.core.errors import InputError
 from sparsernn.core.plain import Json
 from sparsernn.core.streams import stream
@@ -273,8 +274,13 @@ def measure_together(
     repeats: int = 9,
     graph: bool = False,
     window: int | None = None,
+    device: torch.device = CPU,
 ) -> list[dict[str, Json]]:
     """The record of `measure` for each of several runs, whose ways to compute a step took turns with each other.
+
+    Args:
+        runs, batches, repeats, graph, window: see `measure`.
+        device: an accelerator on which torch is timed as well.
 
     Raises:
         InputError: some read words and some vectors.
@@ -282,7 +288,7 @@ def measure_together(
     found = [_bytes(run) for run in runs]
     timed = [k for k, run in enumerate(runs) if has_latency(run)]
     if timed:
-        rows = _latency([runs[k] for k in timed], batches, repeats, graph, window)
+        rows = _latency([runs[k] for k in timed], batches, repeats, graph, window, device)
         for k, own in zip(timed, rows, strict=True):
             masks, model = present(runs[k]), runs[k].model
             macs = {
@@ -305,7 +311,12 @@ def _bytes(run: Run) -> dict[str, Json]:
 
 
 def _latency(
-    runs: Sequence[Run], batches: Sequence[int], repeats: int, graph: bool, window: int | None
+    runs: Sequence[Run],
+    batches: Sequence[int],
+    repeats: int,
+    graph: bool,
+    window: int | None,
+    device: torch.device,
 ) -> list[list[dict[str, Json]]]:
     """Rows of each run."""
     if window is None and any(run.model.reads == "sequences" for run in runs):
@@ -313,7 +324,8 @@ def _latency(
     form: Form = "step" if window is None else "sequence"
     with quicker_threads(runs[0].model, window):
         entrants = [
-            Entrant(run.model, present(run), as_graph(run.model, form) if graph else None) for run in runs
+            Entrant(run.model, present(run), as_graph(run.model, form) if graph else None, device)
+            for run in runs
         ]
         each = [compare_all(entrants, batch, repeats=repeats, window=window) for batch in batches]
     return [[row for rows in each for row in rows[k]] for k in range(len(runs))]

@@ -154,7 +154,9 @@ def _gradients(ctx: Context, d: Tensor) -> tuple[Tensor | None, ...]:
 _forward.register_autograd(_gradients, setup_context=_keep)
 
 
-def _keep_more(ctx: Context, inputs: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, bool], output: object) -> None:
+def _keep_more(
+    ctx: Context, inputs: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, bool], output: object
+) -> None:
     ctx.gated = inputs[5]
     ctx.save_for_backward(*inputs[:5])
 
