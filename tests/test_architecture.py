@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "data",
         "deploy",
         "gradients",
+        "kernels",
         "models",
         "optim",
         "sparsity",

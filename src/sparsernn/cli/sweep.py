@@ -9,6 +9,14 @@ from sparsernn.cli.arguments import Data, Device, Log, with_options
 from sparsernn.core.errors import InputError
 
 
+Trials = Annotated[
+    int | None,
+    typer.Option(
+        "--trials", "--search", help="Search: how many settings to try, chosen by what was found before."
+    ),
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
     app.command()(sweep)
@@ -27,14 +35,7 @@ def sweep(
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(help="Runs per setting, each with a seed of its own.")] = 1,
-    trials: Annotated[
-        int | None,
-        typer.Option(
-            "--trials",
-            "--search",
-            help="Search: how many settings to try, chosen by what was found before.",
-        ),
-    ] = None,
+    trials: Trials = None,
     prune: Annotated[bool, typer.Option("--prune", help="Stop runs that are behind the median.")] = False,
     workers: Annotated[int, typer.Option(help="Processes here; 0 leaves the work to those who join.")] = 1,
     join: Annotated[str | None, typer.Option("--join", metavar="URL", help="Work on a sweep.")] = None,

@@ -162,24 +162,28 @@ def _leaves(tree: Tree, above: str = "") -> Iterator[tuple[str, Json]]:
             yield f"{above}{key}", list(value) if isinstance(value, tuple) else value
 
 
-def check_same(before: Mapping[str, Json], recipe: Recipe, folder: Path) -> None:
-    """Refuse to go on with a run whose recipe was edited: half of it would be of other settings.
+def edited(before: Mapping[str, Json], recipe: Recipe, folder: Path) -> str:
+    """Why a run does not go on whose recipe was edited: half of it would be of other settings. "" where it was not.
 
     Args:
-        before: `decisive` settings that the run's state was computed with.
+        before: `decisive` settings that the run was begun with.
         recipe: as the folder has it now.
+        folder: of the run.
 
-    Raises:
-        InputError: a setting that decides what is computed has changed; the message names the first ones.
+    Example:
+        >>> recipe = load_recipe("selfish/lstm-ptb")
+        >>> edited(decisive(recipe), recipe, Path("run"))
+        ''
+        >>> edited(decisive(recipe), recipe.changed(["epochs=7"]), Path("run"))[:74]
+        "run/recipe.yaml was changed since the run began (epochs was 100 and is 7);"
     """
     now = decisive(recipe)
     odd = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    if odd:
-        told = ", ".join(f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in odd[:3])
-        raise InputError(
-            f"{folder}/recipe.yaml was changed since the run's last save ({told}); put it back, or begin a run of "
-            f"the new settings: sparsernn train {folder}/recipe.yaml."
-        )
+    told = ", ".join(f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in odd[:3])
+    return told and (
+        f"{folder}/recipe.yaml was changed since the run began ({told}); put it back, or begin a run of the new "
+        f"settings: sparsernn train {folder}/recipe.yaml."
+    )
 
 
 def list_recipes() -> list[str]:

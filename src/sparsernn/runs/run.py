@@ -25,7 +25,7 @@ from sparsernn.runs.checkpoint_schema import (
 )
 from sparsernn.runs.event_log import EventLog
 from sparsernn.runs.ranks import ALONE, Alone
-from sparsernn.runs.recipe import Recipe, check_same, decisive
+from sparsernn.runs.recipe import Recipe, decisive, edited
 
 UNFIT = (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError)
 """What parts raise that are given a state which is not theirs."""
@@ -79,8 +79,8 @@ class Run:
         ranks: the processes that train it together.
         shares: what of the restored state belongs to each of them but the first.
         log_bytes: how much of metrics.jsonl belongs to the restored state; None: all of it.
-        began_with: the settings that the restored state was computed with; None: it was not restored, or is from
-            before they were kept.
+        began_with: the settings that the run was begun with, as `recipe.decisive` has them.
+        edited: why it cannot go on with the recipe that its folder has now; "" where it can.
     """
 
     recipe: Recipe
@@ -99,7 +99,12 @@ class Run:
     precision: Precision = field(default_factory=lambda: Precision("float32", CPU))
     ranks: Alone = ALONE
     shares: list[Mapping[str, Json]] = field(default_factory=list)
-    began_with: Mapping[str, Json] | None = None
+    began_with: Mapping[str, Json] = field(init=False)
+    edited: str = ""
+
+    def __post_init__(self) -> None:
+        """What is changed in `recipe` afterwards, on a run in memory, is no edit of its file."""
+        self.began_with = decisive(self.recipe)
 
     @property
     def home(self) -> Path:
@@ -125,8 +130,8 @@ class Run:
         Raises:
             InputError: they cannot, the state is of another number of processes, or the recipe was edited since.
         """
-        if self.began_with is not None:
-            check_same(self.began_with, self.recipe, self.home)
+        if self.edited:
+            raise InputError(self.edited)
         self.ranks.check(self.task, self.boundary, self.device)
         own = self.ranks.own(self.shares, self.position.step)
         if own is not None:
@@ -147,7 +152,7 @@ class Run:
         """Everything that a resumed run needs to go on to the bit; where several processes train, all call it."""
         return {
             "recipe": self.recipe.name,
-            "settings": decisive(self.recipe),
+            "settings": self.began_with,
             "model": self._weights(),
             "optimizer": self._buffers(),
             "schedule": self.schedule.state_dict(),
@@ -240,7 +245,8 @@ class Run:
         self.sparsifier.load_state_dict(tree["sparsifier"])
         self.position = Position(**tree["position"])
         self._take_share(tree)
-        self.began_with = tree.get("settings")
+        before = tree.get("settings", self.began_with)  # not in those from before they were kept
+        self.edited, self.began_with = edited(before, self.recipe, self.home), before
         self.shares = list(tree.get("shares") or ())  # not in those from before several processes could train
         self.log_bytes = tree["history"]["metrics_bytes"]
 
