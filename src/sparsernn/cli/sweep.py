@@ -8,7 +8,6 @@ import typer
 from sparsernn.cli.arguments import Data, Device, Log, with_options
 from sparsernn.core.errors import InputError
 
-
 Trials = Annotated[
     int | None,
     typer.Option(
