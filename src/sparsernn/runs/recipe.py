@@ -174,8 +174,8 @@ def edited(before: Mapping[str, Json], recipe: Recipe, folder: Path) -> str:
         >>> recipe = load_recipe("selfish/lstm-ptb")
         >>> edited(decisive(recipe), recipe, Path("run"))
         ''
-        >>> edited(decisive(recipe), recipe.changed(["epochs=7"]), Path("run"))[:74]
-        "run/recipe.yaml was changed since the run began (epochs was 100 and is 7);"
+        >>> edited(decisive(recipe), recipe.changed(["epochs=7"]), Path("run")).partition(";")[0]
+        'run/recipe.yaml was changed since the run began (epochs was 100 and is 7)'
     """
     now = decisive(recipe)
     odd = [key for key in {**before, **now} if before.get(key) != now.get(key)]
