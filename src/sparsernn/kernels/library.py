@@ -174,9 +174,13 @@ def _wish() -> str:
     return wish
 
 
+def _switched_off() -> bool:
+    return os.environ.get("SPARSERNN_NO_KERNELS", "0") not in ("", "0")
+
+
 def library() -> Library | None:
     """The library in use, or None: then the twins do the work."""
-    if os.environ.get("SPARSERNN_NO_KERNELS", "0") not in ("", "0"):
+    if _switched_off():
         return None
     return _find(_wish())[0]
 
@@ -226,5 +230,4 @@ def missing() -> str:
     """
     if available():
         return ""
-    forced = os.environ.get("SPARSERNN_NO_KERNELS", "0") not in ("", "0")
-    return "SPARSERNN_NO_KERNELS is set" if forced else _find(_wish())[1]
+    return "SPARSERNN_NO_KERNELS is set" if _switched_off() else _find(_wish())[1]
